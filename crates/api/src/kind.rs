@@ -1,0 +1,196 @@
+//! What a kind *is*: the data every generic code path reads. Built-in kinds and (later) custom resources are values of
+//! the same type, so there is one path for all of them. What is special about one kind is its [`Strategy`].
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::status::FieldError;
+
+/// Static for built-in kinds, owned for those that a CRD brings.
+pub type Str = Cow<'static, str>;
+
+/// One resource of one group version.
+#[derive(Debug)]
+pub struct Kind {
+    /// Empty for the core group.
+    pub group: Str,
+    pub version: Str,
+    /// `Pod`
+    pub kind: Str,
+    /// Plural, lower case: `pods`
+    pub resource: Str,
+    pub singular: Str,
+    pub scope: Scope,
+    pub short_names: Vec<Str>,
+    pub categories: Vec<Str>,
+    /// Empty means all of them; the review kinds have only `create`.
+    pub verbs: Vec<Verb>,
+    pub subresources: Vec<Subresource>,
+    /// Printer columns after `Name`, which every table has (unless a column here is itself called `Name`).
+    pub columns: Vec<Column>,
+    /// Key of the schema in [`crate::schema`]: `io.k8s.api.core.v1.Pod`.
+    pub schema: Str,
+    /// Field selectors beyond `metadata.name` and `metadata.namespace`.
+    pub field_selectors: Vec<FieldPath>,
+    /// Group and resource under which objects are stored, when another version or group shares them (`events`).
+    pub storage: Option<(Str, Str)>,
+    pub strategy: &'static dyn Strategy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    Create,
+    Delete,
+    DeleteCollection,
+    Get,
+    List,
+    Patch,
+    Update,
+    Watch,
+}
+
+/// A subresource as discovery shows it. `status` and `scale` are served generically; the rest by the API server's own
+/// handlers, looked up by (resource, name).
+#[derive(Clone, Debug)]
+pub struct Subresource {
+    /// `status`, `scale`, `log`, `exec`, …
+    pub name: Str,
+    /// Group, version and kind of its body where they differ from the parent's (`autoscaling/v1 Scale`).
+    pub body: Option<(Str, Str, Str)>,
+    pub verbs: Vec<Verb>,
+}
+
+/// A printer column.
+#[derive(Clone, Debug)]
+pub struct Column {
+    pub name: Str,
+    /// OpenAPI type: `string`, `integer`, `date`, …
+    pub type_: Str,
+    /// `name` for the column that holds the name, else empty.
+    pub format: Str,
+    pub description: Str,
+    /// 0 is always shown; above 0 only with `-o wide`.
+    pub priority: i32,
+    pub cell: Cell,
+}
+
+/// How a column's value is found.
+#[derive(Clone, Debug)]
+pub enum Cell {
+    /// From the whole object and the time now (for ages).
+    Fn(fn(&Value, jiff::Timestamp) -> Value),
+    /// A CRD's `jsonPath`.
+    JsonPath(Str),
+}
+
+/// A field a client may select on, and how it is read (missing reads as the empty string).
+#[derive(Clone, Copy, Debug)]
+pub struct FieldPath {
+    /// `spec.nodeName`
+    pub path: &'static str,
+    pub get: fn(&Value) -> Cow<'_, str>,
+}
+
+/// Which write is being judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write<'a> {
+    Create,
+    /// The stored object. A write to the main resource: status must not change.
+    Update(&'a Value),
+    /// The stored object. A write to a subresource (`status`, `ephemeralcontainers`, `resize`, …).
+    Subresource(&'a str, &'a Value),
+}
+
+/// What is special about a kind. Every method has the common case as its default; none does IO, reads a clock or draws
+/// random numbers. Objects are whole: `apiVersion`, `kind`, `metadata`, …
+pub trait Strategy: Sync + std::fmt::Debug {
+    /// Fills in upstream's defaults. Also run on objects read from old versions, so it must be idempotent.
+    fn default(&self, _object: &mut Value) {}
+
+    /// Fixes up an object before validation: a create drops `status`; an update keeps the old `status` (a status update
+    /// keeps everything but `status`) and bumps `metadata.generation` when `spec` changed. See [`crate::kinds::prepare`].
+    fn prepare(&self, object: &mut Value, write: Write<'_>) {
+        crate::kinds::prepare(object, write);
+    }
+
+    /// Every rule that the object breaks, in upstream's words, fields by their JSON path. `metadata` is checked generically.
+    fn validate(&self, _object: &Value, _write: Write<'_>) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Warnings for the client (`Warning: 299`), for accepted objects.
+    fn warnings(&self, _object: &Value, _write: Write<'_>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Which names are allowed; most kinds take a DNS subdomain.
+    fn name_rule(&self) -> NameRule {
+        NameRule::DnsSubdomain
+    }
+
+    /// Seconds of grace for a delete with the options' `gracePeriodSeconds` (`None` when not given). `None` means that
+    /// the kind is deleted at once (all but pods).
+    fn grace_period_seconds(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// Whether `update` of an object that is not there creates it (`events`, `leases`, …).
+    fn create_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether an update may come without a resourceVersion.
+    fn unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// Propagation policy used when the delete options name none.
+    fn default_propagation(&self) -> Propagation {
+        Propagation::Background
+    }
+}
+
+/// What becomes of an object's dependents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+/// Rule for `metadata.name`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain, 253 bytes.
+    DnsSubdomain,
+    /// RFC 1123 label, 63 bytes (namespaces).
+    DnsLabel,
+    /// RFC 1035 label, 63 bytes (services).
+    Dns1035Label,
+    /// Anything that can be one path segment: not `.`, `..`, no `/` nor `%` (RBAC kinds).
+    PathSegment,
+}
+
+impl Kind {
+    /// `v1` or `apps/v1`
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `pods` or `deployments.apps`, as error messages name it.
+    pub fn group_resource(&self) -> String {
+        if self.group.is_empty() { self.resource.to_string() } else { format!("{}.{}", self.resource, self.group) }
+    }
+
+    /// Whether the resource offers `verb`.
+    pub fn has_verb(&self, verb: Verb) -> bool {
+        self.verbs.is_empty() || self.verbs.contains(&verb)
+    }
+}
