@@ -62,7 +62,11 @@ pub struct FieldError {
 impl FieldError {
     /// A field that must be there is not.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
-        Self { reason: "FieldValueRequired", field: field.into(), message: with_detail("Required value".into(), detail) }
+        Self {
+            reason: "FieldValueRequired",
+            field: field.into(),
+            message: with_detail("Required value".into(), detail),
+        }
     }
 
     /// A value that is wrong in itself.
@@ -200,7 +204,10 @@ impl Status {
 
     /// 405
     pub fn method_not_allowed(group: &str, resource: &str, method: &str) -> Self {
-        let message = format!("{method} is not supported on resources of kind \"{resource}{}{group}\"", if group.is_empty() { "" } else { "." });
+        let message = format!(
+            "{method} is not supported on resources of kind \"{resource}{}{group}\"",
+            if group.is_empty() { "" } else { "." }
+        );
         Self::about(405, "MethodNotAllowed", message, group, resource, "")
     }
 
@@ -228,7 +235,8 @@ impl Status {
     /// 500
     pub fn internal(message: impl std::fmt::Display) -> Self {
         let message = format!("Internal error occurred: {message}");
-        let cause = Cause { message: message.trim_start_matches("Internal error occurred: ").into(), ..Cause::default() };
+        let cause =
+            Cause { message: message.trim_start_matches("Internal error occurred: ").into(), ..Cause::default() };
         let details = Details { causes: vec![cause], ..Details::default() };
         Self { details: Some(Box::new(details)), ..Self::new(500, "InternalError", message) }
     }
