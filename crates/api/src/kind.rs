@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use crate::status::FieldError;
 
+mod build;
+
 /// Static for built-in kinds, owned for those that a CRD brings.
 pub type Str = Cow<'static, str>;
 
@@ -33,9 +35,33 @@ pub struct Kind {
     pub schema: Str,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`.
     pub field_selectors: Vec<FieldPath>,
-    /// Group and resource under which objects are stored, when another version or group shares them (`events`).
-    pub storage: Option<(Str, Str)>,
+    /// Set when objects are stored in the form and under the key of another kind (`events.k8s.io` keeps core events).
+    pub storage: Option<Storage>,
+    /// How the generic `scale` subresource reads and writes the object.
+    pub scale: Option<ScaleMap>,
     pub strategy: &'static dyn Strategy,
+}
+
+/// The kind whose stored form a kind shares, and the way there and back. Both hooks are total: they leave alone what they
+/// do not know. They change `apiVersion` too.
+#[derive(Clone, Copy, Debug)]
+pub struct Storage {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub resource: &'static str,
+    /// From the stored form to this kind.
+    pub from_stored: fn(&mut Value),
+    /// From this kind to the stored form. Defaults and validation run on the *stored* kind's strategy's terms, i.e. on
+    /// this kind's own strategy before the conversion.
+    pub to_stored: fn(&mut Value),
+}
+
+/// The `scale` subresource: an `autoscaling/v1 Scale` whose `spec.replicas` is the object's `spec.replicas` and whose
+/// `status.replicas` is `status.replicas`.
+#[derive(Clone, Copy, Debug)]
+pub struct ScaleMap {
+    /// `status.selector`: the selector as a string (`app=web,tier in (a,b)`).
+    pub selector: fn(&Value) -> String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +177,14 @@ pub trait Strategy: Sync + std::fmt::Debug {
         true
     }
 
+    /// Called when a delete marks the object (its `deletionTimestamp` is set): a namespace becomes `Terminating`.
+    fn mark_deleted(&self, _object: &mut Value) {}
+
+    /// Whether something besides `metadata.finalizers` keeps a deleted object (a namespace's `spec.finalizers`).
+    fn held(&self, _object: &Value) -> bool {
+        false
+    }
+
     /// Propagation policy used when the delete options name none.
     fn default_propagation(&self) -> Propagation {
         Propagation::Background
@@ -192,5 +226,10 @@ impl Kind {
     /// Whether the resource offers `verb`.
     pub fn has_verb(&self, verb: Verb) -> bool {
         self.verbs.is_empty() || self.verbs.contains(&verb)
+    }
+
+    /// The subresource called `name`.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
     }
 }

@@ -2,12 +2,49 @@
 
 use serde_json::Value;
 
-use crate::kind::{Kind, Write};
+use crate::kind::{Kind, Strategy, Write};
+
+mod apps;
+mod authentication;
+mod authorization;
+mod autoscaling;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod policy;
+mod rbac;
+mod scheduling;
 
 /// Every built-in kind, in discovery order.
 pub fn all() -> Vec<Kind> {
-    Vec::new()
+    [
+        core::all(),
+        apps::all(),
+        events::all(),
+        authentication::all(),
+        authorization::all(),
+        rbac::all(),
+        coordination::all(),
+        discovery::all(),
+        scheduling::all(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
+
+/// Kinds that are only ever the body of a subresource (`TokenRequest`, `Eviction`, `Scale`). Their `resource` is empty;
+/// they are here for their defaults and validation.
+pub fn bodies() -> Vec<Kind> {
+    [authentication::bodies(), policy::bodies(), autoscaling::bodies()].into_iter().flatten().collect()
+}
+
+/// A kind with nothing special about it.
+#[derive(Debug)]
+struct Plain;
+
+impl Strategy for Plain {}
 
 /// The common part of [`crate::kind::Strategy::prepare`].
 pub fn prepare(object: &mut Value, write: Write<'_>) {

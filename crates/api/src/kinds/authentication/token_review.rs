@@ -1,0 +1,9 @@
+//! TokenReview: whose token is this?
+
+use crate::kind::Kind;
+use crate::kind::Verb;
+use crate::kinds::Plain;
+
+pub(crate) fn kind() -> Kind {
+    Kind::cluster("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", &Plain).verbs(&[Verb::Create])
+}

@@ -1,0 +1,37 @@
+//! The core group, `v1`.
+
+use crate::kind::{Kind, Verb};
+
+mod binding;
+mod component_status;
+mod config_map;
+mod endpoints;
+mod event;
+mod namespace;
+mod node;
+mod pod;
+mod pod_template;
+mod replication_controller;
+mod secret;
+mod service;
+mod service_account;
+
+const PROXY_VERBS: [Verb; 5] = [Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
+
+pub(super) fn all() -> Vec<Kind> {
+    vec![
+        binding::kind(),
+        component_status::kind(),
+        config_map::kind(),
+        endpoints::kind(),
+        event::kind(),
+        namespace::kind(),
+        node::kind(),
+        pod::kind(),
+        pod_template::kind(),
+        replication_controller::kind(),
+        secret::kind(),
+        service_account::kind(),
+        service::kind(),
+    ]
+}

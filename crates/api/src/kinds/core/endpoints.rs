@@ -1,0 +1,8 @@
+//! Endpoints
+
+use crate::kind::Kind;
+use crate::kinds::Plain;
+
+pub(crate) fn kind() -> Kind {
+    Kind::namespaced("", "v1", "Endpoints", "endpoints", &Plain).short("ep")
+}

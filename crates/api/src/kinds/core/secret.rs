@@ -1,0 +1,8 @@
+//! Secret
+
+use crate::kind::Kind;
+use crate::kinds::Plain;
+
+pub(crate) fn kind() -> Kind {
+    Kind::namespaced("", "v1", "Secret", "secrets", &Plain)
+}

@@ -1,0 +1,8 @@
+//! RoleBinding
+
+use crate::kind::Kind;
+use crate::kinds::Plain;
+
+pub(crate) fn kind() -> Kind {
+    Kind::namespaced("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", &Plain)
+}
