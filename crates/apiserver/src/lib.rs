@@ -1,1 +1,16 @@
-//!
+//! The API server: HTTP and TLS, authentication, RBAC, admission, the generic verbs over every registered kind, the watch
+//! cache, discovery, and the way to the kubelets. Nothing else in the project touches the store.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod error;
+mod http;
+mod server;
+mod user;
+
+pub use config::{Config, Identity, KubeletClient, Pem, ServiceAccountKeys};
+pub use error::Error;
+pub use http::body::{Body, BoxError};
+pub use server::{ApiServer, InProcess};
+pub use user::UserInfo;

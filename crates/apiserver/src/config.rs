@@ -1,0 +1,113 @@
+//! What the API server is told at start. Nothing here is read from argv, the environment or globals; the binary that
+//! composes the components fills it in.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::Error;
+
+/// A PEM document, on disk or in memory.
+#[derive(Clone, Debug)]
+pub enum Pem {
+    File(PathBuf),
+    Inline(Vec<u8>),
+}
+
+impl Pem {
+    /// The document's bytes.
+    pub fn load(&self) -> Result<Vec<u8>, Error> {
+        match self {
+            Self::Inline(bytes) => Ok(bytes.clone()),
+            Self::File(path) => {
+                std::fs::read(path).map_err(|source| Error::File { path: path.display().to_string(), source })
+            }
+        }
+    }
+}
+
+impl From<PathBuf> for Pem {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl From<String> for Pem {
+    fn from(text: String) -> Self {
+        Self::Inline(text.into_bytes())
+    }
+}
+
+/// A certificate chain and its private key.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub certificate: Pem,
+    pub key: Pem,
+}
+
+/// How service-account tokens are made and checked.
+#[derive(Clone, Debug)]
+pub struct ServiceAccountKeys {
+    /// RSA (RS256) or P-256 (ES256) private key, PKCS#8 or PKCS#1/SEC1.
+    pub signing_key: Pem,
+    /// Public keys that verify tokens: the signing key's, and those of keys rotated out.
+    pub public_keys: Vec<Pem>,
+    /// `--service-account-issuer`
+    pub issuer: String,
+    /// `--api-audiences`; empty means the issuer.
+    pub audiences: Vec<String>,
+}
+
+/// How kubelets are reached.
+#[derive(Clone, Debug)]
+pub struct KubeletClient {
+    /// Client certificate of `kube-apiserver-kubelet-client`.
+    pub identity: Identity,
+    /// Signs the kubelets' serving certificates (which name the node's InternalIP).
+    pub ca: Pem,
+}
+
+/// The API server's configuration. [`Config::default`] is what kubeadm would set, without any keys.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Needed by [`crate::ApiServer::serve`] only.
+    pub serving: Option<Identity>,
+    /// Signs client certificates; without it nobody can authenticate by certificate.
+    pub client_ca: Option<Pem>,
+    /// Without it tokens are neither issued nor accepted.
+    pub service_account: Option<ServiceAccountKeys>,
+    /// Without it `log`, `exec`, `attach`, `portforward` and node proxying answer 503.
+    pub kubelet: Option<KubeletClient>,
+    /// ClusterIPs come from here; its first address is the `kubernetes` Service's.
+    pub service_cidr: IpNet,
+    /// NodePorts come from here.
+    pub node_ports: RangeInclusive<u16>,
+    /// Where the `kubernetes` Service leads.
+    pub advertise_address: IpAddr,
+    /// Port behind [`Config::advertise_address`].
+    pub advertise_port: u16,
+    /// How long Events live.
+    pub event_ttl: Duration,
+    /// Longest duration of a request that is no watch, log, exec, … (`--request-timeout`).
+    pub request_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            serving: None,
+            client_ca: None,
+            service_account: None,
+            kubelet: None,
+            service_cidr: IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 0)), 12),
+            node_ports: 30000..=32767,
+            advertise_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            advertise_port: 6443,
+            event_ttl: Duration::from_secs(3600),
+            request_timeout: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! HTTP: bodies, paths, queries, content negotiation, the TLS listener.
+
+pub(crate) mod body;
