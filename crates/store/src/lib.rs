@@ -37,7 +37,7 @@ pub struct Range {
     pub revision: u64,
     /// Whether the limit cut it short.
     pub more: bool,
-    /// Keys in the whole range, the limit aside.
+    /// Keys from `start` to the end of the prefix, the limit aside.
     pub count: usize,
 }
 
@@ -76,6 +76,9 @@ pub enum Error {
     /// The files are damaged at the named place; nothing was dropped or changed.
     #[error("{file}: corrupt at byte {offset}: {what}")]
     Corrupt { file: String, offset: u64, what: String },
+    /// The request itself cannot be served: a key or value beyond the limits, or an empty key.
+    #[error("invalid request: {what}")]
+    Invalid { what: String },
     /// The disk is full or fails; the write did not happen.
     #[error("{context}: {source}")]
     Io { context: String, source: std::io::Error },
@@ -90,7 +93,8 @@ pub type WatchStream = futures::stream::BoxStream<'static, Result<WatchItem, Err
 /// An engine. Keys are `/registry/…` paths; ranges are by prefix, in byte order.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Writes and waits until the write is durable. Returns the new `mod_revision`.
+    /// Writes and waits until the write is durable. Returns the new `mod_revision`. An engine may keep `value` itself, so
+    /// it should not be a small slice of a big buffer. Dropping the future does not take the write back.
     async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<u64, Error>;
 
     /// Deletes and waits until that is durable. Returns the revision of the deletion and the version deleted.
@@ -104,12 +108,17 @@ pub trait Store: Send + Sync + 'static {
     /// `limit` of them at most (0: all).
     async fn range(&self, prefix: &str, start: &str, revision: Option<u64>, limit: usize) -> Result<Range, Error>;
 
-    /// Changes under `prefix` after `revision`.
+    /// Changes under `prefix` after `revision`, which must be within what the engine still remembers, else
+    /// [`Error::Compacted`]. Revisions that have not happened yet are [`Error::Future`].
     async fn watch(&self, prefix: &str, revision: u64) -> Result<WatchStream, Error>;
 
     /// The newest durable revision.
     async fn revision(&self) -> Result<u64, Error>;
 
-    /// Forgets all versions that were superseded at or before `revision`.
+    /// Asks every watch to report, after all its events, a [`WatchItem::Progress`] of at least the newest revision.
+    async fn request_progress(&self) -> Result<(), Error>;
+
+    /// Forgets all versions that were superseded at or before `revision`. Ranges at older revisions are
+    /// [`Error::Compacted`] from then on, and so is compacting at or before it again.
     async fn compact(&self, revision: u64) -> Result<(), Error>;
 }
