@@ -1,0 +1,187 @@
+//! What a kubelet needs to know, with upstream's names (`KubeletConfiguration` and kubelet flags) and defaults. Nothing
+//! here reads argv, the environment or files.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// The kubelet's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The Node object's name.
+    pub node_name: String,
+    /// The node's InternalIP; also `status.hostIP` of its pods.
+    pub node_ip: IpAddr,
+    /// The node's Hostname address and `kubernetes.io/hostname` label; `node_name` when unset.
+    pub hostname_override: Option<String>,
+    /// CRI endpoint: `unix:///path` or a path.
+    pub container_runtime_endpoint: String,
+    /// Volumes, pod directories and checkpoints.
+    pub root_dir: PathBuf,
+    /// Container logs: `<pod_logs_dir>/<ns>_<name>_<uid>/<container>/<restart>.log`.
+    pub pod_logs_dir: PathBuf,
+    /// Links `<pod>_<ns>_<container>-<id>.log` to the logs, for log shippers.
+    pub container_logs_dir: PathBuf,
+    /// DNS servers for `dnsPolicy: ClusterFirst`.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+    /// The node's own resolver configuration, for `dnsPolicy: Default` and as the base of `ClusterFirst`.
+    pub resolv_conf: PathBuf,
+    /// Pods this node takes.
+    pub max_pods: u32,
+    /// Processes per pod, or unlimited.
+    pub pod_pids_limit: Option<u64>,
+    /// Parent of `kubepods` in every cgroup hierarchy, such as `/` or `/keelson/demo/node-1`. The driver is cgroupfs.
+    pub cgroup_root: String,
+    /// Where the cgroup hierarchies are mounted.
+    pub cgroup_mount: PathBuf,
+    /// Whether QoS and pod cgroups are made (`cgroupsPerQOS`).
+    pub cgroups_per_qos: bool,
+    /// Whether CPU limits become CFS quota.
+    pub cpu_cfs_quota: bool,
+    /// Address of the HTTPS server.
+    pub address: IpAddr,
+    /// Port of the HTTPS server; 0 takes a free one.
+    pub port: u16,
+    /// PEM serving certificate chain. With no certificate a self-signed one is made under `root_dir/pki`.
+    pub tls_cert_file: Option<PathBuf>,
+    /// PEM private key of `tls_cert_file`.
+    pub tls_private_key_file: Option<PathBuf>,
+    /// PEM bundle that signs client certificates.
+    pub client_ca_file: Option<PathBuf>,
+    /// How long an accepted bearer token is remembered.
+    pub authentication_webhook_cache_ttl: Duration,
+    /// How long "allowed" is remembered.
+    pub authorization_webhook_cache_authorized_ttl: Duration,
+    /// How long "denied" is remembered.
+    pub authorization_webhook_cache_unauthorized_ttl: Duration,
+    /// Labels put on the Node.
+    pub node_labels: BTreeMap<String, String>,
+    /// Taints the Node is registered with.
+    pub register_with_taints: Vec<Taint>,
+    /// Whether the Node object is made when it is not there.
+    pub register_node: bool,
+    /// `spec.providerID`.
+    pub provider_id: Option<String>,
+    /// Resources kept for Kubernetes' own processes.
+    pub kube_reserved: BTreeMap<String, Quantity>,
+    /// Resources kept for the system.
+    pub system_reserved: BTreeMap<String, Quantity>,
+    /// Capacity reported instead of the machine's (`cpu`, `memory`, `ephemeral-storage`), for nodes that are a part of it.
+    pub capacity_override: BTreeMap<String, Quantity>,
+    /// Hard eviction thresholds.
+    pub eviction_hard: EvictionThresholds,
+    /// How long a pressure condition outlives its cause.
+    pub eviction_pressure_transition_period: Duration,
+    /// Longest time between two syncs of a pod.
+    pub sync_frequency: Duration,
+    /// How often node status is computed.
+    pub node_status_update_frequency: Duration,
+    /// How often node status is sent although nothing changed.
+    pub node_status_report_frequency: Duration,
+    /// The heartbeat Lease's duration; it is renewed every quarter of it.
+    pub node_lease_duration: Duration,
+    /// A log file is rotated at this size, in bytes.
+    pub container_log_max_size_bytes: u64,
+    /// Log files kept per container, the current one included.
+    pub container_log_max_files: u32,
+    /// How often log sizes are looked at.
+    pub container_log_monitor_interval: Duration,
+    /// Longest time without progress of an image pull; CRI has no progress, so it bounds the whole pull.
+    pub image_pull_deadline: Duration,
+    /// Images pulled at the same time.
+    pub max_parallel_image_pulls: usize,
+    /// CRI calls other than pulls and execs.
+    pub runtime_request_timeout: Duration,
+    /// Longest CrashLoopBackOff.
+    pub max_container_restart_period: Duration,
+    /// Events waiting to be sent; more are dropped.
+    pub event_queue_size: usize,
+}
+
+/// `evictionHard`.
+#[derive(Clone, Copy, Debug)]
+pub struct EvictionThresholds {
+    /// `memory.available`, bytes.
+    pub memory_available_bytes: u64,
+    /// `nodefs.available`, percent of the filesystem's size.
+    pub nodefs_available_percent: u8,
+    /// `nodefs.inodesFree`, percent.
+    pub nodefs_inodes_free_percent: u8,
+    /// `pid.available`, percent of `pid_max`; 0 for never.
+    pub pid_available_percent: u8,
+}
+
+impl Default for EvictionThresholds {
+    fn default() -> Self {
+        EvictionThresholds {
+            memory_available_bytes: 100 << 20,
+            nodefs_available_percent: 10,
+            nodefs_inodes_free_percent: 5,
+            pid_available_percent: 0,
+        }
+    }
+}
+
+impl Config {
+    /// Upstream's defaults for a node of this name, with our runtime.
+    pub fn new(node_name: impl Into<String>, node_ip: IpAddr) -> Self {
+        Config {
+            node_name: node_name.into(),
+            node_ip,
+            hostname_override: None,
+            container_runtime_endpoint: "unix:///run/keelson/runtime.sock".into(),
+            root_dir: "/var/lib/kubelet".into(),
+            pod_logs_dir: "/var/log/pods".into(),
+            container_logs_dir: "/var/log/containers".into(),
+            cluster_dns: vec![IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10))],
+            cluster_domain: "cluster.local".into(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            max_pods: 110,
+            pod_pids_limit: None,
+            cgroup_root: "/".into(),
+            cgroup_mount: "/sys/fs/cgroup".into(),
+            cgroups_per_qos: true,
+            cpu_cfs_quota: true,
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 10250,
+            tls_cert_file: None,
+            tls_private_key_file: None,
+            client_ca_file: None,
+            authentication_webhook_cache_ttl: Duration::from_secs(120),
+            authorization_webhook_cache_authorized_ttl: Duration::from_secs(300),
+            authorization_webhook_cache_unauthorized_ttl: Duration::from_secs(30),
+            node_labels: BTreeMap::new(),
+            register_with_taints: Vec::new(),
+            register_node: true,
+            provider_id: None,
+            kube_reserved: BTreeMap::new(),
+            system_reserved: BTreeMap::new(),
+            capacity_override: BTreeMap::new(),
+            eviction_hard: EvictionThresholds::default(),
+            eviction_pressure_transition_period: Duration::from_secs(300),
+            sync_frequency: Duration::from_secs(60),
+            node_status_update_frequency: Duration::from_secs(10),
+            node_status_report_frequency: Duration::from_secs(300),
+            node_lease_duration: Duration::from_secs(40),
+            container_log_max_size_bytes: 10 << 20,
+            container_log_max_files: 5,
+            container_log_monitor_interval: Duration::from_secs(10),
+            image_pull_deadline: Duration::from_secs(30 * 60),
+            max_parallel_image_pulls: 8,
+            runtime_request_timeout: Duration::from_secs(120),
+            max_container_restart_period: Duration::from_secs(300),
+            event_queue_size: 1000,
+        }
+    }
+
+    /// The name under which this node is reached.
+    pub fn hostname(&self) -> &str {
+        self.hostname_override.as_deref().unwrap_or(&self.node_name)
+    }
+}
