@@ -5,4 +5,5 @@
 
 pub mod kind;
 pub mod kinds;
+pub mod quantity;
 pub mod status;
