@@ -1,0 +1,51 @@
+//! Making a `kube::Client`: from a kubeconfig file, or from a service in this process.
+
+use std::path::Path;
+
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is missing, unreadable, not YAML, or lacks the context, cluster or user asked for.
+    #[error("kubeconfig {path}: {source}")]
+    Kubeconfig { path: String, source: Box<kube::config::KubeconfigError> },
+    /// The certificates or the server's address cannot be used.
+    #[error("kubeconfig {path}: {source}")]
+    Client { path: String, source: Box<kube::Error> },
+}
+
+/// Makes `ring` this process's TLS provider, unless there is one already.
+pub fn install_crypto() {
+    // Fails only when another provider came first, which is then the one to use.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The connection settings of a kubeconfig file; `context` overrides its `current-context`.
+pub async fn kubeconfig(path: &Path, context: Option<&str>) -> Result<kube::Config, Error> {
+    let wrap = |source| Error::Kubeconfig { path: path.display().to_string(), source: Box::new(source) };
+    let file = Kubeconfig::read_from(path).map_err(wrap)?;
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    kube::Config::from_custom_kubeconfig(file, &options).await.map_err(wrap)
+}
+
+/// A client over TLS, as a kubeconfig file says.
+pub async fn from_kubeconfig(path: &Path, context: Option<&str>) -> Result<kube::Client, Error> {
+    install_crypto();
+    let config = kubeconfig(path, context).await?;
+    kube::Client::try_from(config)
+        .map_err(|source| Error::Client { path: path.display().to_string(), source: Box::new(source) })
+}
+
+/// A client of a service in this process: no socket, no TLS. Requests carry paths only (`/api/v1/pods`).
+pub fn in_process<S, B>(service: S) -> kube::Client
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<tower::BoxError>,
+    B: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<tower::BoxError>,
+{
+    kube::Client::new(service, "default")
+}
