@@ -38,6 +38,16 @@ pub async fn from_kubeconfig(path: &Path, context: Option<&str>) -> Result<kube:
         .map_err(|source| Error::Client { path: path.display().to_string(), source: Box::new(source) })
 }
 
+/// A client over TLS, as the text of a kubeconfig says.
+pub async fn from_kubeconfig_text(text: &str) -> Result<kube::Client, Error> {
+    install_crypto();
+    let path = || "(inline)".to_owned();
+    let wrap = |source| Error::Kubeconfig { path: path(), source: Box::new(source) };
+    let file = Kubeconfig::from_yaml(text).map_err(wrap)?;
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrap)?;
+    kube::Client::try_from(config).map_err(|source| Error::Client { path: path(), source: Box::new(source) })
+}
+
 /// A client of a service in this process: no socket, no TLS. Requests carry paths only (`/api/v1/pods`).
 pub fn in_process<S, B>(service: S) -> kube::Client
 where
