@@ -7,3 +7,4 @@ pub mod kind;
 pub mod kinds;
 pub mod quantity;
 pub mod status;
+pub mod validation;

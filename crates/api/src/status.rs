@@ -99,6 +99,13 @@ impl FieldError {
         Self { reason: "FieldValueTooLong", field: field.into(), message }
     }
 
+    /// A list with more items than allowed.
+    pub fn too_many(field: impl Into<String>, actual: usize, max: usize) -> Self {
+        let items = if max == 1 { "item" } else { "items" };
+        let message = format!("Too many: {actual}: must have at most {max} {items}");
+        Self { reason: "FieldValueTooMany", field: field.into(), message }
+    }
+
     /// A value that refers to something that is not there.
     pub fn not_found(field: impl Into<String>, value: impl Into<Value>) -> Self {
         let message = format!("Not found: {}", show(&value.into()));
