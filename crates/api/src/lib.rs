@@ -3,8 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod codec;
 pub mod kind;
 pub mod kinds;
+pub mod patch;
 pub mod quantity;
+pub mod schema;
+pub mod selector;
 pub mod status;
 pub mod validation;
