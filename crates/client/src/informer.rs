@@ -129,6 +129,12 @@ impl<K: Resource> SharedInformer<K> {
         self.0.shared.store.read().list_in(namespace)
     }
 
+    /// The highest `resourceVersion` (as a number) of any object or deletion seen. A write that was answered with a
+    /// version up to this one is in the store.
+    pub fn latest_version(&self) -> u64 {
+        self.0.shared.store.read().latest()
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.0.shared.store.read().len()

@@ -12,6 +12,8 @@ use crate::Key;
 pub(super) struct Store<K> {
     objects: BTreeMap<Key, Arc<K>>,
     indexes: Vec<Index<K>>,
+    /// Highest `resourceVersion` seen on any object.
+    latest: u64,
 }
 
 struct Index<K> {
@@ -22,7 +24,7 @@ struct Index<K> {
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), indexes: Vec::new() }
+        Self { objects: BTreeMap::new(), indexes: Vec::new(), latest: 0 }
     }
 }
 
@@ -44,6 +46,16 @@ impl<K: Resource> Store<K> {
 
     pub(super) fn len(&self) -> usize {
         self.objects.len()
+    }
+
+    pub(super) fn latest(&self) -> u64 {
+        self.latest
+    }
+
+    /// Notes the version of an object that came by (`object` need not be kept).
+    pub(super) fn saw(&mut self, object: &K) {
+        let version = object.meta().resource_version.as_deref().and_then(|version| version.parse().ok());
+        self.latest = self.latest.max(version.unwrap_or(0));
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {

@@ -22,6 +22,8 @@ pub(super) async fn follow<K: Object>(
     let mut away = false;
     // What the list under way has brought so far.
     let mut listed = BTreeSet::new();
+    // Lists are not in order of version, so their versions count as seen only when they are complete.
+    let mut newest: Option<Arc<K>> = None;
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => event,
@@ -51,7 +53,10 @@ pub(super) async fn follow<K: Object>(
             watcher::Event::InitApply(object) => {
                 let (key, object) = strip(object);
                 listed.insert(key.clone());
-                apply(&shared, key, object);
+                if newest.as_ref().is_none_or(|newest| version(&**newest) < version(&*object)) {
+                    newest = Some(object.clone());
+                }
+                apply(&shared, key, object, false);
             }
             watcher::Event::InitDone => {
                 let gone: Vec<_> = shared.store.read().keys().filter(|key| !listed.contains(*key)).cloned().collect();
@@ -59,11 +64,14 @@ pub(super) async fn follow<K: Object>(
                     remove(&shared, &key, None);
                 }
                 listed = BTreeSet::new();
+                if let Some(newest) = newest.take() {
+                    shared.store.write().saw(&newest);
+                }
                 shared.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
             }
             watcher::Event::Apply(object) => {
                 let (key, object) = strip(object);
-                apply(&shared, key, object);
+                apply(&shared, key, object, true);
             }
             watcher::Event::Delete(object) => {
                 let (key, object) = strip(object);
@@ -78,8 +86,16 @@ fn is_routine(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchError(status) if status.code == 410)
 }
 
-fn apply<K: Object>(shared: &Shared<K>, key: Key, object: Arc<K>) {
+/// For comparing only.
+fn version<K: Object>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+fn apply<K: Object>(shared: &Shared<K>, key: Key, object: Arc<K>, in_order: bool) {
     let mut store = shared.store.write();
+    if in_order {
+        store.saw(&object);
+    }
     let version = |object: &K| object.meta().resource_version.clone();
     if store.get(key.as_str()).is_some_and(|old| version(&old).is_some() && version(&old) == version(&object)) {
         return;
@@ -99,6 +115,9 @@ fn apply<K: Object>(shared: &Shared<K>, key: Key, object: Arc<K>) {
 
 fn remove<K: Object>(shared: &Shared<K>, key: &Key, last: Option<Arc<K>>) {
     let mut store = shared.store.write();
+    if let Some(last) = &last {
+        store.saw(last);
+    }
     if let Some(old) = store.remove(key) {
         let _ = shared.changes.send(Change::Deleted(last.unwrap_or(old)));
     }
