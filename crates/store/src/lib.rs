@@ -4,10 +4,17 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+pub mod bench;
+pub mod local;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
+
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use local::{LocalStore, Options};
 
 /// One version of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +92,16 @@ pub enum Error {
     /// The store is shut down or its writer has died.
     #[error("the store is closed")]
     Closed,
+}
+
+impl Error {
+    pub(crate) fn corrupt(file: &Path, offset: u64, what: &str) -> Self {
+        Error::Corrupt { file: file.display().to_string(), offset, what: what.to_owned() }
+    }
+
+    pub(crate) fn io(context: String, source: std::io::Error) -> Self {
+        Error::Io { context, source }
+    }
 }
 
 /// A watch; ends with [`Error::Compacted`] when the reader is too slow to be served from memory.
