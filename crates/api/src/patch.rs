@@ -3,6 +3,9 @@
 
 mod json;
 mod merge;
+mod strategic;
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
 
@@ -57,14 +60,14 @@ impl Patch {
     }
 
     /// The object as the patch makes it. The caller then conforms it to its schema. `object` is spent, also on error.
-    pub fn apply(&self, object: &mut Value, _schema: &Schema) -> Result<(), Status> {
+    pub fn apply(&self, object: &mut Value, schema: &Schema) -> Result<(), Status> {
         match self {
             Self::Json(patch) => json::apply(patch, object),
             Self::Merge(patch) => {
                 json_patch::merge(object, patch);
                 Ok(())
             }
-            Self::Strategic(_) => Err(Status::unsupported_media_type("strategic merge patch is not there yet")),
+            Self::Strategic(patch) => strategic::apply(object, patch, schema),
         }
     }
 }

@@ -3,7 +3,11 @@
 use serde_json::Value;
 
 use super::MAX_JSON_OPERATIONS;
+use crate::codec::MAX_DEPTH;
 use crate::status::Status;
+
+/// What all `copy` operations of one patch may add, as in upstream; without it ten of them could fill the memory.
+const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 pub(super) fn parse(body: &[u8]) -> Result<(json_patch::Patch, Vec<String>), Status> {
     let decoded = super::decode(body).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
@@ -23,11 +27,48 @@ pub(super) fn parse(body: &[u8]) -> Result<(json_patch::Patch, Vec<String>), Sta
 
 /// Any failing operation, `test` included, is the same 422 in upstream.
 pub(super) fn apply(patch: &json_patch::Patch, object: &mut Value) -> Result<(), Status> {
-    json_patch::patch(object, patch).map_err(|_| {
+    let rejected = || {
         let details = Some(Box::default());
-        Status {
-            details,
-            ..Status::new(422, "Invalid", "the server rejected our request due to an error in our request")
+        let message = "the server rejected our request due to an error in our request";
+        Status { details, ..Status::new(422, "Invalid", message) }
+    };
+    let mut copied_bytes = 0;
+    for operation in &patch.0 {
+        use json_patch::PatchOperation::{Add, Copy, Move, Remove, Replace, Test};
+        let grown = match operation {
+            Add(add) => Some((&add.path, depth(&add.value))),
+            Replace(replace) => Some((&replace.path, depth(&replace.value))),
+            Move(moved) => Some((&moved.path, object.pointer(moved.from.as_str()).map_or(0, depth))),
+            Copy(copy) => {
+                let source = object.pointer(copy.from.as_str());
+                copied_bytes += source.map_or(0, size_bytes);
+                Some((&copy.path, source.map_or(0, depth)))
+            }
+            Remove(_) | Test(_) => None,
+        };
+        if copied_bytes > MAX_COPIED_BYTES || grown.is_some_and(|(path, depth)| path.count() + depth > MAX_DEPTH) {
+            return Err(rejected());
         }
-    })
+        json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|_| rejected())?;
+    }
+    Ok(())
+}
+
+/// Levels of nesting; the callers see to it that it is small.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// About how long the value is as JSON.
+fn size_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => 2 + items.iter().map(size_bytes).sum::<usize>(),
+        Value::Object(map) => 2 + map.iter().map(|(key, value)| key.len() + 3 + size_bytes(value)).sum::<usize>(),
+    }
 }
