@@ -12,9 +12,19 @@ mod coordination;
 mod core;
 mod discovery;
 mod events;
+mod mutate;
+mod pod_spec;
 mod policy;
+mod print;
+mod qos;
 mod rbac;
 mod scheduling;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use core::bind;
+pub use print::human_duration;
+pub use qos::qos_class;
 
 /// Every built-in kind, in discovery order.
 pub fn all() -> Vec<Kind> {
@@ -44,34 +54,18 @@ pub fn bodies() -> Vec<Kind> {
 #[derive(Debug)]
 struct Plain;
 
-impl Strategy for Plain {}
-
-/// The common part of [`crate::kind::Strategy::prepare`].
-pub fn prepare(object: &mut Value, write: Write<'_>) {
-    let Some(map) = object.as_object_mut() else { return };
-    match write {
-        Write::Create => {
-            map.remove("status");
-            map["metadata"]["generation"] = 1.into();
-        }
-        Write::Update(old) => {
-            match old.get("status") {
-                Some(status) => map.insert("status".into(), status.clone()),
-                None => map.remove("status"),
-            };
-            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
-            let changed = map.get("spec") != old.get("spec");
-            map["metadata"]["generation"] = (generation + i64::from(changed)).into();
-        }
-        Write::Subresource(_, old) => {
-            let status = map.remove("status");
-            let resource_version = map["metadata"]["resourceVersion"].take();
-            let mut merged = old.clone();
-            merged["metadata"]["resourceVersion"] = resource_version;
-            if let (Some(merged), Some(status)) = (merged.as_object_mut(), status) {
-                merged.insert("status".into(), status);
-            }
-            *object = merged;
-        }
+impl Strategy for Plain {
+    fn prepare(&self, object: &mut Value, write: Write<'_>) {
+        prepare_plain(object, write);
     }
+}
+
+/// The common part of [`crate::kind::Strategy::prepare`], for kinds with a status and a generation.
+pub fn prepare(object: &mut Value, write: Write<'_>) {
+    mutate::prepare(object, write, mutate::Rules { generation: true, create_with_status: false });
+}
+
+/// The same for kinds without a generation.
+fn prepare_plain(object: &mut Value, write: Write<'_>) {
+    mutate::prepare(object, write, mutate::Rules { generation: false, create_with_status: false });
 }

@@ -16,6 +16,8 @@ mod secret;
 mod service;
 mod service_account;
 
+pub use pod::binding::bind;
+
 const PROXY_VERBS: [Verb; 5] = [Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
 
 pub(super) fn all() -> Vec<Kind> {

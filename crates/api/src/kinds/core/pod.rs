@@ -1,12 +1,28 @@
 //! Pod
 
-use crate::kind::Kind;
-use crate::kind::Verb;
-use crate::kinds::Plain;
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use crate::kind::{Kind, Strategy, Verb, Write};
 use crate::kinds::core::PROXY_VERBS;
+use crate::kinds::mutate::{Rules, make, prepare, set, set_str};
+use crate::kinds::pod_spec::defaults;
+use crate::kinds::pod_spec::validate::{Context, pod_spec};
+use crate::kinds::qos::qos_class;
+use crate::status::FieldError;
+use crate::validation::View;
+
+pub mod binding;
+mod columns;
+mod update;
+
+#[cfg(test)]
+mod tests;
 
 pub(crate) fn kind() -> Kind {
-    Kind::namespaced("", "v1", "Pod", "pods", &Plain)
+    Kind::namespaced("", "v1", "Pod", "pods", &Pod)
         .short("po")
         .category_all()
         .sub_of("attach", ("", "v1", "PodAttachOptions"), &[Verb::Create, Verb::Get])
@@ -19,4 +35,175 @@ pub(crate) fn kind() -> Kind {
         .sub_of("proxy", ("", "v1", "PodProxyOptions"), &PROXY_VERBS)
         .sub("resize", &[Verb::Get, Verb::Patch, Verb::Update])
         .with_status()
+        .columns(columns::all())
+        .select("spec.nodeName", |pod| text(&pod["spec"]["nodeName"]))
+        .select("spec.host", |pod| text(&pod["spec"]["nodeName"]))
+        .select("spec.restartPolicy", |pod| text(&pod["spec"]["restartPolicy"]))
+        .select("spec.schedulerName", |pod| text(&pod["spec"]["schedulerName"]))
+        .select("spec.serviceAccountName", |pod| text(&pod["spec"]["serviceAccountName"]))
+        .select("spec.hostNetwork", |pod| {
+            Cow::Borrowed(if pod["spec"]["hostNetwork"] == true { "true" } else { "false" })
+        })
+        .select("status.phase", |pod| text(&pod["status"]["phase"]))
+        .select("status.podIP", pod_ip)
+        .select("status.podIPs", pod_ip)
+        .select("status.nominatedNodeName", |pod| text(&pod["status"]["nominatedNodeName"]))
+}
+
+fn text(value: &Value) -> Cow<'_, str> {
+    value.as_str().unwrap_or_default().into()
+}
+
+fn pod_ip(pod: &Value) -> Cow<'_, str> {
+    let first = &pod["status"]["podIPs"][0]["ip"];
+    text(if first.is_string() { first } else { &pod["status"]["podIP"] })
+}
+
+#[derive(Debug)]
+struct Pod;
+
+impl Strategy for Pod {
+    fn default(&self, pod: &mut Value) {
+        let Some(pod) = pod.as_object_mut() else { return };
+        set(pod, "spec", json!({}));
+        if let Some(spec) = pod.get_mut("spec") {
+            defaults::pod_spec(spec);
+            defaults::pod(spec);
+        }
+    }
+
+    fn prepare(&self, pod: &mut Value, write: Write<'_>) {
+        match write {
+            Write::Create => {
+                prepare(pod, write, Rules { generation: true, create_with_status: false });
+                let status = first_status(&pod["spec"]);
+                if let Some(pod) = pod.as_object_mut() {
+                    pod.insert("status".into(), status);
+                }
+            }
+            Write::Update(_) => prepare(pod, write, Rules { generation: true, create_with_status: false }),
+            Write::Subresource("status", old) => {
+                prepare(pod, write, Rules { generation: true, create_with_status: false });
+                let references = old["metadata"].get("ownerReferences");
+                if let Some(meta) = pod.as_object_mut().and_then(|pod| make(pod, "metadata")) {
+                    match references {
+                        Some(references) => drop(meta.insert("ownerReferences".into(), references.clone())),
+                        None => drop(meta.remove("ownerReferences")),
+                    }
+                }
+                if let Some(status) = pod.as_object_mut().and_then(|pod| make(pod, "status")) {
+                    // A kubelet need not send it.
+                    set_str(status, "qosClass", old["status"]["qosClass"].as_str().unwrap_or(qos_class(&old["spec"])));
+                }
+            }
+            Write::Subresource("ephemeralcontainers", old) => update::keep_ephemeral_containers(pod, old),
+            Write::Subresource("resize", old) => update::keep_resources(pod, old),
+            Write::Subresource(..) => {}
+        }
+    }
+
+    fn validate(&self, pod: &Value, write: Write<'_>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let root = View::root(pod);
+        let spec = root.get("spec");
+        match write {
+            Write::Create => {
+                pod_spec(spec, Context { pod: true }, &mut errors);
+                if !spec.get("ephemeralContainers").is_empty() {
+                    let detail = "cannot be set on create";
+                    errors.push(spec.get("ephemeralContainers").forbidden(detail));
+                }
+                if !spec.get("nodeName").is_empty() && !spec.get("schedulingGates").is_empty() {
+                    let detail = "cannot be set until all schedulingGates have been cleared";
+                    errors.push(spec.get("nodeName").forbidden(detail));
+                }
+            }
+            Write::Update(old) => {
+                pod_spec(spec, Context { pod: true }, &mut errors);
+                update::validate(spec, &old["spec"], &mut errors);
+            }
+            Write::Subresource("status", _) => update::validate_status(root.get("status"), &mut errors),
+            Write::Subresource("ephemeralcontainers", old) => {
+                pod_spec(spec, Context { pod: true }, &mut errors);
+                update::validate_ephemeral_containers(spec, &old["spec"], &mut errors);
+            }
+            Write::Subresource("resize", old) => {
+                pod_spec(spec, Context { pod: true }, &mut errors);
+                update::validate_resize(spec, old, &mut errors);
+            }
+            Write::Subresource(..) => {}
+        }
+        errors
+    }
+
+    fn warnings(&self, pod: &Value, write: Write<'_>) -> Vec<String> {
+        // Upstream warns about updates only when something the user may change did.
+        if matches!(write, Write::Subresource("status", _)) { Vec::new() } else { template_warnings(View::root(pod)) }
+    }
+
+    fn grace_period_seconds(&self, pod: &Value, requested: Option<i64>) -> Option<i64> {
+        let spec = &pod["spec"];
+        let asked = requested.or_else(|| spec["terminationGracePeriodSeconds"].as_i64()).unwrap_or(0);
+        let unscheduled = spec["nodeName"].as_str().unwrap_or_default().is_empty();
+        let finished = matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded"));
+        Some(match asked {
+            _ if unscheduled || finished => 0,
+            ..0 => 1,
+            _ => asked,
+        })
+    }
+}
+
+fn first_status(spec: &Value) -> Value {
+    let mut status = json!({"phase": "Pending", "qosClass": qos_class(spec)});
+    if !View::root(spec).get("schedulingGates").is_empty() {
+        if let Some(status) = status.as_object_mut() {
+            let condition = json!([{
+                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+                "lastProbeTime": null, "lastTransitionTime": null,
+            }]);
+            status.insert("conditions".into(), condition);
+        }
+    }
+    status
+}
+
+/// Warnings about the pod (or pod template) at `view`.
+pub(crate) fn template_warnings(view: View) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let spec = view.get("spec");
+    for list in ["initContainers", "containers"] {
+        for container in spec.get(list).items() {
+            let env = container.get("env");
+            let mut seen = HashSet::new();
+            for variable in env.value.as_array().into_iter().flatten().enumerate() {
+                let (index, name) = (variable.0, variable.1["name"].as_str().unwrap_or_default());
+                if !seen.insert(name) {
+                    let path = env.path();
+                    warnings.push(format!(
+                        "{path}[{index}]: hides previous definition of {name:?}, which may be unexpected when using apply"
+                    ));
+                }
+            }
+        }
+    }
+    for (label, replacement) in [
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ] {
+        let selector = spec.get("nodeSelector");
+        if selector.value.get(label).is_some() {
+            let path = selector.path();
+            warnings.push(format!("{path}[{label}]: deprecated since v1.14; use {replacement:?} instead"));
+        }
+    }
+    let grace = spec.get("terminationGracePeriodSeconds");
+    if grace.int().is_some_and(|n| n < 0) {
+        warnings.push(format!("{}: must be >= 0; negative values are invalid and will be treated as 1", grace.path()));
+    }
+    warnings
 }

@@ -1,0 +1,129 @@
+//! Small ways to fill in an object. Missing and `null` are one; a value of the wrong type is left alone, since the schema
+//! has refused it before anybody gets here.
+
+use serde_json::{Map, Value, json};
+
+use crate::kind::Write;
+use crate::validation::same;
+
+pub(super) type Object = Map<String, Value>;
+
+/// `map[key] = value` unless something is there.
+pub(super) fn set(map: &mut Object, key: &str, value: impl Into<Value>) {
+    match map.get_mut(key) {
+        Some(Value::Null) => drop(map.insert(key.into(), value.into())),
+        Some(_) => {}
+        None => drop(map.insert(key.into(), value.into())),
+    }
+}
+
+/// As [`set`], also where the empty string stands.
+pub(super) fn set_str(map: &mut Object, key: &str, value: &str) {
+    if map.get(key).and_then(Value::as_str).unwrap_or_default().is_empty() {
+        map.insert(key.into(), value.into());
+    }
+}
+
+/// The map under `key`, if there is one.
+pub(super) fn child<'a>(map: &'a mut Object, key: &str) -> Option<&'a mut Object> {
+    map.get_mut(key).and_then(Value::as_object_mut)
+}
+
+/// The map under `key`, made if it is missing.
+pub(super) fn make<'a>(map: &'a mut Object, key: &str) -> Option<&'a mut Object> {
+    set(map, key, json!({}));
+    child(map, key)
+}
+
+/// The list of maps under `key`.
+pub(super) fn each<'a>(map: &'a mut Object, key: &str) -> impl Iterator<Item = &'a mut Object> {
+    let items = map.get_mut(key).and_then(Value::as_array_mut);
+    items.into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+/// Removes what upstream's encoding leaves out: nulls, empty strings and lists, and `false` under `flags`. Maps that
+/// hold a user's own keys are not entered.
+pub(super) fn drop_empty(value: &mut Value, flags: &[&str], opaque: &[&str]) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, value| match value {
+                Value::Null => false,
+                Value::String(text) => !text.is_empty() || opaque.contains(&key.as_str()),
+                Value::Array(items) => !items.is_empty(),
+                Value::Bool(false) => !flags.contains(&key.as_str()),
+                _ => true,
+            });
+            for (key, value) in map.iter_mut() {
+                if !opaque.contains(&key.as_str()) {
+                    drop_empty(value, flags, opaque);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().filter(|v| v.is_object()).for_each(|v| drop_empty(v, flags, opaque)),
+        _ => {}
+    }
+}
+
+/// How a kind differs in what [`prepare`] does.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Whether `metadata.generation` counts changes of the object outside metadata and status.
+    pub generation: bool,
+    /// Whether a create may bring a status (nodes).
+    pub create_with_status: bool,
+}
+
+/// The common part of [`crate::kind::Strategy::prepare`]: a create drops `status`; an update keeps the stored one and
+/// counts the generation; a status update keeps everything but metadata and status.
+pub fn prepare(object: &mut Value, write: Write<'_>, rules: Rules) {
+    let Some(map) = object.as_object_mut() else { return };
+    match write {
+        Write::Create => {
+            if !rules.create_with_status {
+                map.remove("status");
+            }
+            if let Some(meta) = make(map, "metadata") {
+                meta.remove("generation");
+                if rules.generation {
+                    meta.insert("generation".into(), 1.into());
+                }
+            }
+        }
+        Write::Update(old) => {
+            match old.get("status") {
+                Some(status) => drop(map.insert("status".into(), status.clone())),
+                None => drop(map.remove("status")),
+            }
+            if rules.generation && changed(map, old) {
+                let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+                if let Some(meta) = make(map, "metadata") {
+                    meta.insert("generation".into(), generation.saturating_add(1).into());
+                }
+            }
+        }
+        Write::Subresource("status", old) => {
+            map.retain(|key, _| matches!(key.as_str(), "metadata" | "status"));
+            for (key, value) in old.as_object().into_iter().flatten() {
+                if !matches!(key.as_str(), "metadata" | "status") {
+                    map.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        Write::Subresource(..) => {}
+    }
+}
+
+/// Whether anything but type, metadata and status differs.
+fn changed(new: &Object, old: &Value) -> bool {
+    let Some(old) = old.as_object() else { return true };
+    let counts = |key: &&String| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status");
+    let differs = |key: &String| {
+        let side = |map: &Object| map.get(key).cloned().unwrap_or_default();
+        match (new.get(key), old.get(key)) {
+            (Some(new), Some(old)) => !same(new, old),
+            _ => !same(&side(new), &side(old)),
+        }
+    };
+    new.keys().filter(counts).any(differs)
+        || old.keys().filter(counts).any(|key| !new.contains_key(key) && differs(key))
+}

@@ -1,0 +1,184 @@
+//! Affinity, tolerations, spread constraints and scheduling gates.
+
+use std::collections::HashSet;
+
+use crate::status::FieldError;
+use crate::validation::{Errors, View, checked, labels, names, one_of, required};
+
+/// `affinity`
+pub(super) fn affinity(affinity: View, errors: &mut Errors) {
+    let node = affinity.get("nodeAffinity");
+    let selector = node.get("requiredDuringSchedulingIgnoredDuringExecution");
+    if selector.is_set() {
+        node_selector(selector, errors);
+    }
+    for term in node.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+        weight(term.get("weight"), errors);
+        node_selector_term(term.get("preference"), errors);
+    }
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let pods = affinity.get(kind);
+        for term in pods.get("requiredDuringSchedulingIgnoredDuringExecution").items() {
+            pod_term(term, errors);
+        }
+        for preferred in pods.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+            weight(preferred.get("weight"), errors);
+            pod_term(preferred.get("podAffinityTerm"), errors);
+        }
+    }
+}
+
+fn weight(weight: View, errors: &mut Errors) {
+    let n = weight.int().unwrap_or(0);
+    if !(1..=100).contains(&n) {
+        errors.push(FieldError::invalid(weight.path(), n, "must be in the range 1-100"));
+    }
+}
+
+fn node_selector(selector: View, errors: &mut Errors) {
+    let terms = selector.get("nodeSelectorTerms");
+    if terms.is_empty() {
+        errors.push(terms.required("must have at least one node selector term"));
+    }
+    for term in terms.items() {
+        node_selector_term(term, errors);
+    }
+}
+
+fn node_selector_term(term: View, errors: &mut Errors) {
+    for requirement in term.get("matchExpressions").items() {
+        node_requirement(requirement, errors);
+        checked(requirement.get("key"), names::qualified, errors);
+    }
+    for requirement in term.get("matchFields").items() {
+        let (operator, values, key) = (requirement.get("operator"), requirement.get("values"), requirement.get("key"));
+        if !matches!(operator.str(), "In" | "NotIn") {
+            errors.push(operator.invalid_str("not a valid selector operator"));
+        } else if values.len() != 1 {
+            errors.push(
+                values.required("must be only one value when `operator` is 'In' or 'NotIn' for node field selector"),
+            );
+        }
+        if key.str() != "metadata.name" {
+            errors.push(key.invalid_str("not a valid field selector key"));
+        }
+    }
+}
+
+fn node_requirement(requirement: View, errors: &mut Errors) {
+    let (operator, values) = (requirement.get("operator"), requirement.get("values"));
+    match operator.str() {
+        "In" | "NotIn" if values.is_empty() => {
+            errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+        }
+        "Gt" | "Lt" if values.len() != 1 => {
+            errors.push(values.required("must be specified single value when `operator` is 'Lt' or 'Gt'"));
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+        _ => errors.push(operator.invalid_str("not a valid selector operator")),
+    }
+}
+
+fn pod_term(term: View, errors: &mut Errors) {
+    labels::validate_selector(term.get("labelSelector"), errors);
+    labels::validate_selector(term.get("namespaceSelector"), errors);
+    for namespace in term.get("namespaces").items() {
+        checked(namespace, names::label, errors);
+    }
+    let key = term.get("topologyKey");
+    if key.is_empty() {
+        errors.push(key.required("can not be empty"));
+    } else {
+        checked(key, names::qualified, errors);
+    }
+}
+
+/// `tolerations`
+pub(super) fn tolerations(tolerations: View, errors: &mut Errors) {
+    for toleration in tolerations.items() {
+        let (key, operator, value) = (toleration.get("key"), toleration.get("operator"), toleration.get("value"));
+        if key.is_empty() {
+            if operator.str() != "Exists" {
+                let detail =
+                    "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+                errors.push(operator.invalid_str(detail));
+            }
+        } else {
+            checked(key, names::qualified, errors);
+        }
+        let effect = toleration.get("effect");
+        if toleration.get("tolerationSeconds").is_set() && effect.str() != "NoExecute" {
+            errors.push(effect.invalid_str("effect must be 'NoExecute' when `tolerationSeconds` is set"));
+        }
+        match operator.str() {
+            "" | "Equal" => {
+                let complaints = names::label_value(value.str());
+                errors.extend(complaints.iter().map(|c| FieldError::invalid(operator.path(), value.str(), c)));
+            }
+            "Exists" if !value.is_empty() => {
+                let detail = "value must be empty when `operator` is 'Exists'";
+                errors.push(FieldError::invalid(operator.path(), value.str(), detail));
+            }
+            "Exists" => {}
+            _ => errors.push(operator.not_supported(&["Equal", "Exists"])),
+        }
+        if !effect.is_empty() {
+            one_of(effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"], errors);
+        }
+    }
+}
+
+/// `topologySpreadConstraints`
+pub(super) fn spread_constraints(constraints: View, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for constraint in constraints.items() {
+        let skew = constraint.get("maxSkew");
+        if skew.int().unwrap_or(0) <= 0 {
+            errors.push(FieldError::invalid(skew.path(), skew.int().unwrap_or(0), "must be greater than zero"));
+        }
+        let key = constraint.get("topologyKey");
+        if key.is_empty() {
+            errors.push(key.required("can not be empty"));
+        } else {
+            checked(key, names::qualified, errors);
+        }
+        let action = constraint.get("whenUnsatisfiable");
+        one_of(action, &["DoNotSchedule", "ScheduleAnyway"], errors);
+        if !seen.insert((key.str(), action.str())) {
+            let pair = format!("{{{}, {}}}", key.str(), action.str());
+            errors
+                .push(FieldError::duplicate(format!("{}.{{topologyKey, whenUnsatisfiable}}", constraint.path()), pair));
+        }
+        let domains = constraint.get("minDomains");
+        if domains.int().is_some_and(|n| n <= 0) {
+            errors.push(domains.invalid("must be greater than zero"));
+        }
+        if domains.is_set() && action.str() != "DoNotSchedule" {
+            let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}", action.str());
+            errors.push(domains.invalid(&detail));
+        }
+        for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
+            if constraint.get(policy).is_set() {
+                one_of(constraint.get(policy), &["Honor", "Ignore"], errors);
+            }
+        }
+        labels::validate_selector(constraint.get("labelSelector"), errors);
+    }
+}
+
+/// `schedulingGates`
+pub(super) fn gates(gates: View, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for gate in gates.items() {
+        let name = gate.get("name");
+        if required(name, errors) {
+            checked(name, names::qualified, errors);
+        }
+        if !seen.insert(name.str()) {
+            errors.push(FieldError::duplicate(gate.path(), name.str()));
+        }
+    }
+}

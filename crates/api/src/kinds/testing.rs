@@ -1,0 +1,141 @@
+//! `check(kind, object, expected)`: objects go through a kind's defaults, preparation and rules as in the API server.
+
+use serde_json::{Value, json};
+
+use crate::kind::{Cell, Kind, Write};
+
+/// The built-in kind `apps/v1 Deployment` or `v1 Pod`, also those that are only bodies.
+pub(crate) fn kind(name: &str) -> Kind {
+    let all = crate::kinds::all().into_iter().chain(crate::kinds::bodies());
+    all.into_iter()
+        .find(|k| format!("{} {}", k.api_version(), k.kind) == name)
+        .unwrap_or_else(|| panic!("no kind {name}"))
+}
+
+/// `spec` with the fields of `patch` set over it, by JSON merge patch.
+pub(crate) fn with(base: &Value, patch: Value) -> Value {
+    let mut object = base.clone();
+    json_patch::merge(&mut object, &patch);
+    object
+}
+
+pub(crate) fn created(kind_name: &str, object: Value) -> Value {
+    let kind = kind(kind_name);
+    let mut object = object;
+    kind.strategy.default(&mut object);
+    let once = object.clone();
+    kind.strategy.default(&mut object);
+    assert_eq!(once, object, "defaults are idempotent");
+    kind.strategy.prepare(&mut object, Write::Create);
+    object
+}
+
+fn messages(kind: &Kind, object: &Value, write: Write<'_>) -> Vec<String> {
+    kind.strategy.validate(object, write).iter().map(|e| format!("{}: {}", e.field, e.message)).collect()
+}
+
+/// A create breaks exactly these rules.
+#[track_caller]
+pub(crate) fn check(kind_name: &str, object: Value, expected: &[&str]) {
+    let object = created(kind_name, object);
+    assert_eq!(messages(&kind(kind_name), &object, Write::Create), expected, "{object}");
+}
+
+/// An update (or, with a subresource's name, a write to it) breaks exactly these rules. Gives the object that would be
+/// stored.
+#[track_caller]
+pub(crate) fn check_write(kind_name: &str, sub: &str, old: &Value, patch: Value, expected: &[&str]) -> Value {
+    let kind = kind(kind_name);
+    let mut object = with(old, patch);
+    kind.strategy.default(&mut object);
+    let write = if sub.is_empty() { Write::Update(old) } else { Write::Subresource(sub, old) };
+    kind.strategy.prepare(&mut object, write);
+    let messages: Vec<_> = messages(&kind, &object, write)
+        .into_iter()
+        .map(|m| m.split('\n').next().unwrap_or_default().to_string())
+        .collect();
+    assert_eq!(messages, expected, "{object}");
+    object
+}
+
+/// Rows as `kubectl get` prints them, wide columns after `|`.
+#[track_caller]
+pub(crate) fn check_row(kind_name: &str, object: Value, expected: &str) {
+    let now = "2026-01-01T01:00:00Z".parse().unwrap();
+    let mut object = object;
+    if object["metadata"]["creationTimestamp"].is_null() {
+        object["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+    }
+    let mut wide = false;
+    let mut cells = Vec::new();
+    for column in &kind(kind_name).columns {
+        if column.priority > 0 && !wide {
+            wide = true;
+            cells.push("|".to_string());
+        }
+        let Cell::Fn(cell) = column.cell else { panic!("{} has no function", column.name) };
+        cells.push(match cell(&object, now) {
+            Value::String(text) => text,
+            other => other.to_string(),
+        });
+    }
+    assert_eq!(cells.join(" "), expected);
+}
+
+#[test]
+fn every_kind_survives_any_object() {
+    let odd =
+        [json!({}), json!(null), json!([]), json!("x"), json!({"metadata": 1, "spec": [], "status": "x", "data": 3})];
+    let nested = [
+        json!({"spec": {"containers": [1, null, {"ports": {}, "env": [[]], "resources": []}], "template": [], "selector": 3, "ports": [null]}}),
+        json!({"rules": [1], "subjects": {}, "roleRef": [], "endpoints": [2], "subsets": [{"addresses": 4}], "ports": 1}),
+    ];
+    for kind in crate::kinds::all().into_iter().chain(crate::kinds::bodies()) {
+        for object in odd.iter().chain(&nested) {
+            for old in odd.iter().chain(&nested) {
+                let writes = [
+                    Write::Create,
+                    Write::Update(old),
+                    Write::Subresource("status", old),
+                    Write::Subresource("resize", old),
+                    Write::Subresource("ephemeralcontainers", old),
+                    Write::Subresource("finalize", old),
+                ];
+                for write in writes {
+                    let mut object = object.clone();
+                    kind.strategy.default(&mut object);
+                    kind.strategy.prepare(&mut object, write);
+                    kind.strategy.validate(&object, write);
+                    kind.strategy.warnings(&object, write);
+                    kind.strategy.grace_period_seconds(&object, None);
+                    kind.strategy.held(&object);
+                    kind.strategy.mark_deleted(&mut object);
+                    for column in &kind.columns {
+                        if let Cell::Fn(cell) = column.cell {
+                            cell(&object, jiff::Timestamp::UNIX_EPOCH);
+                        }
+                    }
+                    for field in &kind.field_selectors {
+                        (field.get)(&object);
+                    }
+                    if let Some(storage) = kind.storage {
+                        (storage.to_stored)(&mut object);
+                        (storage.from_stored)(&mut object);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn names_are_unique() {
+    let mut seen = std::collections::HashSet::new();
+    for kind in crate::kinds::all() {
+        assert!(seen.insert(kind.group_resource()), "{}", kind.group_resource());
+        for sub in &kind.subresources {
+            assert!(seen.insert(format!("{}/{}", kind.group_resource(), sub.name)));
+        }
+    }
+    assert_eq!(crate::kinds::all().len(), 30);
+}
