@@ -1,1 +1,22 @@
-fn main() {}
+//! The `keelson` binary: which program it is (by the name it is called by, or by its first argument), and nothing else.
+//! Programs that must run without threads come first, before any async runtime exists.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod logging;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let called_as = args.first().and_then(|a| Path::new(a).file_name()).and_then(|n| n.to_str()).unwrap_or_default();
+    let command = args.get(1).and_then(|a| a.to_str()).unwrap_or_default();
+    match (called_as, command) {
+        ("keelson-cni", _) | (_, "cni") => cli::cni(),
+        (_, "shim") => keelson_runtime::shim_main(args.into_iter().skip(2)),
+        (_, "node-init") => cli::node_init(args.get(2..).unwrap_or_default()),
+        _ => cli::main(),
+    }
+}

@@ -1,0 +1,90 @@
+//! The command line: what can be asked for, and which file answers. One file per family of commands.
+
+mod cluster;
+mod node;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use node::{cni, node_init};
+
+/// Kubernetes, written anew in Rust: one binary that is the control plane, the node and the tools.
+#[derive(Parser)]
+#[command(name = "keelson", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a local cluster run, or heal it: idempotent
+    Up(cluster::Up),
+    /// Stop a local cluster; what it stores stays
+    Down(Selected),
+    /// Stop a local cluster and remove all of it
+    Delete(Selected),
+    /// Show whether a local cluster runs
+    Status(Selected),
+    /// Print a kubeconfig for a local cluster's admin
+    Kubeconfig(Selected),
+    /// Print the logs of a local cluster's components
+    Logs(cluster::Logs),
+    /// Check what this machine has and lacks for running clusters
+    Doctor(DataDir),
+    /// List local clusters
+    Profile {
+        #[command(subcommand)]
+        command: cluster::ProfileCommand,
+    },
+}
+
+/// Which local cluster.
+#[derive(Args, Clone)]
+struct Selected {
+    /// The cluster's name
+    #[arg(long, short, default_value = "keelson", env = "KEELSON_PROFILE")]
+    profile: String,
+    #[command(flatten)]
+    data: DataDir,
+}
+
+#[derive(Args, Clone)]
+struct DataDir {
+    /// Where local clusters keep their files
+    #[arg(long = "data-dir", default_value = "/var/lib/keelson/clusters", env = "KEELSON_DATA_DIR")]
+    data_dir: PathBuf,
+}
+
+/// Anything that goes wrong in a command, to be shown to the user.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the command line.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Up(command) => blocking(command.run()),
+        Command::Down(selected) => cluster::down(&selected),
+        Command::Delete(selected) => cluster::delete(&selected),
+        Command::Status(selected) => return finish_with(blocking(cluster::status(&selected))),
+        Command::Kubeconfig(selected) => cluster::kubeconfig(&selected),
+        Command::Logs(command) => command.run(),
+        Command::Doctor(data) => return finish_with(blocking(cluster::doctor(&data))),
+        Command::Profile { command } => command.run(),
+    };
+    finish_with(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn finish_with(result: Result<ExitCode, Failure>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs a command's future on a small runtime.
+fn blocking<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
