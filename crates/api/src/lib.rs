@@ -6,6 +6,7 @@
 pub mod codec;
 pub mod kind;
 pub mod kinds;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod schema;

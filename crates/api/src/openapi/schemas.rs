@@ -1,0 +1,225 @@
+//! Component schemas: `k8s-openapi`'s, in the shape that upstream publishes them, with the merge keys of [`crate::schema`].
+
+use serde_json::{Map, Value, json};
+
+use super::{Format, types};
+use crate::kind::{Kind, Verb};
+use crate::schema::{self, Field, ListType, Merge, Schema, Type};
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+
+/// Every schema that the kinds and their operations refer to.
+pub(super) fn all(kinds: &[&Kind], format: Format) -> Map<String, Value> {
+    let mut roots: Vec<(String, Value)> = Vec::new();
+    for kind in kinds {
+        let gvk = group_version_kind(&kind.group, &kind.version, &kind.kind);
+        roots.push((kind.schema.to_string(), gvk));
+        for (group, version, kind) in kind.subresources.iter().filter_map(|s| s.body.as_ref()) {
+            let root = (schema_name(group, version, kind), group_version_kind(group, version, kind));
+            if !roots.contains(&root) {
+                roots.push(root);
+            }
+        }
+    }
+    let common = ["APIResourceList", "DeleteOptions", "ListMeta", "ObjectMeta", "Patch", "Status", "WatchEvent"];
+    let is_common = |name: &str| name.strip_prefix(META).is_some_and(|n| common.contains(&n.trim_start_matches('.')));
+    let definitions = types::definitions(|name| is_common(name) || roots.iter().any(|(root, _)| root == name));
+
+    let mut schemas: Map<String, Value> =
+        definitions.into_iter().map(|(name, schema)| (name.clone(), definition(&name, schema, format))).collect();
+    for (name, gvk) in &roots {
+        add_kind(&mut schemas, name, gvk.clone());
+    }
+    for kind in kinds.iter().filter(|k| k.has_verb(Verb::List)) {
+        schemas.insert(format!("{}List", kind.schema), list_of(kind, format));
+    }
+    for gvk in group_versions_of(kinds) {
+        for name in ["DeleteOptions", "WatchEvent"] {
+            let (group, version) = &gvk;
+            add_kind(&mut schemas, &format!("{META}.{name}"), group_version_kind(group, version, name));
+        }
+    }
+    add_kind(&mut schemas, &format!("{META}.Status"), group_version_kind("", "v1", "Status"));
+    schemas
+}
+
+/// `io.k8s.api.core.v1.Pod`
+pub(super) fn schema_name(group: &str, version: &str, kind: &str) -> String {
+    let package = match group.split('.').next() {
+        None | Some("") => "core",
+        Some(package) => package,
+    };
+    format!("io.k8s.api.{package}.{version}.{kind}")
+}
+
+pub(super) fn group_version_kind(group: &str, version: &str, kind: &str) -> Value {
+    json!({ "group": group, "version": version, "kind": kind })
+}
+
+fn group_versions_of(kinds: &[&Kind]) -> Vec<(String, String)> {
+    let mut all: Vec<_> = kinds.iter().map(|k| (k.group.to_string(), k.version.to_string())).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn add_kind(schemas: &mut Map<String, Value>, name: &str, gvk: Value) {
+    let Some(Value::Object(schema)) = schemas.get_mut(name) else { return };
+    let kinds = schema.entry("x-kubernetes-group-version-kind").or_insert_with(|| Value::Array(Vec::new()));
+    if let Value::Array(kinds) = kinds
+        && !kinds.contains(&gvk)
+    {
+        kinds.push(gvk);
+    }
+}
+
+fn list_of(kind: &Kind, format: Format) -> Value {
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    json!({
+        "description": format!("{0}List is a list of {0} objects.", kind.kind),
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": text("The version of this representation: the group and version of the objects."),
+            "kind": text(&format!("Always {}List.", kind.kind)),
+            "items": {
+                "description": "The objects.",
+                "type": "array",
+                "items": reference(&kind.schema, None, true, format),
+            },
+            "metadata": reference(&format!("{META}.ListMeta"), Some("What is said of the list itself.".into()), true, format),
+        },
+        "x-kubernetes-group-version-kind": [group_version_kind(&kind.group, &kind.version, &format!("{}List", kind.kind))],
+    })
+}
+
+fn reference(name: &str, description: Option<Value>, default: bool, format: Format) -> Value {
+    let mut out = Map::new();
+    match format {
+        Format::V2 => {
+            out.insert("$ref".into(), format.reference(name));
+        }
+        Format::V3 if default || description.is_some() => {
+            out.insert("allOf".into(), json!([{ "$ref": format.reference(name) }]));
+            if default {
+                out.insert("default".into(), json!({}));
+            }
+        }
+        Format::V3 => {
+            out.insert("$ref".into(), format.reference(name));
+        }
+    }
+    if let Some(description) = description {
+        out.insert("description".into(), description);
+    }
+    Value::Object(out)
+}
+
+fn definition(name: &str, mut definition: Value, format: Format) -> Value {
+    let description = definition.get_mut("description").map(Value::take);
+    let described = |mut value: Value| {
+        if let Some(description) = &description {
+            value["description"] = description.clone();
+        }
+        value
+    };
+    match (name.rsplit('.').next().unwrap_or_default(), format) {
+        ("IntOrString", Format::V2) => return described(json!({ "type": "string", "format": "int-or-string" })),
+        ("IntOrString", Format::V3) => {
+            let either = json!([{ "type": "integer" }, { "type": "string" }]);
+            return described(json!({ "format": "int-or-string", "oneOf": either }));
+        }
+        ("Quantity", Format::V2) => return described(json!({ "type": "string" })),
+        ("Quantity", Format::V3) => return described(json!({ "oneOf": [{ "type": "string" }, { "type": "number" }] })),
+        _ => {}
+    }
+    let known = schema::builtin(name);
+    if let Some(Value::Object(properties)) = definition.get_mut("properties") {
+        for (key, property) in properties {
+            let field = known.and_then(|schema| schema.field(key));
+            let value = field_schema(property.take(), known, field, format);
+            *property = value;
+        }
+    }
+    let mut definition = described(definition);
+    if known.is_some_and(|schema| schema.atomic) {
+        definition["x-kubernetes-map-type"] = "atomic".into();
+    }
+    definition
+}
+
+fn field_schema(property: Value, owner: Option<&Schema>, field: Option<&Field>, format: Format) -> Value {
+    let inline_default = field.is_some_and(|f| f.drop_empty || f.required && matches!(f.ty, Type::Struct(_)));
+    let mut out = convert(property, inline_default, format);
+    if let (Some(field), Value::Object(out)) = (field, &mut out) {
+        if field.required && !field.pointer && owner.is_some() && format == Format::V3 {
+            let default: Option<Value> = match field.ty {
+                Type::String => Some("".into()),
+                Type::Bool => Some(false.into()),
+                Type::Int32 | Type::Int64 => Some(0.into()),
+                _ => None,
+            };
+            if let Some(default) = default {
+                out.insert("default".into(), default);
+            }
+        }
+        if let Some(merge) = &field.merge {
+            annotate(out, merge, &field.ty);
+        }
+    }
+    out
+}
+
+/// References in the format's own form, also inside arrays and maps.
+fn convert(mut value: Value, default: bool, format: Format) -> Value {
+    if let Some(name) = value.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix("#/$defs/")) {
+        let description = value.get("description").cloned();
+        return reference(name, description, default, format);
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(inner) = value.get_mut(key).filter(|inner| inner.is_object()) {
+            let mut converted = convert(inner.take(), true, format);
+            if format == Format::V3
+                && converted.get("type").is_some_and(|t| t == "string")
+                && converted.get("format").is_none()
+            {
+                converted["default"] = "".into();
+            }
+            *inner = converted;
+        }
+    }
+    value
+}
+
+fn annotate(out: &mut Map<String, Value>, merge: &Merge, ty: &Type) {
+    let mut strategies = Vec::new();
+    if merge.patch_merge {
+        strategies.push("merge");
+    }
+    if merge.patch_replace {
+        strategies.push("replace");
+    }
+    if merge.retain_keys {
+        strategies.push("retainKeys");
+    }
+    if !strategies.is_empty() {
+        out.insert("x-kubernetes-patch-strategy".into(), strategies.join(",").into());
+    }
+    if !merge.patch_key.is_empty() {
+        out.insert("x-kubernetes-patch-merge-key".into(), merge.patch_key.as_ref().into());
+    }
+    let list_type = match (merge.list_type, ty) {
+        (ListType::Unset, _) => return,
+        (ListType::Atomic, Type::List(_)) => "atomic",
+        (ListType::Atomic, _) => {
+            out.insert("x-kubernetes-map-type".into(), "atomic".into());
+            return;
+        }
+        (ListType::Set, _) => "set",
+        (ListType::Map, _) => "map",
+    };
+    out.insert("x-kubernetes-list-type".into(), list_type.into());
+    if !merge.list_map_keys.is_empty() {
+        out.insert("x-kubernetes-list-map-keys".into(), json!(merge.list_map_keys));
+    }
+}
