@@ -37,6 +37,8 @@ pub struct Kind {
     pub field_selectors: Vec<FieldPath>,
     /// Set when objects are stored in the form and under the key of another kind (`events.k8s.io` keeps core events).
     pub storage: Option<Storage>,
+    /// What every request for the kind is warned of: `v1 Endpoints is deprecated in v1.33+; use …`.
+    pub deprecated: Option<Str>,
     /// How the generic `scale` subresource reads and writes the object.
     pub scale: Option<ScaleMap>,
     pub strategy: &'static dyn Strategy,
@@ -226,6 +228,11 @@ impl Kind {
     /// Whether the resource offers `verb`.
     pub fn has_verb(&self, verb: Verb) -> bool {
         self.verbs.is_empty() || self.verbs.contains(&verb)
+    }
+
+    /// Whether objects are kept. Reviews and bindings are answered, not kept; component statuses are computed.
+    pub fn is_stored(&self) -> bool {
+        self.has_verb(Verb::Create) && self.has_verb(Verb::Get)
     }
 
     /// The subresource called `name`.

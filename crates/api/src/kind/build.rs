@@ -37,6 +37,7 @@ impl Kind {
             schema: format!("io.k8s.api.{package}.{version}.{kind}").into(),
             field_selectors: Vec::new(),
             storage: None,
+            deprecated: None,
             scale: None,
             strategy,
         }
@@ -98,6 +99,11 @@ impl Kind {
 
     pub(crate) fn stored_as(mut self, storage: Storage) -> Self {
         self.storage = Some(storage);
+        self
+    }
+
+    pub(crate) fn deprecated(mut self, warning: &'static str) -> Self {
+        self.deprecated = Some(warning.into());
         self
     }
 

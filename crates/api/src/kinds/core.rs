@@ -17,6 +17,8 @@ mod service;
 mod service_account;
 
 pub use pod::binding::bind;
+pub(super) use pod::template_warnings;
+pub(super) use replication_controller::replica_columns;
 
 const PROXY_VERBS: [Verb; 5] = [Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
 

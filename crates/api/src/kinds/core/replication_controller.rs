@@ -1,12 +1,128 @@
 //! ReplicationController
 
-use crate::kind::Kind;
-use crate::kinds::Plain;
+use serde_json::{Value, json};
+
+use crate::kind::{Column, Kind, Strategy, Write};
+use crate::kinds::core::template_warnings;
+use crate::kinds::mutate::{make, set};
+use crate::kinds::pod_spec::{defaults, validate};
+use crate::kinds::print::{age, containers, count, label_map, workload_columns};
+use crate::status::FieldError;
+use crate::validation::{View, labels, non_negative, required};
 
 pub(crate) fn kind() -> Kind {
-    Kind::namespaced("", "v1", "ReplicationController", "replicationcontrollers", &Plain)
+    let mut columns = replica_columns();
+    columns.pop();
+    columns.push(
+        Column::string("Selector", "The labels of the pods that belong to it.", |object, _| {
+            label_map(&object["spec"]["selector"])
+        })
+        .wide(),
+    );
+    Kind::namespaced("", "v1", "ReplicationController", "replicationcontrollers", &ReplicationController)
         .short("rc")
         .category_all()
-        .with_scale(|_| String::new())
+        .with_scale(|object| labels::format_map(object["spec"]["selector"].as_object()))
         .with_status()
+        .columns(columns)
+        .select("status.replicas", |object| object["status"]["replicas"].as_i64().unwrap_or(0).to_string().into())
+}
+
+/// Columns of what keeps a number of pods running.
+pub(crate) fn replica_columns() -> Vec<Column> {
+    let mut columns = vec![
+        Column::integer("Desired", "Pods wanted.", |object, _| count(&object["spec"]["replicas"])),
+        Column::integer("Current", "Pods there are.", |object, _| count(&object["status"]["replicas"])),
+        Column::integer("Ready", "Pods that are ready.", |object, _| count(&object["status"]["readyReplicas"])),
+        age(),
+    ];
+    columns.extend(workload_columns());
+    columns
+}
+
+#[derive(Debug)]
+struct ReplicationController;
+
+impl Strategy for ReplicationController {
+    fn default(&self, object: &mut Value) {
+        let Some(object) = object.as_object_mut() else { return };
+        let template_labels = object.get("spec").map(|spec| spec["template"]["metadata"]["labels"].clone());
+        if let Some(own) = template_labels.filter(|l| l.as_object().is_some_and(|map| !map.is_empty())) {
+            if let Some(spec) = make(object, "spec") {
+                if View::root(&spec.get("selector").cloned().unwrap_or_default()).is_empty() {
+                    spec.insert("selector".into(), own.clone());
+                }
+            }
+            if let Some(meta) = make(object, "metadata") {
+                if View::root(&meta.get("labels").cloned().unwrap_or_default()).is_empty() {
+                    meta.insert("labels".into(), own);
+                }
+            }
+        }
+        let Some(spec) = make(object, "spec") else { return };
+        set(spec, "replicas", 1);
+        if let Some(template) = spec.get_mut("template") {
+            defaults::template(template);
+        }
+    }
+
+    fn validate(&self, object: &Value, write: Write<'_>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let root = View::root(object);
+        let (spec, status) = (root.get("spec"), root.get("status"));
+        if let Write::Subresource("status", _) = write {
+            for field in
+                ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"]
+            {
+                non_negative(status.get(field), &mut errors);
+            }
+            return errors;
+        }
+        non_negative(spec.get("minReadySeconds"), &mut errors);
+        let selector = spec.get("selector");
+        required(selector, &mut errors);
+        non_negative(spec.get("replicas"), &mut errors);
+        let template = spec.get("template");
+        if !template.is_set() {
+            errors.push(template.required(""));
+            return errors;
+        }
+        let own = template.get("metadata");
+        let own = own.get("labels");
+        if !selector.is_empty() && !labels::matches(&json!({"matchLabels": selector.value}), own.value) {
+            errors.push(own.invalid("`selector` does not match template `labels`"));
+        }
+        validate::template(template, &mut errors);
+        let pod = template.get("spec");
+        if pod.is_set() && pod.get("restartPolicy").str() != "Always" {
+            errors.push(pod.get("restartPolicy").not_supported(&["Always"]));
+        }
+        let deadline = pod.get("activeDeadlineSeconds");
+        if deadline.is_set() {
+            errors.push(deadline.forbidden("activeDeadlineSeconds in ReplicationController is not Supported"));
+        }
+        errors
+    }
+
+    fn warnings(&self, object: &Value, write: Write<'_>) -> Vec<String> {
+        match write {
+            Write::Subresource(..) => Vec::new(),
+            _ => template_warnings(View::at("spec.template", &object["spec"]["template"])),
+        }
+    }
+}
+
+/// `Containers` and `Images` of a bare template, and its labels: the columns of a PodTemplate.
+pub(super) fn template_columns() -> Vec<Column> {
+    vec![
+        Column::string("Containers", "Names of each container in the template.", |object, _| {
+            containers(&object["template"]["spec"], "name")
+        }),
+        Column::string("Images", "Images referenced by each container in the template.", |object, _| {
+            containers(&object["template"]["spec"], "image")
+        }),
+        Column::string("Pod Labels", "Labels of the pods made from it.", |object, _| {
+            label_map(&object["template"]["metadata"]["labels"])
+        }),
+    ]
 }
