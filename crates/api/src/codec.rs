@@ -2,6 +2,7 @@
 //! [`crate::schema`]'s; which encoding a request speaks is the API server's.
 
 pub mod json;
+pub mod protobuf;
 pub mod yaml;
 
 /// Levels of nesting that a document may have.

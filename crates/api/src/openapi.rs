@@ -125,3 +125,9 @@ fn bearer_token() -> Value {
 fn to_bytes(document: &Value) -> Vec<u8> {
     serde_json::to_vec(document).unwrap_or_default()
 }
+
+/// Every schema of `k8s-openapi` that is of use here, as it comes.
+#[cfg(test)]
+pub(crate) fn definitions() -> Map<String, Value> {
+    types::definitions(|_| true)
+}

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 pub use builtin::{builtin, names};
 pub use conform::TypeError;
+pub(crate) use conform::format_time;
 
 /// Static for built-in types, owned for those that a CRD brings.
 pub type Str = Cow<'static, str>;
@@ -154,6 +155,21 @@ impl Schema {
     /// their canonical form. Returns `unknown field "spec.foo"` for each dropped field, for strict validation to judge.
     pub fn conform(&self, object: &mut Value) -> Result<Vec<String>, TypeError> {
         conform::conform(self, object)
+    }
+}
+
+impl Type {
+    /// What Go's zero value is in JSON.
+    pub(crate) fn zero(&self) -> Value {
+        match self {
+            Self::Bool => Value::Bool(false),
+            Self::Int32 | Self::Int64 | Self::Double | Self::IntOrString => 0.into(),
+            Self::String | Self::Bytes => "".into(),
+            Self::Quantity => "0".into(),
+            Self::Time | Self::MicroTime | Self::Duration | Self::Any | Self::Fields => Value::Null,
+            Self::List(_) | Self::Wrapped(_) => Value::Array(Vec::new()),
+            Self::Struct(_) | Self::Map(_) => Value::Object(serde_json::Map::new()),
+        }
     }
 }
 

@@ -133,6 +133,15 @@ fn definition(name: &str, mut definition: Value, format: Format) -> Value {
         ("Quantity", Format::V3) => return described(json!({ "oneOf": [{ "type": "string" }, { "type": "number" }] })),
         _ => {}
     }
+    // `k8s-openapi` says of every kind that its metadata is required; upstream does not.
+    if let Some(Value::Array(required)) = definition.get_mut("required") {
+        required.retain(|key| key != "metadata");
+        if required.is_empty()
+            && let Value::Object(definition) = &mut definition
+        {
+            definition.remove("required");
+        }
+    }
     let known = schema::builtin(name);
     if let Some(Value::Object(properties)) = definition.get_mut("properties") {
         for (key, property) in properties {

@@ -93,7 +93,7 @@ impl Run {
         let Value::Array(items) = value else { return Err(mismatch(json_type(value), &go_type(ty), place)) };
         for (i, value) in items.iter_mut().enumerate() {
             if value.is_null() {
-                *value = zero(item);
+                *value = item.zero();
             }
             self.value(item, value, Some(&Place { outer: place, step: Step::Index(i) }))?;
         }
@@ -104,7 +104,7 @@ impl Run {
         let Value::Object(map) = value else { return Err(mismatch(json_type(value), &go_type(ty), place)) };
         for (key, value) in map.iter_mut() {
             if value.is_null() {
-                *value = zero(item);
+                *value = item.zero();
             }
             self.value(item, value, Some(&Place { outer: place, step: Step::Key(key) }))?;
         }
@@ -128,18 +128,6 @@ fn omitted(field: &Field, value: &Value) -> bool {
         (_, Value::Array(items)) => items.is_empty(),
         (_, Value::Object(map)) => map.is_empty(),
         (_, Value::Null) => true,
-    }
-}
-
-fn zero(ty: &Type) -> Value {
-    match ty {
-        Type::Bool => Value::Bool(false),
-        Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString => 0.into(),
-        Type::String | Type::Bytes => "".into(),
-        Type::Quantity => "0".into(),
-        Type::Time | Type::MicroTime | Type::Duration | Type::Any | Type::Fields => Value::Null,
-        Type::List(_) | Type::Wrapped(_) => Value::Array(Vec::new()),
-        Type::Struct(_) | Type::Map(_) => Value::Object(serde_json::Map::new()),
     }
 }
 

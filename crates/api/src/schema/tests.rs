@@ -145,3 +145,70 @@ fn inline_messages_are_looked_through() {
     assert!(matches!(volume.field("hostPath").unwrap().ty, Type::Struct(_)));
     assert!(volume.field("volumeSource").is_none());
 }
+
+/// Our table against `k8s-openapi`, which is made from upstream's published schema: the same fields with the same types.
+#[test]
+fn the_table_agrees_with_k8s_openapi() {
+    let definitions = crate::openapi::definitions();
+    let mut compared = 0;
+    for (name, definition) in &definitions {
+        let (Some(schema), Some(properties)) = (builtin(name), definition["properties"].as_object()) else {
+            let special =
+                ["Time", "MicroTime", "Quantity", "IntOrString", "FieldsV1", "RawExtension", "Patch", "APIResource"];
+            assert!(special.iter().any(|s| name.contains(s)), "{name} is not in the table");
+            continue;
+        };
+        compared += 1;
+        let mut ours: Vec<&str> = Vec::new();
+        collect(schema, &mut ours);
+        ours.sort_unstable();
+        let theirs: Vec<&str> = properties.keys().map(String::as_str).collect();
+        assert_eq!(ours, theirs, "{name}");
+        for (key, property) in properties {
+            let field = schema.field(key).unwrap();
+            assert_eq!(shape(&field.ty), json_shape(property), "{name}.{key}");
+        }
+    }
+    assert!(compared > 300, "{compared}");
+}
+
+fn collect<'a>(schema: &'a super::Schema, names: &mut Vec<&'a str>) {
+    names.extend(schema.fields.iter().map(|f| f.name.as_ref()));
+    for inline in &schema.inline {
+        if let Type::Struct(link) = &inline.ty {
+            collect(link, names);
+        }
+    }
+}
+
+fn shape(ty: &Type) -> String {
+    match ty {
+        Type::Bool => "boolean".into(),
+        Type::Int32 => "integer int32".into(),
+        Type::Int64 => "integer int64".into(),
+        Type::Double => "number double".into(),
+        Type::String | Type::Duration => "string".into(),
+        Type::Bytes => "string byte".into(),
+        Type::Quantity => "Quantity".into(),
+        Type::Time => "Time".into(),
+        Type::MicroTime => "MicroTime".into(),
+        Type::IntOrString => "IntOrString".into(),
+        Type::Any => "RawExtension".into(),
+        Type::Fields => "FieldsV1".into(),
+        Type::Struct(link) => link.name.rsplit('.').next().unwrap().into(),
+        Type::List(item) => format!("list {}", shape(item)),
+        Type::Map(item) => format!("map {}", shape(item)),
+        Type::Wrapped(inner) => shape(inner),
+    }
+}
+
+fn json_shape(schema: &Value) -> String {
+    if let Some(target) = schema["$ref"].as_str() {
+        return target.rsplit(['.', '/']).next().unwrap().into();
+    }
+    match schema["type"].as_str().unwrap() {
+        "array" => format!("list {}", json_shape(&schema["items"])),
+        "object" => format!("map {}", json_shape(&schema["additionalProperties"])),
+        primitive => [primitive, schema["format"].as_str().unwrap_or("")].join(" ").trim().into(),
+    }
+}
