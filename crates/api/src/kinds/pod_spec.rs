@@ -4,6 +4,7 @@ mod containers;
 pub(super) mod defaults;
 mod env;
 mod probes;
+pub(super) use probes::port_or_name;
 pub(super) mod resources;
 mod scheduling;
 mod security;
