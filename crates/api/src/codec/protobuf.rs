@@ -70,6 +70,14 @@ pub fn decode(body: &[u8], schema: &Schema) -> Result<Value, Error> {
     Ok(object)
 }
 
+/// Reads an enveloped object of whatever built-in kind it says it is.
+pub fn decode_any(body: &[u8]) -> Result<Value, Error> {
+    let Envelope { api_version, kind, .. } = open(body)?;
+    let schema = schema_for(&api_version, &kind)
+        .ok_or_else(|| Error(format!("no kind {kind:?} is registered for version {api_version:?}")))?;
+    decode(body, schema)
+}
+
 /// Reads a message without an envelope.
 pub fn decode_message(raw: &[u8], schema: &Schema) -> Result<Value, Error> {
     let mut object = Value::Object(decode::message(raw, schema)?);
