@@ -88,7 +88,7 @@ pub fn decode_message(raw: &[u8], schema: &Schema) -> Result<Value, Error> {
 /// An object in an envelope. The object must conform to the schema.
 pub fn encode(object: &Value, schema: &Schema) -> Result<Vec<u8>, Error> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-    Ok(envelope(text("apiVersion"), text("kind"), |out| encode::message(object, schema, out))?)
+    envelope(text("apiVersion"), text("kind"), |out| encode::message(object, schema, out))
 }
 
 /// The message alone, as an item of a list holds it.

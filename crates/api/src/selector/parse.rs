@@ -205,7 +205,7 @@ pub(super) fn check(key: &str, operator: Operator, values: &[String]) -> Result<
             return wrong("for 'Gt', 'Lt' operators, exactly one value is required");
         }
         Operator::GreaterThan | Operator::LessThan => {
-            for (i, value) in values.iter().enumerate().filter(|(_, v)| v.parse::<i64>().is_err()) {
+            if let Some((i, value)) = values.iter().enumerate().find(|(_, v)| v.parse::<i64>().is_err()) {
                 let why = "for 'Gt', 'Lt' operators, the value must be an integer";
                 return Err(Error(format!("values[{i}]: Invalid value: {value:?}: {why}")));
             }
