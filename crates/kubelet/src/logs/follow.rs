@@ -102,7 +102,10 @@ impl Changes {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
         inotify::add_watch(&fd, directory, what)?;
-        Ok(Changes(AsyncFd::register(fd)?))
+        // Deprecated for types whose `as_raw_fd` may lie; an `OwnedFd` does not, and the other way is unsafe code.
+        #[allow(deprecated)]
+        let fd = AsyncFd::new(fd)?;
+        Ok(Changes(fd))
     }
 
     async fn wait(&self) -> std::io::Result<()> {
