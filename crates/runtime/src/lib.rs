@@ -8,11 +8,31 @@
 
 #![forbid(unsafe_code)]
 
+mod cgroup;
 pub mod client;
+mod cni;
 mod config;
+mod container;
+mod core;
 mod error;
+mod exec;
+mod image;
+mod machine;
+mod mounts;
+mod namespaces;
+mod oci;
+mod records;
+mod recovery;
+mod resources;
+mod sandbox;
 mod server;
+mod service;
 mod shim;
+mod shim_client;
+mod stats;
+mod status;
+mod streaming;
+mod user;
 
 pub use config::{Config, LOCAL_IMAGE_DOMAIN};
 pub use error::Error;

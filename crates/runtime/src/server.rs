@@ -1,11 +1,64 @@
 //! Composition of the runtime: recovers what a previous process left, then serves CRI on the socket.
 
+use std::{path::Path, sync::Arc};
+
+use keelson_cri::{
+    MAX_MESSAGE_SIZE_BYTES,
+    v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
+};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, Error};
+use crate::{Config, Error, core::Core, image::Store, recovery, service};
 
 /// Serves CRI v1 on `config.socket` until `shutdown`. Containers go on running afterwards, under their shims.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    drop(shutdown);
-    Err(Error::Unsupported(format!("serving {}: not built yet", config.socket.display())))
+    for dir in ["sandboxes", "containers", "images"].map(|dir| config.root.join(dir)) {
+        std::fs::create_dir_all(&dir).map_err(Error::io("make", &dir))?;
+    }
+    let sandboxes = config.state.join("sandboxes");
+    std::fs::create_dir_all(&sandboxes).map_err(Error::io("make", &sandboxes))?;
+    private(&config.root)?;
+    private(&config.state)?;
+    let listener = listen(&config.socket).await?;
+    let images = Arc::new(Store::open(&config.root.join("images"), config.default_registry.clone())?);
+    let core = Arc::new(Core::new(config, images, shutdown.clone()));
+    recovery::recover(&core).await?;
+    let in_use = core.containers().iter().flat_map(|found| found.with(|record| record.layers.clone())).collect();
+    core.images.collect(&in_use);
+    let runtime = RuntimeServiceServer::new(service::runtime::Service(core.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_SIZE_BYTES);
+    let image = ImageServiceServer::new(service::image::Service(core.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_SIZE_BYTES);
+    tonic::transport::Server::builder()
+        .add_service(runtime)
+        .add_service(image)
+        .add_service(service::loading::Service(core))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled_owned())
+        .await
+        .map_err(|error| Error::Other(format!("serve CRI: {error}")))
+}
+
+/// What is in there is root's alone.
+fn private(dir: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).map_err(Error::io("protect", dir))
+}
+
+/// Binds the socket, in place of one that nobody serves any more.
+async fn listen(socket: &Path) -> Result<UnixListener, Error> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(parent) = socket.parent() {
+        std::fs::create_dir_all(parent).map_err(Error::io("make", parent))?;
+    }
+    if UnixStream::connect(socket).await.is_ok() {
+        return Err(Error::Precondition(format!("another runtime serves {} already", socket.display())));
+    }
+    let _ = std::fs::remove_file(socket);
+    let listener = UnixListener::bind(socket).map_err(Error::io("listen on", socket))?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).map_err(Error::io("protect", socket))?;
+    Ok(listener)
 }

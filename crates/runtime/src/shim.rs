@@ -1,10 +1,42 @@
-//! Entry of the processes the runtime starts from its own binary.
+//! The processes the runtime starts from its own binary, all single-threaded:
+//!
+//! * `shim serve <dir>`: one per pod sandbox, in its own session. Parent (subreaper) of the sandbox's containers, keeper of
+//!   their stdio, logs and exit codes. Outlives the runtime; a successor adopts the containers when it is killed.
+//! * `shim create <container dir>`, `shim exec <container dir> <exec dir>`: call `libcontainer`, which must not run in a
+//!   threaded process, and leave `result.json` behind.
+//! * `shim pause`: process 1 of a pod-wide PID namespace.
 
-use std::{ffi::OsString, process::ExitCode};
+mod connection;
+mod containers;
+mod files;
+mod helper;
+mod log;
+mod pause;
+mod process;
+pub(crate) mod protocol;
+mod reactor;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+pub(crate) use files::{Exit, Launch, LaunchResult, process_start_time, read_json, write_json};
+pub(crate) use pause::PAUSE_FILE;
 
 /// Runs `keelson shim …` with the arguments after `shim`. To be called before any thread or async runtime exists.
 pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let _ = args.into_iter().count();
-    eprintln!("keelson shim: not built yet");
-    ExitCode::from(2)
+    let args: Vec<OsString> = args.into_iter().collect();
+    let path = |index: usize| args.get(index).map(PathBuf::from);
+    let outcome = match (args.first().and_then(|arg| arg.to_str()), path(1), path(2)) {
+        (Some("serve"), Some(dir), share_pid) => reactor::serve(dir, share_pid.is_some()),
+        (Some("create"), Some(dir), None) => helper::create(&dir),
+        (Some("exec"), Some(dir), Some(exec_dir)) => helper::exec(&dir, &exec_dir),
+        (Some("pause"), None, None) => pause::pause(),
+        _ => Err("usage: shim serve DIR [share-pid] | create DIR | exec DIR EXEC_DIR | pause".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("shim: {message}");
+            ExitCode::FAILURE
+        }
+    }
 }

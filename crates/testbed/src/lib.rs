@@ -1,1 +1,5 @@
-//!
+//! What tests and benchmarks start: images without a registry, clusters, clients.
+
+#![forbid(unsafe_code)]
+
+pub mod image;

@@ -1,0 +1,96 @@
+//! Control groups by path, on v1 (also hybrid) and v2: what `libcontainer` leaves to its caller. Used by shims and by the
+//! runtime; the groups themselves are made by the kubelet and `libcontainer`.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// Whether the machine has the unified hierarchy only.
+pub(crate) fn is_unified() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
+/// Directory of `group` under `controller`; the controller's name does not matter on v2.
+pub(crate) fn dir(controller: &str, group: &Path) -> PathBuf {
+    let relative = group.strip_prefix("/").unwrap_or(group);
+    if is_unified() { Path::new(ROOT).join(relative) } else { Path::new(ROOT).join(controller).join(relative) }
+}
+
+/// Every directory of `group` that exists, one per mounted hierarchy.
+pub(crate) fn dirs(group: &Path) -> Vec<PathBuf> {
+    if is_unified() {
+        return [dir("", group)].into_iter().filter(|dir| dir.is_dir()).collect();
+    }
+    let Ok(entries) = std::fs::read_dir(ROOT) else { return Vec::new() };
+    let relative = group.strip_prefix("/").unwrap_or(group);
+    entries
+        .flatten()
+        // `cpu,cpuacct` style aliases are links to the same directory.
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path().join(relative))
+        .filter(|dir| dir.is_dir())
+        .collect()
+}
+
+/// How many processes of `group` the kernel killed for want of memory.
+pub(crate) fn oom_kills(group: &Path) -> u64 {
+    let memory = dir("memory", group);
+    let file = if is_unified() { memory.join("memory.events") } else { memory.join("memory.oom_control") };
+    std::fs::read_to_string(file).ok().and_then(|text| keyed(&text, "oom_kill")).unwrap_or(0)
+}
+
+/// The value beside `key` in a file of `key value` lines.
+pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// Sends `signal` to every process of `group`.
+pub(crate) fn signal_all(group: &Path, signal: Signal) {
+    for dir in dirs(group) {
+        let Ok(procs) = std::fs::read_to_string(dir.join("cgroup.procs")) else { continue };
+        for pid in procs.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+/// Whether no process is left in `group`.
+pub(crate) fn is_empty(group: &Path) -> bool {
+    dirs(group).iter().all(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty()))
+}
+
+/// Removes `group` from every hierarchy; `false` while it still holds processes.
+pub(crate) fn remove(group: &Path) -> bool {
+    let mut gone = true;
+    for dir in dirs(group) {
+        // A container may have made groups of its own inside.
+        remove_children(&dir, 8);
+        gone &= std::fs::remove_dir(&dir).is_ok();
+    }
+    gone
+}
+
+fn remove_children(dir: &Path, depth: usize) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        if depth > 0 {
+            remove_children(&entry.path(), depth - 1);
+        }
+        let _ = std::fs::remove_dir(entry.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keyed;
+
+    #[test]
+    fn keyed_values() {
+        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
+        assert_eq!(keyed(text, "oom_kill"), Some(3));
+        assert_eq!(keyed(text, "under_oom"), Some(0));
+        assert_eq!(keyed(text, "low"), None);
+    }
+}

@@ -1,0 +1,396 @@
+//! A container's life: file system and specification, start, stop, removal.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use keelson_cri::v1::{ContainerConfig, ContainerEventType, LinuxContainerUser, NamespaceMode, PodSandboxConfig};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    Error, cgroup,
+    core::{Container, Core, EXIT_FILE, Sandbox, cgroup_path, new_id, now_ns},
+    image::{Image, builtin, layer},
+    machine, mounts, oci,
+    records::{ContainerPhase, ContainerRecord},
+    shim::{
+        Exit, Launch,
+        protocol::{Reply, Request},
+    },
+    shim_client, user,
+};
+
+/// How long a killed container may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_STOP_SIGNAL: &str = "SIGTERM";
+
+/// Makes a container: its file system, its specification, no process yet. What a failure leaves is removed.
+pub(crate) async fn create(
+    core: &Arc<Core>,
+    sandbox: &Arc<Sandbox>,
+    config: ContainerConfig,
+    sandbox_config: PodSandboxConfig,
+) -> Result<String, Error> {
+    if !sandbox.is_ready() {
+        return Err(Error::Precondition(format!("sandbox container {:?} is not running", sandbox.id)));
+    }
+    if config.metadata.as_ref().is_none_or(|metadata| metadata.name.is_empty()) {
+        return Err(Error::Invalid("container config must include metadata".into()));
+    }
+    let name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
+    let image = find_image(core, &name).await?;
+    let id = new_id();
+    let parent = sandbox_config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default();
+    let log_path = match (sandbox_config.log_directory.as_str(), config.log_path.as_str()) {
+        ("", _) | (_, "") => String::new(),
+        (dir, file) => Path::new(dir).join(file).to_string_lossy().into_owned(),
+    };
+    let record = ContainerRecord {
+        cgroup: cgroup_path(&parent, &id).to_string_lossy().into_owned(),
+        id,
+        sandbox_id: sandbox.id.clone(),
+        config: Some(trimmed(&config)),
+        image_ref: image.digests.first().cloned().unwrap_or_else(|| image.id.clone()),
+        image_id: image.id.clone(),
+        layers: image.layers.clone(),
+        created_at: now_ns(),
+        phase: ContainerPhase::Creating as i32,
+        stop_signal: image.config.stop_signal.clone(),
+        log_path,
+        ..ContainerRecord::default()
+    };
+    let container = core.add_container(sandbox, record)?;
+    let (core_, container_) = (core.clone(), container.clone());
+    let made = spawn_blocking(move || make(&core_, &container_, &config, &sandbox_config, &image)).await;
+    if let Err(error) = made.map_err(|error| Error::Other(error.to_string())).and_then(|made| made) {
+        discard(core, &container).await;
+        return Err(error);
+    }
+    core.emit(ContainerEventType::ContainerCreatedEvent, &container.id, sandbox);
+    Ok(container.id.clone())
+}
+
+async fn find_image(core: &Arc<Core>, name: &str) -> Result<Arc<Image>, Error> {
+    if let Some(image) = core.images.find(name) {
+        return Ok(image);
+    }
+    let reference = core.images.reference(name)?;
+    if reference.registry == crate::LOCAL_IMAGE_DOMAIN {
+        let core = core.clone();
+        let provide = spawn_blocking(move || builtin::provide(&core.images, &core.config, &reference));
+        return provide.await.map_err(|error| Error::Other(error.to_string()))?;
+    }
+    Err(Error::ImageNotFound(format!("failed to resolve image {name:?}: not found")))
+}
+
+/// The configuration without what only the specification holds: it stays in memory as long as the container exists.
+fn trimmed(config: &ContainerConfig) -> ContainerConfig {
+    ContainerConfig { command: Vec::new(), args: Vec::new(), envs: Vec::new(), devices: Vec::new(), ..config.clone() }
+}
+
+fn make(
+    core: &Core,
+    container: &Container,
+    config: &ContainerConfig,
+    sandbox_config: &PodSandboxConfig,
+    image: &Image,
+) -> Result<(), Error> {
+    let (upper, work, rootfs) = (container.root.join("upper"), container.root.join("work"), container.rootfs());
+    for dir in [&upper, &work, &rootfs] {
+        std::fs::create_dir_all(dir).map_err(Error::io("make", dir))?;
+    }
+    container.update(|_| true);
+    let mut lower = core.images.layer_dirs(&image.layers);
+    if lower.is_empty() {
+        // Overlayfs wants one.
+        let empty = container.root.join("empty");
+        std::fs::create_dir_all(&empty).map_err(Error::io("make", &empty))?;
+        lower.push(empty);
+    }
+    copy_root_attributes(&lower, &upper)?;
+    mounts::overlay(&lower, Some((&upper, &work)), &rootfs)?;
+    let security = oci::security(config);
+    let user = user::resolve(&security, &image.config.user, &rootfs)?;
+    let devices = if security.privileged {
+        machine::all_devices()
+    } else {
+        config.devices.iter().map(machine::device_nodes).collect::<Result<Vec<_>, _>>()?.concat()
+    };
+    let mut config = config.clone();
+    mount_images(core, container, &mut config)?;
+    for mount in &mut config.mounts {
+        prepare_source(mount)?;
+    }
+    let input = oci::Input {
+        config: &config,
+        sandbox: sandbox_config,
+        image: &image.config,
+        user: &user,
+        machine: &core.machine,
+        rootfs: &rootfs,
+        namespaces: &container.sandbox.namespaces(),
+        pid_namespace: pid_namespace(core, container, &config, sandbox_config)?,
+        cgroup: &container.cgroup(),
+        files: files(&container.sandbox, sandbox_config),
+        devices,
+    };
+    let spec = oci::spec(&input)?;
+    let cwd = oci::working_dir(&input);
+    layer::make_directory_in(&rootfs, Path::new(&cwd)).map_err(Error::io("make the working directory", cwd))?;
+    let path = container.bundle.join("config.json");
+    let bytes = serde_json::to_vec(&spec).map_err(|error| Error::Other(error.to_string()))?;
+    std::fs::write(&path, bytes).map_err(Error::io("write", path))?;
+    container.update(|record| {
+        record.user = Some(LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: user.groups.iter().map(|group| i64::from(*group)).collect(),
+        });
+        record.set_phase(ContainerPhase::Created);
+        true
+    });
+    Ok(())
+}
+
+/// The overlay's root is its upper directory's; it is to look like the topmost layer's.
+fn copy_root_attributes(lower: &[std::path::PathBuf], upper: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let Some(top) = lower.first() else { return Ok(()) };
+    let metadata = std::fs::metadata(top).map_err(Error::io("inspect", top))?;
+    chown(upper, Some(metadata.uid()), Some(metadata.gid())).map_err(Error::io("change the owner of", upper))?;
+    let mode = std::fs::Permissions::from_mode(metadata.mode() & 0o7777);
+    std::fs::set_permissions(upper, mode).map_err(Error::io("change the mode of", upper))
+}
+
+/// Mounts the images that are volumes, read-only, and points the mounts at them.
+fn mount_images(core: &Core, container: &Container, config: &mut ContainerConfig) -> Result<(), Error> {
+    let wanted = config.mounts.iter_mut().filter(|mount| mount.image.as_ref().is_some_and(|i| !i.image.is_empty()));
+    for (index, mount) in wanted.enumerate() {
+        let name = mount.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
+        let image =
+            core.images.find(&name).ok_or_else(|| Error::ImageNotFound(format!("image volume {name:?}: not found")))?;
+        let target = container.bundle.join(format!("image{index}"));
+        let empty = container.root.join("empty");
+        for dir in [&target, &empty] {
+            std::fs::create_dir_all(dir).map_err(Error::io("make", dir))?;
+        }
+        let mut lower = core.images.layer_dirs(&image.layers);
+        // A read-only overlay needs two layers.
+        lower.push(empty);
+        mounts::overlay(&lower, None, &target)?;
+        mount.host_path = target.to_string_lossy().into_owned();
+        mount.readonly = true;
+    }
+    Ok(())
+}
+
+/// Makes a bind mount's source if it is missing, as containerd does, and resolves its links.
+fn prepare_source(mount: &mut keelson_cri::v1::Mount) -> Result<(), Error> {
+    let source = Path::new(&mount.host_path);
+    if !source.exists() {
+        std::fs::create_dir_all(source).map_err(Error::io("make the mount source", source))?;
+    }
+    let resolved = std::fs::canonicalize(source).map_err(Error::io("resolve the mount source", source))?;
+    mount.host_path = resolved.to_string_lossy().into_owned();
+    Ok(())
+}
+
+fn files(sandbox: &Sandbox, config: &PodSandboxConfig) -> Vec<(&'static str, std::path::PathBuf)> {
+    let mut files =
+        vec![("/etc/hosts", sandbox.root.join("hosts")), ("/etc/resolv.conf", sandbox.root.join("resolv.conf"))];
+    if !oci::host_network(config) {
+        files.push(("/etc/hostname", sandbox.root.join("hostname")));
+    }
+    let own_ipc = oci::namespaces(config).ipc() != NamespaceMode::Node;
+    files.push(("/dev/shm", if own_ipc { sandbox.state.join("shm") } else { "/dev/shm".into() }));
+    files
+}
+
+/// The process namespace to join, for a pod that shares one or a container that joins another's.
+fn pid_namespace(
+    core: &Core,
+    container: &Container,
+    config: &ContainerConfig,
+    sandbox_config: &PodSandboxConfig,
+) -> Result<Option<std::path::PathBuf>, Error> {
+    let options = oci::security(config).namespace_options.unwrap_or_else(|| oci::namespaces(sandbox_config));
+    match options.pid() {
+        NamespaceMode::Pod => Ok(Some(container.sandbox.namespaces().join("pid"))),
+        NamespaceMode::Target => {
+            let target = core.container(&options.target_id)?;
+            match running_pid(&target) {
+                Some(pid) => Ok(Some(format!("/proc/{pid}/ns/pid").into())),
+                None => Err(Error::Precondition(format!("target container {} is not running", options.target_id))),
+            }
+        }
+        NamespaceMode::Container | NamespaceMode::Node => Ok(None),
+    }
+}
+
+/// PID of a running container's first process.
+pub(crate) fn running_pid(container: &Container) -> Option<i32> {
+    use crate::shim::{LaunchResult, process_start_time, read_json};
+    match read_json(&container.bundle.join(LaunchResult::FILE)) {
+        Ok(Some(LaunchResult::Started { pid, start_time })) if process_start_time(pid) == Some(start_time) => Some(pid),
+        _ => None,
+    }
+}
+
+/// Starts a container that was created.
+pub(crate) async fn start(core: &Arc<Core>, container: &Arc<Container>) -> Result<(), Error> {
+    let _changing = container.changing.lock().await;
+    if container.phase() != ContainerPhase::Created {
+        return Err(Error::Precondition(format!("container {:?} is in {:?} state", container.id, container.state())));
+    }
+    if !container.sandbox.is_ready() {
+        return Err(Error::Precondition(format!("sandbox container {:?} is not running", container.sandbox.id)));
+    }
+    let launch = launch(container);
+    container.update(|record| {
+        record.set_phase(ContainerPhase::Starting);
+        true
+    });
+    let answer = shim_client::ask(&container.sandbox.state, &Request::Start { launch }).await;
+    let failure = match answer {
+        Ok(Reply::Started { .. }) => {
+            container.update(|record| {
+                record.started_at = now_ns();
+                record.set_phase(ContainerPhase::Running);
+                true
+            });
+            core.emit(ContainerEventType::ContainerStartedEvent, &container.id, &container.sandbox);
+            // It may have ended before anybody could say that it runs.
+            crate::sandbox::catch_up(core, &container.sandbox);
+            return Ok(());
+        }
+        Ok(Reply::Error { message }) => message,
+        Ok(other) => format!("the pod's shim answered {other:?}"),
+        Err(error) => error.to_string(),
+    };
+    let message = format!("failed to create container task: OCI runtime create failed: {failure}");
+    container.update(|record| {
+        record.started_at = now_ns();
+        record.message.clone_from(&message);
+        true
+    });
+    core.container_ended(container, &Exit { code: 128, finished_at_ns: now_ns(), oom_killed: false, unknown: false });
+    container.update(|record| {
+        record.reason = "StartError".into();
+        true
+    });
+    Err(Error::Shim(message))
+}
+
+fn launch(container: &Container) -> Launch {
+    let config = container.with(|record| record.config.clone()).unwrap_or_default();
+    let options =
+        oci::security(&config).namespace_options.unwrap_or_else(|| oci::namespaces(&container.sandbox.config()));
+    container.with(|record| Launch {
+        id: record.id.clone(),
+        tty: config.tty,
+        stdin: config.stdin,
+        stdin_once: config.stdin_once,
+        log_path: Some(record.log_path.clone()).filter(|path| !path.is_empty()).map(Into::into),
+        own_pid_namespace: options.pid() == NamespaceMode::Container,
+        cgroup: record.cgroup.clone().into(),
+        exit_file: container.root.join(EXIT_FILE),
+        uid: record.user.as_ref().and_then(|user| u32::try_from(user.uid).ok()).unwrap_or(0),
+    })
+}
+
+/// Stops a container: its stop signal, `grace` to obey, then SIGKILL. One that does not run is stopped already.
+pub(crate) async fn stop(core: &Arc<Core>, container: &Arc<Container>, grace: Duration) -> Result<(), Error> {
+    if !matches!(container.phase(), ContainerPhase::Running | ContainerPhase::Starting) {
+        return Ok(());
+    }
+    let name = container.with(|record| record.stop_signal.clone());
+    let name = if name.is_empty() { DEFAULT_STOP_SIGNAL.to_owned() } else { name };
+    if !grace.is_zero() {
+        let signal = parse_signal(&name).ok_or_else(|| Error::Invalid(format!("unknown stop signal {name:?}")))?;
+        kill(core, container, signal, false).await?;
+        if container.wait_ended(grace).await {
+            return Ok(());
+        }
+    }
+    kill(core, container, rustix::process::Signal::KILL.as_raw(), true).await?;
+    if container.wait_ended(KILL_TIMEOUT).await {
+        return Ok(());
+    }
+    Err(Error::Deadline(format!(
+        "container {:?} is still there {} s after SIGKILL",
+        container.id,
+        KILL_TIMEOUT.as_secs()
+    )))
+}
+
+async fn kill(core: &Arc<Core>, container: &Arc<Container>, signal: i32, all: bool) -> Result<(), Error> {
+    let request = Request::Kill { id: container.id.clone(), signal, all };
+    match shim_client::ask(&container.sandbox.state, &request).await {
+        Ok(Reply::Ok) => Ok(()),
+        // Ended meanwhile: its word is in the exit file, or on its way.
+        Ok(Reply::NotRunning) => {
+            crate::sandbox::catch_up(core, &container.sandbox);
+            Ok(())
+        }
+        Ok(Reply::Error { message }) => Err(Error::Shim(message)),
+        Ok(other) => Err(Error::Shim(format!("the pod's shim answered {other:?}"))),
+        // A shim that is being replaced; what runs is reached without it.
+        Err(_) if all => {
+            cgroup::signal_all(&container.cgroup(), rustix::process::Signal::KILL);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A signal's number from its name, with or without `SIG`, or number.
+pub(crate) fn parse_signal(name: &str) -> Option<i32> {
+    use std::str::FromStr;
+    if let Ok(number) = name.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let upper = name.to_ascii_uppercase();
+    let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    nix::sys::signal::Signal::from_str(&full).ok().map(|signal| signal as i32)
+}
+
+/// Removes a container, ending it first if it runs.
+pub(crate) async fn remove(core: &Arc<Core>, container: &Arc<Container>) -> Result<(), Error> {
+    stop(core, container, Duration::ZERO).await?;
+    let _changing = container.changing.lock().await;
+    discard(core, container).await;
+    core.emit(ContainerEventType::ContainerDeletedEvent, &container.id, &container.sandbox);
+    Ok(())
+}
+
+/// Deletes what a container has: mounts, control groups, directories, record. Used on half-made containers too.
+pub(crate) async fn discard(core: &Arc<Core>, container: &Arc<Container>) {
+    let doomed = container.clone();
+    let undo = spawn_blocking(move || {
+        for point in mounts::below(&doomed.bundle) {
+            mounts::unmount_all(&point);
+        }
+        if !cgroup::remove(&doomed.cgroup()) {
+            cgroup::signal_all(&doomed.cgroup(), rustix::process::Signal::KILL);
+            cgroup::remove(&doomed.cgroup());
+        }
+        for dir in [&doomed.bundle, &doomed.root] {
+            if let Err(error) = layer::remove_tree(dir) {
+                tracing::warn!(container = %doomed.id, %error, "a container's directory could not be removed");
+            }
+        }
+    });
+    let _ = undo.await;
+    core.forget_container(&container.id);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_signal;
+
+    #[test]
+    fn signals() {
+        for (name, number) in [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("SIGNOPE", None), ("0", None)]
+        {
+            assert_eq!(parse_signal(name), number, "{name}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What is known of sandboxes and containers, in memory and on disk. A record is a protobuf message, so that CRI's own
+//! messages can be fields of it. Records are replaced whole; not synced, for what they describe dies with the machine.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use keelson_cri::v1::{ContainerConfig, LinuxContainerUser, PodSandboxConfig};
+use prost::Message;
+
+use crate::Error;
+
+/// File name of a record in its object's directory.
+const FILE: &str = "record.pb";
+
+/// A pod sandbox.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SandboxRecord {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(message, optional, tag = "2")]
+    pub config: Option<PodSandboxConfig>,
+    /// Nanoseconds since the epoch.
+    #[prost(int64, tag = "3")]
+    pub created_at: i64,
+    #[prost(enumeration = "SandboxPhase", tag = "4")]
+    pub phase: i32,
+    #[prost(string, repeated, tag = "5")]
+    pub ips: Vec<String>,
+    #[prost(string, tag = "6")]
+    pub runtime_handler: String,
+}
+
+/// How far a sandbox got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(crate) enum SandboxPhase {
+    /// Being made; found at start-up, it is cleaned away.
+    Creating = 0,
+    Ready = 1,
+    NotReady = 2,
+}
+
+/// A container.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ContainerRecord {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(string, tag = "2")]
+    pub sandbox_id: String,
+    /// Without what only the specification needs: command, arguments, environment.
+    #[prost(message, optional, tag = "3")]
+    pub config: Option<ContainerConfig>,
+    #[prost(string, tag = "4")]
+    pub image_ref: String,
+    #[prost(string, tag = "5")]
+    pub image_id: String,
+    /// Layers its file system stands on; they outlive the image.
+    #[prost(string, repeated, tag = "6")]
+    pub layers: Vec<String>,
+    #[prost(int64, tag = "7")]
+    pub created_at: i64,
+    #[prost(int64, tag = "8")]
+    pub started_at: i64,
+    #[prost(int64, tag = "9")]
+    pub finished_at: i64,
+    #[prost(int32, tag = "10")]
+    pub exit_code: i32,
+    #[prost(string, tag = "11")]
+    pub reason: String,
+    #[prost(string, tag = "12")]
+    pub message: String,
+    #[prost(enumeration = "ContainerPhase", tag = "13")]
+    pub phase: i32,
+    #[prost(string, tag = "14")]
+    pub stop_signal: String,
+    #[prost(message, optional, tag = "15")]
+    pub user: Option<LinuxContainerUser>,
+    /// Below each hierarchy's root.
+    #[prost(string, tag = "16")]
+    pub cgroup: String,
+    #[prost(string, tag = "17")]
+    pub log_path: String,
+}
+
+/// How far a container got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(crate) enum ContainerPhase {
+    /// Being made; found at start-up, it is cleaned away.
+    Creating = 0,
+    Created = 1,
+    /// The shim has been asked to start it.
+    Starting = 2,
+    Running = 3,
+    Exited = 4,
+}
+
+/// Writes `record` to its object's directory.
+pub(crate) fn save(dir: &Path, record: &impl Message) -> Result<(), Error> {
+    let path = dir.join(FILE);
+    let temporary = dir.join("record.tmp");
+    let write = || {
+        std::fs::write(&temporary, record.encode_to_vec())?;
+        std::fs::rename(&temporary, &path)
+    };
+    write().map_err(Error::io("write", &path))
+}
+
+/// Reads the record in `dir`; `None` if there is none or it cannot be read.
+pub(crate) fn load<T: Message + Default>(dir: &Path) -> Option<T> {
+    T::decode(std::fs::read(dir.join(FILE)).ok()?.as_slice()).ok()
+}
+
+/// Directories directly below `dir`.
+pub(crate) fn list_dirs(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    match std::fs::read_dir(dir) {
+        Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::io("list", dir)(error)),
+    }
+}

@@ -1,0 +1,327 @@
+//! A sandbox's life: namespaces, shim, network; and all of it undone again.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keelson_cri::v1::{ContainerEventType, NamespaceMode, PodSandboxConfig};
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    Error,
+    cni::{Attachment, Pod},
+    container,
+    core::{Core, EXIT_FILE, Sandbox, new_id, now_ns},
+    image::layer::remove_tree,
+    mounts, namespaces, oci,
+    records::{ContainerPhase, SandboxPhase, SandboxRecord},
+    shim::{
+        self, Exit, LaunchResult,
+        protocol::{Event, Request},
+    },
+    shim_client::{self, Subscription},
+};
+
+/// The network attachment's record in a sandbox's root directory.
+const CNI_FILE: &str = "cni.json";
+/// How often a dead shim's successor is tried, the pause before the n-th try (times n), and a life after which the first
+/// try needs none.
+const SHIM_ATTEMPTS: u32 = 5;
+const SHIM_PAUSE: Duration = Duration::from_millis(200);
+const SHIM_SHORT_LIFE: Duration = Duration::from_secs(2);
+
+/// Makes and starts a sandbox. What a failure leaves is removed.
+pub(crate) async fn run(core: &Arc<Core>, config: PodSandboxConfig, runtime_handler: String) -> Result<String, Error> {
+    if config.metadata.as_ref().is_none_or(|metadata| metadata.name.is_empty()) {
+        return Err(Error::Invalid("sandbox config must include metadata".into()));
+    }
+    let record = SandboxRecord {
+        id: new_id(),
+        config: Some(config),
+        created_at: now_ns(),
+        phase: SandboxPhase::Creating as i32,
+        ips: Vec::new(),
+        runtime_handler,
+    };
+    let sandbox = core.add_sandbox(record)?;
+    let _changing = sandbox.changing.lock().await;
+    if let Err(error) = start(core, &sandbox).await {
+        dismantle(core, &sandbox).await;
+        discard(core, &sandbox);
+        return Err(match error {
+            Error::Network(why) => {
+                Error::Network(format!("failed to setup network for sandbox {:?}: {why}", sandbox.id))
+            }
+            other => other,
+        });
+    }
+    for kind in [ContainerEventType::ContainerCreatedEvent, ContainerEventType::ContainerStartedEvent] {
+        core.emit(kind, &sandbox.id, &sandbox);
+    }
+    Ok(sandbox.id.clone())
+}
+
+async fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+    let config = sandbox.config();
+    let network = if oci::host_network(&config) { None } else { Some(core.cni.network()?) };
+    make_dirs(sandbox)?;
+    sandbox.update(|_| ())?;
+    let wanted = wanted_namespaces(&config);
+    let (blocking, files) = (sandbox.clone(), config.clone());
+    spawn_blocking(move || {
+        write_files(&blocking, &files)?;
+        if wanted.ipc {
+            mounts::shm(&blocking.state.join("shm"))?;
+        }
+        namespaces::create(&blocking.state, wanted)
+    })
+    .await
+    .map_err(|error| Error::Other(error.to_string()))??;
+    spawn_shim(core, sandbox).await?;
+    let mut ips = Vec::new();
+    if let Some(network) = network {
+        let attachment = core.cni.add(network, pod(sandbox, &config)).await?;
+        shim::write_json(&sandbox.root.join(CNI_FILE), &attachment)
+            .map_err(Error::io("write", sandbox.root.join(CNI_FILE)))?;
+        ips = attachment.addresses();
+        if ips.is_empty() {
+            return Err(Error::Network("the network plugin gave no address".into()));
+        }
+    }
+    sandbox.update(|record| {
+        record.ips = ips;
+        record.set_phase(SandboxPhase::Ready);
+    })
+}
+
+/// Stops a sandbox: its containers at once, then network, shim and namespaces. Repeating it is fine.
+pub(crate) async fn stop(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+    for container in core.containers_of(&sandbox.id) {
+        container::stop(core, &container, Duration::ZERO).await?;
+    }
+    let _changing = sandbox.changing.lock().await;
+    let was_ready = sandbox.is_ready();
+    detach(core, sandbox).await?;
+    dismantle(core, sandbox).await;
+    if was_ready {
+        sandbox.update(|record| record.set_phase(SandboxPhase::NotReady))?;
+        core.emit(ContainerEventType::ContainerStoppedEvent, &sandbox.id, sandbox);
+    }
+    Ok(())
+}
+
+/// Removes a sandbox and its containers.
+pub(crate) async fn remove(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+    stop(core, sandbox).await?;
+    for container in core.containers_of(&sandbox.id) {
+        container::remove(core, &container).await?;
+    }
+    let _changing = sandbox.changing.lock().await;
+    discard(core, sandbox);
+    core.emit(ContainerEventType::ContainerDeletedEvent, &sandbox.id, sandbox);
+    Ok(())
+}
+
+/// Takes the pod off its network.
+async fn detach(core: &Core, sandbox: &Sandbox) -> Result<(), Error> {
+    let file = sandbox.root.join(CNI_FILE);
+    if let Ok(Some(attachment)) = shim::read_json::<Attachment>(&file) {
+        core.cni.del(&attachment).await.map_err(|error| {
+            Error::Network(format!("failed to destroy network for sandbox {:?}: {error}", sandbox.id))
+        })?;
+        let _ = std::fs::remove_file(&file);
+    }
+    Ok(())
+}
+
+/// Undoes everything but the record and the files. Used on half-made sandboxes too, so nothing here may be missing.
+pub(crate) async fn dismantle(core: &Core, sandbox: &Arc<Sandbox>) {
+    if let Err(error) = detach(core, sandbox).await {
+        tracing::warn!(sandbox = %sandbox.id, %error, "a pod's network could not be removed");
+    }
+    sandbox.stopped.cancel();
+    // A shim that does not answer is already gone, or ends with its last container.
+    let _ = shim_client::ask(&sandbox.state, &Request::Stop).await;
+    let sandbox = sandbox.clone();
+    let undo = spawn_blocking(move || {
+        end_pause(&sandbox.state);
+        namespaces::remove(&sandbox.state);
+        mounts::unmount_all(&sandbox.state.join("shm"));
+    });
+    let _ = undo.await;
+}
+
+/// Ends the first process of a pod-wide PID namespace, and with it the namespace.
+fn end_pause(state: &Path) {
+    let file = state.join(shim::PAUSE_FILE);
+    if let Ok(Some(LaunchResult::Started { pid, start_time })) = shim::read_json(&file)
+        && shim::process_start_time(pid) == Some(start_time)
+        && let Some(pid) = rustix::process::Pid::from_raw(pid)
+    {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    let _ = std::fs::remove_file(file);
+}
+
+fn discard(core: &Core, sandbox: &Sandbox) {
+    for point in mounts::below(&sandbox.state) {
+        mounts::unmount_all(&point);
+    }
+    for dir in [&sandbox.state, &sandbox.root] {
+        if let Err(error) = remove_tree(dir) {
+            tracing::warn!(sandbox = %sandbox.id, %error, "a pod's directory could not be removed");
+        }
+    }
+    core.forget_sandbox(&sandbox.id);
+}
+
+fn make_dirs(sandbox: &Sandbox) -> Result<(), Error> {
+    let state = &sandbox.state;
+    for dir in [sandbox.root.clone(), state.join("ns"), state.join("c"), state.join("shm")] {
+        std::fs::create_dir_all(&dir).map_err(Error::io("make", &dir))?;
+    }
+    Ok(())
+}
+
+fn wanted_namespaces(config: &PodSandboxConfig) -> namespaces::Wanted {
+    let options = oci::namespaces(config);
+    let network = options.network() != NamespaceMode::Node;
+    let hostname = if config.hostname.is_empty() { "localhost".to_owned() } else { config.hostname.clone() };
+    let sysctls: BTreeMap<String, String> = config.linux.iter().flat_map(|linux| linux.sysctls.clone()).collect();
+    namespaces::Wanted {
+        network,
+        ipc: options.ipc() != NamespaceMode::Node,
+        hostname: network.then_some(hostname),
+        sysctls,
+    }
+}
+
+/// Whether the pod's containers share one process namespace.
+fn share_pid(config: &PodSandboxConfig) -> bool {
+    oci::namespaces(config).pid() == NamespaceMode::Pod
+}
+
+/// The files a pod's containers get unless the kubelet mounts its own.
+fn write_files(sandbox: &Sandbox, config: &PodSandboxConfig) -> Result<(), Error> {
+    let write = |name: &str, text: String| {
+        let path = sandbox.root.join(name);
+        std::fs::write(&path, text).map_err(Error::io("write", path))
+    };
+    write("resolv.conf", resolv_conf(config))?;
+    write(
+        "hosts",
+        std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| "127.0.0.1 localhost\n::1 localhost\n".into()),
+    )?;
+    write("hostname", format!("{}\n", config.hostname))
+}
+
+fn resolv_conf(config: &PodSandboxConfig) -> String {
+    let Some(dns) = config.dns_config.as_ref().filter(|dns| !dns.servers.is_empty() || !dns.searches.is_empty()) else {
+        return std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    };
+    let mut text = String::new();
+    if !dns.searches.is_empty() {
+        text += &format!("search {}\n", dns.searches.join(" "));
+    }
+    for server in &dns.servers {
+        text += &format!("nameserver {server}\n");
+    }
+    if !dns.options.is_empty() {
+        text += &format!("options {}\n", dns.options.join(" "));
+    }
+    text
+}
+
+fn pod(sandbox: &Sandbox, config: &PodSandboxConfig) -> Pod {
+    let metadata = config.metadata.clone().unwrap_or_default();
+    let mapping = |port: &keelson_cri::v1::PortMapping| -> Option<Value> {
+        let protocol = port.protocol().as_str_name().to_ascii_lowercase();
+        (port.host_port > 0).then(|| {
+            json!({"hostPort": port.host_port, "containerPort": port.container_port, "protocol": protocol, "hostIP": port.host_ip})
+        })
+    };
+    Pod {
+        sandbox_id: sandbox.id.clone(),
+        netns: namespaces::path(&sandbox.state, "net"),
+        namespace: metadata.namespace,
+        name: metadata.name,
+        uid: metadata.uid,
+        port_mappings: config.port_mappings.iter().filter_map(mapping).collect(),
+    }
+}
+
+/// Starts the sandbox's shim, subscribes to it, and keeps a task that replaces it when it dies.
+pub(crate) async fn spawn_shim(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+    let events = subscribe(core, sandbox).await?;
+    let (core, sandbox) = (core.clone(), sandbox.clone());
+    tokio::spawn(async move { supervise(&core, &sandbox, events).await });
+    Ok(())
+}
+
+/// Connects to the running shim, or to a new one.
+async fn subscribe(core: &Core, sandbox: &Sandbox) -> Result<Subscription, Error> {
+    if let Ok(events) = Subscription::open(&sandbox.state).await {
+        return Ok(events);
+    }
+    let share_pid = share_pid(&sandbox.config());
+    let mut child = shim_client::spawn(&core.config.exe, &sandbox.state, share_pid).await?;
+    // Somebody has to collect it when it ends.
+    tokio::spawn(async move { child.wait().await });
+    Subscription::open(&sandbox.state).await
+}
+
+async fn supervise(core: &Arc<Core>, sandbox: &Arc<Sandbox>, mut events: Subscription) {
+    loop {
+        let began = Instant::now();
+        // After the subscription: an end in between is in a file, a later one is an event.
+        catch_up(core, sandbox);
+        loop {
+            let event = tokio::select! {
+                event = events.event() => event,
+                () = sandbox.stopped.cancelled() => return,
+            };
+            match event {
+                Some(Event::Exited { id, exit }) => {
+                    if let Ok(container) = core.container(&id) {
+                        core.container_ended(&container, &exit);
+                    }
+                }
+                None => break,
+            }
+        }
+        tracing::warn!(sandbox = %sandbox.id, "a pod's shim is gone; starting another");
+        let mut attempt = if began.elapsed() < SHIM_SHORT_LIFE { 1 } else { 0 };
+        events = loop {
+            if attempt > 0 {
+                tokio::time::sleep(SHIM_PAUSE * attempt).await;
+            }
+            if sandbox.stopped.is_cancelled() {
+                return;
+            }
+            match subscribe(core, sandbox).await {
+                Ok(next) => break next,
+                Err(error) if attempt >= SHIM_ATTEMPTS => {
+                    tracing::error!(sandbox = %sandbox.id, %error, "a pod's shim cannot be replaced; the pod is not ready");
+                    let _ = sandbox.update(|record| record.set_phase(SandboxPhase::NotReady));
+                    return;
+                }
+                Err(_) => attempt += 1,
+            }
+        };
+    }
+}
+
+/// Notes the ends that shims recorded while nobody listened.
+pub(crate) fn catch_up(core: &Core, sandbox: &Sandbox) {
+    for container in core.containers_of(&sandbox.id) {
+        if matches!(container.phase(), ContainerPhase::Running)
+            && let Ok(Some(exit)) = shim::read_json::<Exit>(&container.root.join(EXIT_FILE))
+        {
+            core.container_ended(&container, &exit);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The two helpers that call `libcontainer`. Their standard streams are the container's; they say how it went in
+//! `result.json`, and their children outlive them under the shim, which is the subreaper.
+
+use std::path::{Path, PathBuf};
+
+use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
+
+use super::{LaunchResult, process_start_time, write_json};
+
+/// Directory of `libcontainer`'s own state inside a container's directory.
+const STATE: &str = "lc";
+/// Socket on which the shim awaits a terminal's master end.
+pub(super) const CONSOLE_SOCKET: &str = "console.sock";
+
+/// Creates and starts the container whose bundle is `dir`.
+pub(super) fn create(dir: &Path) -> Result<(), String> {
+    finish(dir, create_container(dir))
+}
+
+/// Starts the process described by `exec_dir/process.json` in the container of `dir`.
+pub(super) fn exec(dir: &Path, exec_dir: &Path) -> Result<(), String> {
+    finish(exec_dir, exec_process(dir, exec_dir))
+}
+
+fn finish(dir: &Path, outcome: Result<Option<LaunchResult>, String>) -> Result<(), String> {
+    let result = match outcome {
+        Ok(None) => return Ok(()),
+        Ok(Some(result)) => result,
+        Err(message) => LaunchResult::Failed { message },
+    };
+    write_json(&dir.join(LaunchResult::FILE), &result).map_err(|error| format!("write the result: {error}"))
+}
+
+fn create_container(dir: &Path) -> Result<Option<LaunchResult>, String> {
+    let state = dir.join(STATE);
+    std::fs::create_dir_all(&state).map_err(|error| format!("make {}: {error}", state.display()))?;
+    let mut container = ContainerBuilder::new(container_id(dir)?, SyscallType::default())
+        .with_root_path(state)
+        .and_then(ContainerBuilder::validate_id)
+        .map_err(words)?
+        .with_console_socket(console(dir))
+        .as_init(dir)
+        .with_systemd(false)
+        .build()
+        .map_err(words)?;
+    let pid = container.pid().ok_or("the container has no process")?.as_raw();
+    // Noted before it starts: a successor of a killed shim finds the process from here on.
+    write_json(&dir.join(LaunchResult::FILE), &started(pid)?).map_err(|error| format!("write the result: {error}"))?;
+    container.start().map_err(words)?;
+    Ok(None)
+}
+
+fn exec_process(dir: &Path, exec_dir: &Path) -> Result<Option<LaunchResult>, String> {
+    let id = container_id(dir)?;
+    // A root of its own keeps the sockets `libcontainer` leaves behind in a directory that goes away with the exec.
+    let root = exec_dir.join(STATE);
+    let container = root.join(&id);
+    std::fs::create_dir_all(&container).map_err(|error| format!("make {}: {error}", container.display()))?;
+    std::os::unix::fs::symlink(dir.join(STATE).join(&id).join("state.json"), container.join("state.json"))
+        .map_err(|error| format!("link the container's state: {error}"))?;
+    let console = console(exec_dir);
+    let pid = ContainerBuilder::new(id, SyscallType::default())
+        .with_root_path(root)
+        .map_err(words)?
+        .with_console_socket(console.clone())
+        .as_tenant()
+        .with_process(Some(exec_dir.join("process.json")))
+        .with_detach(console.is_some())
+        .build()
+        .map_err(words)?;
+    // The process may be over already; then its start time does not matter either.
+    Ok(Some(started(pid.as_raw()).unwrap_or(LaunchResult::Started { pid: pid.as_raw(), start_time: 0 })))
+}
+
+fn started(pid: i32) -> Result<LaunchResult, String> {
+    let start_time = process_start_time(pid).ok_or("the container's first process ended before it was started")?;
+    Ok(LaunchResult::Started { pid, start_time })
+}
+
+fn container_id(dir: &Path) -> Result<String, String> {
+    let name = dir.file_name().and_then(|name| name.to_str());
+    name.map(String::from).ok_or_else(|| format!("{} names no container", dir.display()))
+}
+
+/// The console socket, which exists only for a process with a terminal.
+fn console(dir: &Path) -> Option<PathBuf> {
+    Some(dir.join(CONSOLE_SOCKET)).filter(|path| path.exists())
+}
+
+/// An error with all its causes, outermost first, without saying anything twice.
+fn words(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error.to_string();
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        cause = error.source();
+    }
+    text
+}

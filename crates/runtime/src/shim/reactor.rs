@@ -1,0 +1,465 @@
+//! The shim's event loop: one epoll over the listener, signals, connections and the stdio of processes.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::Write,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixListener,
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::sys::{
+    signal::{SigSet, Signal},
+    signalfd::{SfdFlags, SignalFd},
+};
+use rustix::{
+    event::epoll::{self, EventData, EventFlags},
+    io::Errno,
+    process::{WaitOptions, WaitStatus, wait},
+};
+
+use super::{
+    connection::{Connection, Input, Role},
+    log::Stream,
+    pause,
+    process::Process,
+    protocol::{Event, Kind, Reply, Request, SOCKET},
+};
+
+/// A session's unwritten output above which its process is no longer read, and below which it is again, in bytes.
+const BACKLOG_HIGH_BYTES: usize = 256 << 10;
+const BACKLOG_LOW_BYTES: usize = 64 << 10;
+/// Connections at once; more are refused.
+const MAX_CONNECTIONS: usize = 512;
+/// Ended children nobody asked about that are remembered, in case their helper's word comes later.
+const MAX_UNCLAIMED: usize = 1024;
+
+/// What an epoll event is about. Packed into the event's 64 bits: the kind in the top byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    Listener,
+    Signals,
+    Connection(u64),
+    Output(u64, Stream),
+    Stdin(u64),
+    Pidfd(u64),
+}
+
+impl Token {
+    fn pack(self) -> EventData {
+        let (kind, id) = match self {
+            Self::Listener => (0, 0),
+            Self::Signals => (1, 0),
+            Self::Connection(id) => (2, id),
+            Self::Output(id, Stream::Stdout) => (3, id),
+            Self::Output(id, Stream::Stderr) => (4, id),
+            Self::Stdin(id) => (5, id),
+            Self::Pidfd(id) => (6, id),
+        };
+        EventData::new_u64(kind << 56 | id)
+    }
+
+    fn unpack(data: EventData) -> Option<Self> {
+        let bits = data.u64();
+        let id = bits & ((1 << 56) - 1);
+        Some(match bits >> 56 {
+            0 => Self::Listener,
+            1 => Self::Signals,
+            2 => Self::Connection(id),
+            3 => Self::Output(id, Stream::Stdout),
+            4 => Self::Output(id, Stream::Stderr),
+            5 => Self::Stdin(id),
+            6 => Self::Pidfd(id),
+            _ => return None,
+        })
+    }
+}
+
+pub(super) struct Shim {
+    /// The sandbox's state directory.
+    pub(super) dir: PathBuf,
+    epoll: OwnedFd,
+    listener: UnixListener,
+    signals: SignalFd,
+    next_id: u64,
+    pub(super) connections: HashMap<u64, Connection>,
+    pub(super) processes: HashMap<u64, Process>,
+    unclaimed: VecDeque<(i32, i32)>,
+    /// Groups that still held dying processes when their container ended.
+    pub(super) dying_cgroups: Vec<PathBuf>,
+    stopping: bool,
+    buffer: Vec<u8>,
+}
+
+/// Serves the sandbox whose state directory is `dir` until told to stop.
+pub(super) fn serve(dir: PathBuf, share_pid: bool) -> Result<(), String> {
+    let say = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    // Relative names keep the sockets' paths short, however deep the state directory lies.
+    std::env::set_current_dir(&dir).map_err(say("enter the state directory"))?;
+    let _ = rustix::process::setsid();
+    nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("become a subreaper: {error}"))?;
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block().map_err(|error| format!("block SIGCHLD: {error}"))?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(|error| format!("watch for SIGCHLD: {error}"))?;
+    if share_pid && !dir.join("ns/pid").exists() {
+        pause::pid_namespace_init(&dir)?;
+    }
+    let _ = std::fs::remove_file(SOCKET);
+    let mut shim = Shim {
+        epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| format!("make an epoll: {error}"))?,
+        listener: UnixListener::bind(SOCKET).map_err(say("listen"))?,
+        signals,
+        dir,
+        next_id: 1,
+        connections: HashMap::new(),
+        processes: HashMap::new(),
+        unclaimed: VecDeque::new(),
+        dying_cgroups: Vec::new(),
+        stopping: false,
+        buffer: vec![0; 32 << 10],
+    };
+    shim.listener.set_nonblocking(true).map_err(say("listen"))?;
+    shim.add(shim.listener.as_fd(), Token::Listener, EventFlags::IN)?;
+    shim.add(shim.signals.as_fd(), Token::Signals, EventFlags::IN)?;
+    shim.adopt();
+    // Whoever started this process waits for one byte.
+    let _ = std::io::stdout().write_all(b"\n").and_then(|()| std::io::stdout().flush());
+    shim.run()
+}
+
+impl Shim {
+    fn run(&mut self) -> Result<(), String> {
+        let mut events = Vec::with_capacity(32);
+        loop {
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(format!("wait for events: {error}")),
+            }
+            for event in events.drain(..) {
+                let flags = event.flags;
+                match Token::unpack(event.data) {
+                    Some(Token::Listener) => self.accept(),
+                    Some(Token::Signals) => self.reap(),
+                    Some(Token::Connection(id)) => self.connection_event(id, flags),
+                    Some(Token::Output(id, stream)) => self.read_output(id, stream),
+                    Some(Token::Stdin(id)) => self.write_stdin(id),
+                    Some(Token::Pidfd(id)) => self.adopted_ended(id),
+                    None => {}
+                }
+            }
+            if self.stopping && self.connections.values().all(|connection| connection.backlog() == 0) {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(super) fn add(&self, fd: BorrowedFd<'_>, token: Token, flags: EventFlags) -> Result<(), String> {
+        epoll::add(&self.epoll, fd, token.pack(), flags).map_err(|error| format!("watch a descriptor: {error}"))
+    }
+
+    pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if self.connections.len() >= MAX_CONNECTIONS || stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            let id = self.new_id();
+            if self.add(stream.as_fd(), Token::Connection(id), EventFlags::IN).is_ok() {
+                self.connections.insert(id, Connection::new(stream));
+            }
+        }
+    }
+
+    /// Collects ended children. Helpers go first: what they started may be among the ended.
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        let mut helpers = Vec::new();
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let Some(code) = exit_code(status) else { continue };
+            let pid = pid.as_raw_nonzero().get();
+            match self.launching(pid) {
+                Some(process) => helpers.push((process, code)),
+                None => {
+                    if self.unclaimed.len() >= MAX_UNCLAIMED {
+                        self.unclaimed.pop_front();
+                    }
+                    self.unclaimed.push_back((pid, code));
+                }
+            }
+        }
+        for (process, code) in helpers {
+            self.launched(process, code);
+        }
+        self.claim();
+        self.dying_cgroups.retain(|group| !crate::cgroup::remove(group));
+    }
+
+    /// Ends the processes whose PID is among the ended children.
+    pub(super) fn claim(&mut self) {
+        for (pid, code) in std::mem::take(&mut self.unclaimed) {
+            let owner = self.processes.iter().find(|(_, process)| process.pid() == Some(pid)).map(|(id, _)| *id);
+            match owner {
+                Some(process) => self.ended(process, code, false),
+                None => self.unclaimed.push_back((pid, code)),
+            }
+        }
+    }
+
+    fn connection_event(&mut self, id: u64, flags: EventFlags) {
+        if flags.contains(EventFlags::OUT) {
+            self.flush(id);
+        }
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.paused || !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let input = connection.read(&mut buffer);
+        self.buffer = buffer;
+        let (frames, ended) = match input {
+            Input::Frames(frames) => (frames, false),
+            Input::Ended(frames) => (frames, true),
+        };
+        for (kind, payload) in frames {
+            self.frame(id, kind, &payload);
+        }
+        if ended {
+            self.drop_connection(id);
+        }
+    }
+
+    fn frame(&mut self, id: u64, kind: Kind, payload: &[u8]) {
+        let Some(role) = self.connections.get(&id).map(|connection| connection.role) else { return };
+        match (kind, role) {
+            (Kind::Request, Role::Idle) => match serde_json::from_slice(payload) {
+                Ok(request) => self.request(id, request),
+                Err(error) => self.fail(id, format!("unreadable request: {error}")),
+            },
+            (Kind::Stdin, Role::Session { process, stdin: true, .. }) => self.stdin(process, id, payload),
+            (Kind::StdinEof, Role::Session { process, stdin: true, .. }) => self.stdin_ended(process),
+            (Kind::Resize, Role::Session { process, .. }) => self.resize(process, payload),
+            (Kind::Signal, Role::Session { process, owner: true, .. }) => {
+                if let Some(signal) = payload.first() {
+                    self.signal(process, i32::from(*signal));
+                }
+            }
+            // A frame that has no meaning here is a bug of the peer; the connection ends.
+            _ => self.drop_connection(id),
+        }
+    }
+
+    fn request(&mut self, id: u64, request: Request) {
+        match request {
+            Request::Start { launch } => self.start(id, launch),
+            Request::Exec { id: container, process, tty, stdin, stdout, stderr } => {
+                self.exec(
+                    id,
+                    container,
+                    &process,
+                    tty,
+                    Role::Session { process: 0, stdin, stdout, stderr, owner: true },
+                );
+            }
+            Request::Attach { id: container, stdin, stdout, stderr } => {
+                self.attach(id, &container, Role::Session { process: 0, stdin, stdout, stderr, owner: false });
+            }
+            Request::Kill { id: container, signal, all } => {
+                let reply = self.kill(&container, signal, all);
+                self.reply(id, &reply);
+            }
+            Request::ReopenLog { id: container } => {
+                let reply = self.reopen_log(&container);
+                self.reply(id, &reply);
+            }
+            Request::Subscribe => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.role = Role::Subscriber;
+                }
+                self.reply(id, &Reply::Ok);
+            }
+            Request::Stop => {
+                let busy = self.processes.values().any(|process| process.container().is_some());
+                if busy {
+                    self.fail(id, "containers are running".into());
+                } else {
+                    self.stopping = true;
+                    self.reply(id, &Reply::Ok);
+                }
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, id: u64, reply: &Reply) {
+        self.send(id, Kind::Reply, &serde_json::to_vec(reply).unwrap_or_default());
+    }
+
+    pub(super) fn fail(&mut self, id: u64, message: String) {
+        self.reply(id, &Reply::Error { message });
+    }
+
+    pub(super) fn notify(&mut self, event: &Event) {
+        let payload = serde_json::to_vec(event).unwrap_or_default();
+        let ids: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.role == Role::Subscriber)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.send(id, Kind::Event, &payload);
+        }
+    }
+
+    pub(super) fn send(&mut self, id: u64, kind: Kind, payload: &[u8]) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.push(kind, payload);
+            self.flush(id);
+        }
+    }
+
+    /// Writes what a connection's socket takes, watches for room if more is left, and lets its process be read again when
+    /// the backlog is low.
+    pub(super) fn flush(&mut self, id: u64) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.flush().is_err() || connection.closing && connection.backlog() == 0 {
+            return self.drop_connection(id);
+        }
+        let role = connection.role;
+        self.watch_connection(id);
+        if let Role::Session { process, .. } = role {
+            self.resume_output(process);
+        }
+    }
+
+    fn watch_connection(&self, id: u64) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let mut flags = EventFlags::empty();
+        flags.set(EventFlags::IN, !connection.paused);
+        flags.set(EventFlags::OUT, connection.backlog() > 0);
+        let _ = epoll::modify(&self.epoll, &connection.stream, Token::Connection(id).pack(), flags);
+    }
+
+    /// Stops or goes on reading a connection whose process does not take its input.
+    pub(super) fn pause_connection(&mut self, id: u64, paused: bool) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && connection.paused != paused
+        {
+            connection.paused = paused;
+            self.watch_connection(id);
+        }
+    }
+
+    fn drop_connection(&mut self, id: u64) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        self.forget(connection.stream.as_fd());
+        if let Role::Session { process, stdin, owner, .. } = connection.role {
+            self.session_ended(process, id, stdin, owner);
+        }
+    }
+
+    /// Reads one of a process's outputs once, for the log and the sessions.
+    fn read_output(&mut self, id: u64, stream: Stream) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let _ = self.pump(id, stream, &mut buffer);
+        self.buffer = buffer;
+        self.pause_output(id);
+    }
+
+    /// Reads everything that is in a process's outputs now; its writers have ended.
+    pub(super) fn drain_outputs(&mut self, id: u64) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            while self.pump(id, stream, &mut buffer) {}
+        }
+        self.buffer = buffer;
+    }
+
+    /// One read; `false` when there is nothing more for now, or ever.
+    fn pump(&mut self, id: u64, stream: Stream, buffer: &mut [u8]) -> bool {
+        let Some(process) = self.processes.get_mut(&id) else { return false };
+        let Some(Some(fd)) = process.outputs.get(stream.index()) else { return false };
+        let count = match rustix::io::read(fd, &mut *buffer) {
+            Ok(0) => 0,
+            Ok(count) => count,
+            Err(Errno::AGAIN) => return false,
+            Err(Errno::INTR) => return true,
+            // A terminal whose last process has gone answers EIO.
+            Err(_) => 0,
+        };
+        if count == 0 {
+            if let Some(fd) = process.outputs.get_mut(stream.index()).and_then(Option::take) {
+                self.forget(fd.as_fd());
+            }
+            return false;
+        }
+        let data = buffer.get(..count).unwrap_or_default();
+        process.log(stream, data);
+        for session in process.sessions.clone() {
+            let wants = self.connections.get(&session).map(|connection| connection.role);
+            match (wants, stream) {
+                (Some(Role::Session { stdout: true, .. }), Stream::Stdout) => self.send(session, Kind::Stdout, data),
+                (Some(Role::Session { stderr: true, .. }), Stream::Stderr) => self.send(session, Kind::Stderr, data),
+                _ => {}
+            }
+        }
+        true
+    }
+
+    fn backlog(&self, process: &Process) -> usize {
+        let backlogs = process.sessions.iter().filter_map(|id| self.connections.get(id)).map(Connection::backlog);
+        backlogs.max().unwrap_or(0)
+    }
+
+    fn pause_output(&mut self, id: u64) {
+        let Some(process) = self.processes.get(&id) else { return };
+        if !process.paused && self.backlog(process) > BACKLOG_HIGH_BYTES {
+            for fd in process.outputs.iter().flatten() {
+                self.forget(fd.as_fd());
+            }
+            if let Some(process) = self.processes.get_mut(&id) {
+                process.paused = true;
+            }
+        }
+    }
+
+    pub(super) fn resume_output(&mut self, id: u64) {
+        let Some(process) = self.processes.get(&id) else { return };
+        if process.paused && self.backlog(process) < BACKLOG_LOW_BYTES {
+            if let Some(process) = self.processes.get_mut(&id) {
+                process.paused = false;
+            }
+            self.watch_outputs(id);
+        }
+    }
+
+    pub(super) fn watch_outputs(&self, id: u64) {
+        let Some(process) = self.processes.get(&id) else { return };
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if let Some(Some(fd)) = process.outputs.get(stream.index()) {
+                let _ = self.add(fd.as_fd(), Token::Output(id, stream), EventFlags::IN);
+            }
+        }
+    }
+}
+
+/// Exit status, or 128 + signal, as shells and CRI count; `None` for a process that goes on.
+fn exit_code(status: WaitStatus) -> Option<i32> {
+    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+}
+
+/// Whether `path` names a directory entry, for names that come from directory listings.
+pub(super) fn file_name(path: &Path) -> Option<String> {
+    path.file_name().and_then(|name| name.to_str()).map(String::from)
+}
