@@ -21,6 +21,8 @@ mod rbac;
 mod scheduling;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use core::bind;
 pub use print::human_duration;
@@ -68,4 +70,13 @@ pub fn prepare(object: &mut Value, write: Write<'_>) {
 /// The same for kinds without a generation.
 fn prepare_plain(object: &mut Value, write: Write<'_>) {
     mutate::prepare(object, write, mutate::Rules { generation: false, create_with_status: false });
+}
+
+/// Removes nulls from the maps under these keys.
+fn drop_nulls(object: &mut Value, keys: &[&str]) {
+    for key in keys {
+        if let Some(map) = object.get_mut(*key).and_then(Value::as_object_mut) {
+            map.retain(|_, value| !value.is_null());
+        }
+    }
 }

@@ -1,6 +1,10 @@
-//! `authorization.k8s.io/v1`
+//! `authorization.k8s.io/v1`, and the rules its reviews share.
 
-use crate::kind::Kind;
+use serde_json::Value;
+
+use crate::kind::{Kind, Strategy, Write};
+use crate::status::FieldError;
+use crate::validation::{Errors, View};
 
 mod local_subject_access_review;
 mod self_subject_access_review;
@@ -14,4 +18,64 @@ pub(super) fn all() -> Vec<Kind> {
         self_subject_rules_review::kind(),
         subject_access_review::kind(),
     ]
+}
+
+/// What a review may say about whose access is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    /// The spec names a user or groups.
+    Named,
+    /// As `Named`, about one namespace only.
+    NamedInNamespace,
+    /// Whoever asks.
+    Asker,
+}
+
+impl Strategy for Subject {
+    fn prepare(&self, object: &mut Value, _write: Write<'_>) {
+        if let Some(map) = object.as_object_mut() {
+            map.remove("status");
+        }
+    }
+
+    fn validate(&self, object: &Value, _write: Write<'_>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let root = View::root(object);
+        let spec = root.get("spec");
+        let (resource, path) = (spec.get("resourceAttributes"), spec.get("nonResourceAttributes"));
+        let fault = |view: View, detail: &str| FieldError::invalid(view.path(), "", detail);
+        match (resource.is_set(), path.is_set()) {
+            (true, true) => errors.push(fault(path, "cannot be specified in combination with resourceAttributes")),
+            (false, false) => errors
+                .push(fault(resource, "exactly one of nonResourceAttributes or resourceAttributes must be specified")),
+            _ => {}
+        }
+        if *self != Self::Asker && spec.get("user").is_empty() && spec.get("groups").is_empty() {
+            errors.push(fault(spec.get("user"), "at least one of user or group must be specified"));
+        }
+        if *self == Self::NamedInNamespace {
+            let namespace = resource.get("namespace");
+            if resource.is_set() && object["metadata"]["namespace"].as_str().unwrap_or_default() != namespace.str() {
+                errors.push(namespace.invalid_str("must match metadata.namespace"));
+            }
+            if path.is_set() {
+                errors.push(path.invalid("disallowed on this kind of request"));
+            }
+        }
+        no_metadata(root, *self == Self::NamedInNamespace, &mut errors);
+        errors
+    }
+}
+
+/// Reviews are nobody's objects: they have no name, labels, …
+fn no_metadata(root: View, namespaced: bool, errors: &mut Errors) {
+    let metadata = root.get("metadata");
+    let named = |(key, value): (&str, View)| {
+        let allowed = key == "managedFields" || key == "creationTimestamp" || (namespaced && key == "namespace");
+        !allowed && !value.is_empty()
+    };
+    if metadata.entries().any(named) {
+        let detail = if namespaced { "must be empty except for namespace" } else { "must be empty" };
+        errors.push(metadata.invalid(detail));
+    }
 }

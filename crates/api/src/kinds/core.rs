@@ -15,8 +15,12 @@ mod replication_controller;
 mod secret;
 mod service;
 mod service_account;
+#[cfg(test)]
+mod tests;
 
-pub use pod::binding::bind;
+pub(super) use endpoints::special_address;
+pub(super) use event::{columns as event_columns, validate_new as validate_new_event};
+pub use pod::bind;
 pub(super) use pod::template_warnings;
 pub(super) use replication_controller::replica_columns;
 

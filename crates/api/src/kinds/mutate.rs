@@ -66,16 +66,16 @@ pub(super) fn drop_empty(value: &mut Value, flags: &[&str], opaque: &[&str]) {
 
 /// How a kind differs in what [`prepare`] does.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Whether `metadata.generation` counts changes of the object outside metadata and status.
-    pub generation: bool,
+    pub(crate) generation: bool,
     /// Whether a create may bring a status (nodes).
-    pub create_with_status: bool,
+    pub(crate) create_with_status: bool,
 }
 
 /// The common part of [`crate::kind::Strategy::prepare`]: a create drops `status`; an update keeps the stored one and
 /// counts the generation; a status update keeps everything but metadata and status.
-pub fn prepare(object: &mut Value, write: Write<'_>, rules: Rules) {
+pub(crate) fn prepare(object: &mut Value, write: Write<'_>, rules: Rules) {
     let Some(map) = object.as_object_mut() else { return };
     match write {
         Write::Create => {

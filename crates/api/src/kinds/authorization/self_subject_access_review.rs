@@ -1,10 +1,10 @@
 //! SelfSubjectAccessReview: may I?
 
+use super::Subject;
 use crate::kind::Kind;
 use crate::kind::Verb;
-use crate::kinds::Plain;
 
 pub(crate) fn kind() -> Kind {
-    Kind::cluster("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", &Plain)
+    Kind::cluster("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", &Subject::Asker)
         .verbs(&[Verb::Create])
 }

@@ -1,10 +1,10 @@
 //! SubjectAccessReview: may they?
 
+use super::Subject;
 use crate::kind::Kind;
 use crate::kind::Verb;
-use crate::kinds::Plain;
 
 pub(crate) fn kind() -> Kind {
-    Kind::cluster("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", &Plain)
+    Kind::cluster("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", &Subject::Named)
         .verbs(&[Verb::Create])
 }

@@ -1,9 +1,64 @@
-//! Scale: the body of every `scale` subresource.
+//! Scale: the body of every `scale` subresource, and how it is read from and written into what it scales.
 
-use crate::kind::Kind;
-use crate::kind::Verb;
-use crate::kinds::Plain;
+use serde_json::{Value, json};
+
+use crate::kind::{Kind, ScaleMap, Strategy, Verb, Write};
+use crate::kinds::mutate::make;
+use crate::status::FieldError;
+use crate::validation::{View, non_negative};
 
 pub(crate) fn kind() -> Kind {
-    Kind::namespaced("autoscaling", "v1", "Scale", "", &Plain).verbs(&[Verb::Create])
+    Kind::namespaced("autoscaling", "v1", "Scale", "", &Scale).verbs(&[Verb::Get, Verb::Update, Verb::Patch])
+}
+
+#[derive(Debug)]
+struct Scale;
+
+impl Strategy for Scale {
+    fn prepare(&self, _object: &mut Value, _write: Write<'_>) {}
+
+    fn validate(&self, object: &Value, _write: Write<'_>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let root = View::root(object);
+        let spec = root.get("spec");
+        non_negative(spec.get("replicas"), &mut errors);
+        errors
+    }
+}
+
+impl ScaleMap {
+    /// The `Scale` of `object`.
+    pub fn read(&self, object: &Value) -> Value {
+        let meta = &object["metadata"];
+        let mut metadata = json!({});
+        if let Some(map) = metadata.as_object_mut() {
+            for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+                if let Some(value) = meta.get(field) {
+                    map.insert(field.into(), value.clone());
+                }
+            }
+        }
+        let replicas = |part: &str| object[part]["replicas"].as_i64().unwrap_or(0);
+        let mut spec = json!({});
+        // Zero is left out, as upstream's encoding does.
+        if let (Some(map), wanted @ 1..) = (spec.as_object_mut(), replicas("spec")) {
+            map.insert("replicas".into(), wanted.into());
+        }
+        json!({
+            "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec,
+            "status": {"replicas": replicas("status"), "selector": (self.selector)(object)},
+        })
+    }
+
+    /// Puts the wanted replicas of `scale` into `object`, and its resourceVersion, which the update must match.
+    pub fn write(&self, object: &mut Value, scale: &Value) {
+        let Some(map) = object.as_object_mut() else { return };
+        if let Some(spec) = make(map, "spec") {
+            spec.insert("replicas".into(), scale["spec"]["replicas"].as_i64().unwrap_or(0).into());
+        }
+        let version = scale["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+        if let (Some(meta), false) = (make(map, "metadata"), version.is_empty()) {
+            meta.insert("resourceVersion".into(), version.into());
+        }
+    }
 }

@@ -14,7 +14,8 @@ use crate::kinds::qos::qos_class;
 use crate::status::FieldError;
 use crate::validation::View;
 
-pub mod binding;
+mod binding;
+pub use binding::bind;
 mod columns;
 mod update;
 

@@ -182,6 +182,10 @@ impl Strategy for Service {
         rules::validate(object, write)
     }
 
+    fn create_on_update(&self) -> bool {
+        true
+    }
+
     fn name_rule(&self) -> NameRule {
         NameRule::Dns1035Label
     }

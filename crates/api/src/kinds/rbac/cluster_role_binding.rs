@@ -1,8 +1,9 @@
 //! ClusterRoleBinding
 
+use super::{Binding, GROUP, binding_columns};
 use crate::kind::Kind;
-use crate::kinds::Plain;
 
 pub(crate) fn kind() -> Kind {
-    Kind::cluster("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", &Plain)
+    Kind::cluster(GROUP, "v1", "ClusterRoleBinding", "clusterrolebindings", &Binding { namespaced: false })
+        .columns(binding_columns())
 }

@@ -1,8 +1,9 @@
 //! RoleBinding
 
+use super::{Binding, GROUP, binding_columns};
 use crate::kind::Kind;
-use crate::kinds::Plain;
 
 pub(crate) fn kind() -> Kind {
-    Kind::namespaced("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", &Plain)
+    Kind::namespaced(GROUP, "v1", "RoleBinding", "rolebindings", &Binding { namespaced: true })
+        .columns(binding_columns())
 }

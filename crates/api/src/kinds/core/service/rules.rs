@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use crate::kind::Write;
+use crate::kinds::core::special_address;
 use crate::kinds::pod_spec::port_or_name;
 use crate::kinds::print::items;
 use crate::status::FieldError;
@@ -45,7 +46,7 @@ pub(super) fn validate(object: &Value, write: Write<'_>) -> Errors {
     for ip in spec.get("externalIPs").items() {
         checked(ip, names::ip, &mut errors);
         if names::ip(ip.str()).is_empty() {
-            super::super::endpoints::special_address(ip, &mut errors);
+            special_address(ip, &mut errors);
         }
     }
     required_one_of(spec.get("type"), &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], &mut errors);
