@@ -1,3 +1,8 @@
-//! HTTP: bodies, paths, queries, content negotiation, the TLS listener.
+//! HTTP: bodies, paths, queries, content negotiation, replies, the TLS listener.
 
 pub(crate) mod body;
+pub(crate) mod listen;
+pub(crate) mod negotiate;
+pub(crate) mod path;
+pub(crate) mod query;
+pub(crate) mod reply;

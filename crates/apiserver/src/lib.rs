@@ -3,10 +3,23 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
+mod alloc;
+mod authn;
+mod authz;
+mod bootstrap;
+mod cache;
 mod config;
+mod core;
+mod discovery;
+mod dispatch;
 mod error;
 mod http;
+mod kubelet;
+mod registry;
+mod review;
 mod server;
+mod subresource;
 mod user;
 
 pub use config::{Config, Identity, KubeletClient, Pem, ServiceAccountKeys};

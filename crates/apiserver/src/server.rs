@@ -9,29 +9,63 @@ use std::task::{Context, Poll};
 use ::http::{Request, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use keelson_api::status::Status;
 use keelson_store::Store;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::http::body::{Body, BoxError, RequestBody};
-use crate::{Config, Error, UserInfo};
+use crate::alloc::ServiceAllocator;
+use crate::authn::Authenticator;
+use crate::authz::Authorizer;
+use crate::authz::index::RbacIndex;
+use crate::bootstrap;
+use crate::cache::Cache;
+use crate::cache::feed::Feed;
+use crate::core::Core;
+use crate::discovery::Discovery;
+use crate::http::body::{Body, BoxError};
+use crate::http::listen;
+use crate::kubelet::Kubelets;
+use crate::registry::Registry;
+use crate::{Config, Error, UserInfo, dispatch};
 
-/// A running API server. Clones share it.
+/// A running API server. Clones share it; when the last one is gone, its tasks end.
 #[derive(Clone)]
 pub struct ApiServer {
     core: Arc<Core>,
-}
-
-struct Core {
-    _config: Config,
-    _store: Arc<dyn Store>,
+    _stop: Arc<DropGuard>,
 }
 
 impl ApiServer {
     /// Loads the watch cache from the store, creates what a cluster starts with (namespaces, RBAC, priority classes, the
     /// `kubernetes` Service) and returns when the server is ready.
     pub async fn new(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
-        Ok(Self { core: Arc::new(Core { _config: config, _store: store }) })
+        let (registry, caches) = Registry::built_in();
+        let cache = Arc::new(Cache::new(caches));
+        let rbac = Arc::new(RbacIndex::default());
+        let allocator = Arc::new(ServiceAllocator::new(config.service_cidr, config.node_ports.clone()));
+        let shutdown = CancellationToken::new();
+        let feed =
+            Feed { cache: cache.clone(), store: store.clone(), listeners: vec![rbac.clone(), allocator.clone()] };
+        let authenticator = Authenticator::new(&config, cache.clone())?;
+        let kubelets = config.kubelet.as_ref().map(Kubelets::new).transpose()?;
+        let revision = feed.load().await?;
+        tokio::spawn(feed.run(revision, shutdown.clone()));
+        let core = Arc::new(Core {
+            discovery: Discovery::new(&registry),
+            config,
+            store,
+            registry,
+            cache,
+            authenticator,
+            authorizer: Authorizer { rbac },
+            allocator,
+            kubelets,
+            shutdown: shutdown.clone(),
+        });
+        let stop = Arc::new(shutdown.drop_guard());
+        bootstrap::run(&core).await?;
+        tokio::spawn(bootstrap::aggregation::run(core.clone()));
+        tokio::spawn(bootstrap::event_ttl::run(core.clone()));
+        Ok(Self { core, _stop: stop })
     }
 
     /// The server as a service that `user` calls: no socket, no TLS; authorized as over the wire.
@@ -46,16 +80,7 @@ impl ApiServer {
 
     /// Serves HTTPS (HTTP/1.1 and HTTP/2) on `listener` until `shutdown`; then finishes what is under way.
     pub async fn serve(&self, listener: std::net::TcpListener, shutdown: CancellationToken) -> Result<(), Error> {
-        let _ = listener;
-        shutdown.cancelled().await;
-        Ok(())
-    }
-
-    async fn handle(&self, _user: Arc<UserInfo>, _request: Request<RequestBody>) -> Response<Body> {
-        let _ = &self.core;
-        let mut response = Response::new(Status::unknown_path().to_value().to_string().into());
-        *response.status_mut() = ::http::StatusCode::NOT_FOUND;
-        response
+        listen::serve(self.core.clone(), listener, shutdown).await
     }
 }
 
@@ -80,8 +105,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (server, user) = (self.server.clone(), self.user.clone());
+        let (core, user) = (self.server.core.clone(), self.user.clone());
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        Box::pin(async move { Ok(server.handle(user, request).await) })
+        Box::pin(async move { Ok(dispatch::handle(core, user, request).await) })
     }
 }

@@ -1,0 +1,218 @@
+//! The RBAC index: bindings by subject and rules by role, kept up to date with the watch cache, so that a decision looks at
+//! the user's own bindings only.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use serde::Deserialize;
+
+use super::Attributes;
+use super::rules::Rule;
+use crate::UserInfo;
+use crate::cache::feed::Listener;
+use crate::cache::{Cache, Change, Entry, ResourceCache};
+
+/// API group of roles and bindings.
+pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// Who a binding is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    User(String),
+    Group(String),
+}
+
+/// Role by namespace (empty: ClusterRole) and name.
+type RoleKey = (String, String);
+
+#[derive(Debug)]
+struct Binding {
+    /// As in the reason: `ClusterRoleBinding "x"` or `RoleBinding "x/ns"`.
+    label: String,
+    /// Empty: everywhere.
+    namespace: String,
+    role: RoleKey,
+    /// Shown in the reason: `Group "system:masters"`.
+    subjects: Vec<(Subject, String)>,
+}
+
+#[derive(Default)]
+struct Inner {
+    roles: HashMap<RoleKey, Arc<[Rule]>>,
+    bindings: HashMap<Arc<str>, Arc<Binding>>,
+    by_subject: HashMap<Subject, Vec<(Arc<str>, Arc<Binding>)>>,
+}
+
+/// The index.
+#[derive(Default)]
+pub(crate) struct RbacIndex {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Deserialize)]
+struct RoleView {
+    #[serde(default)]
+    rules: Option<Vec<Rule>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BindingView {
+    #[serde(default)]
+    subjects: Option<Vec<SubjectView>>,
+    role_ref: RoleRef,
+}
+
+#[derive(Deserialize)]
+struct SubjectView {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RoleRef {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    name: String,
+}
+
+impl RbacIndex {
+    /// Why it is allowed, if it is.
+    pub(crate) fn allowing_binding(&self, user: &UserInfo, attributes: &Attributes) -> Option<String> {
+        let inner = self.inner.read();
+        let mut found = None;
+        inner.each_binding(user, &attributes.namespace, |binding, subject, rules| {
+            let allowed = rules.iter().any(|rule| rule.allows(attributes));
+            if allowed {
+                let kind = if binding.role.0.is_empty() { "ClusterRole" } else { "Role" };
+                let (label, role) = (&binding.label, &binding.role.1);
+                found = Some(format!("RBAC: allowed by {label} of {kind} {role:?} to {subject}"));
+            }
+            !allowed
+        });
+        found
+    }
+
+    /// All rules that hold for a user in a namespace (cluster-wide ones included).
+    pub(crate) fn rules_of(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
+        let inner = self.inner.read();
+        let mut all = Vec::new();
+        inner.each_binding(user, namespace, |_, _, rules| {
+            all.extend_from_slice(rules);
+            true
+        });
+        all
+    }
+
+    /// A role's rules; the namespace is empty for a ClusterRole.
+    pub(crate) fn role(&self, namespace: &str, name: &str) -> Option<Arc<[Rule]>> {
+        self.inner.read().roles.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+}
+
+impl Inner {
+    /// Calls `visit` with each binding that applies, until it returns false.
+    fn each_binding(&self, user: &UserInfo, namespace: &str, mut visit: impl FnMut(&Binding, &str, &[Rule]) -> bool) {
+        let subjects = std::iter::once(Subject::User(user.name.clone()))
+            .chain(user.groups.iter().map(|group| Subject::Group(group.clone())));
+        for subject in subjects {
+            for (_, binding) in self.by_subject.get(&subject).into_iter().flatten() {
+                if !binding.namespace.is_empty() && binding.namespace != namespace {
+                    continue;
+                }
+                let Some(rules) = self.roles.get(&binding.role) else { continue };
+                let shown = binding.subjects.iter().find(|(s, _)| *s == subject).map_or("", |(_, shown)| shown);
+                if !visit(binding, shown, rules) {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn set(&mut self, resource: &str, key: &Arc<str>, entry: Option<&Entry>) {
+        match resource {
+            "roles" | "clusterroles" => {
+                let mut parts = key.rsplit('/');
+                let name = parts.next().unwrap_or_default().to_owned();
+                let namespace = if resource == "roles" { parts.next().unwrap_or_default() } else { "" };
+                let role = (namespace.to_owned(), name);
+                match entry.and_then(|entry| entry.typed::<RoleView>().ok()) {
+                    Some(view) => self.roles.insert(role, view.rules.unwrap_or_default().into()),
+                    None => self.roles.remove(&role),
+                };
+            }
+            "rolebindings" | "clusterrolebindings" => {
+                if let Some(old) = self.bindings.remove(key) {
+                    for (subject, _) in &old.subjects {
+                        if let Some(list) = self.by_subject.get_mut(subject) {
+                            list.retain(|(k, _)| k != key);
+                            if list.is_empty() {
+                                self.by_subject.remove(subject);
+                            }
+                        }
+                    }
+                }
+                let Some(binding) = entry.and_then(|entry| binding(resource, entry)) else { return };
+                let binding = Arc::new(binding);
+                for (subject, _) in &binding.subjects {
+                    self.by_subject.entry(subject.clone()).or_default().push((key.clone(), binding.clone()));
+                }
+                self.bindings.insert(key.clone(), binding);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn binding(resource: &str, entry: &Entry) -> Option<Binding> {
+    let view: BindingView = entry.typed().ok()?;
+    let (label, namespace) = if resource == "rolebindings" {
+        let namespace = entry.namespace();
+        (format!("RoleBinding {:?}", format!("{}/{namespace}", entry.name())), namespace.to_owned())
+    } else {
+        (format!("ClusterRoleBinding {:?}", entry.name()), String::new())
+    };
+    let role_namespace = if view.role_ref.kind == "Role" { namespace.clone() } else { String::new() };
+    let subjects = view.subjects.unwrap_or_default().into_iter().filter_map(|s| {
+        let SubjectView { kind, name, namespace: of } = s;
+        match kind.as_str() {
+            "User" => Some((Subject::User(name.clone()), format!("User {name:?}"))),
+            "Group" => Some((Subject::Group(name.clone()), format!("Group {name:?}"))),
+            "ServiceAccount" => {
+                let of = of.unwrap_or_else(|| namespace.clone());
+                let user = format!("system:serviceaccount:{of}:{name}");
+                Some((Subject::User(user), format!("ServiceAccount {:?}", format!("{name}/{of}"))))
+            }
+            _ => None,
+        }
+    });
+    Some(Binding { label, role: (role_namespace, view.role_ref.name), subjects: subjects.collect(), namespace })
+}
+
+impl Listener for RbacIndex {
+    fn changed(&self, resource: &ResourceCache, change: &Change) {
+        if resource.group() != GROUP {
+            return;
+        }
+        if let Some(entry) = change.new.as_ref().or(change.old.as_ref()) {
+            self.inner.write().set(resource.resource(), &entry.key, change.new.as_deref());
+        }
+    }
+
+    fn reloaded(&self, cache: &Cache) {
+        let mut fresh = Inner::default();
+        for resource in ["roles", "clusterroles", "rolebindings", "clusterrolebindings"] {
+            let Some(cache) = cache.resource(GROUP, resource) else { continue };
+            for (key, entry) in &cache.snapshot().map {
+                fresh.set(resource, key, Some(entry));
+            }
+        }
+        *self.inner.write() = fresh;
+    }
+}

@@ -1,0 +1,95 @@
+//! Namespaces, priority classes, and the Service through which pods reach the API server.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::{Reconcile, Wanted};
+use crate::Config;
+
+/// The namespaces of every cluster.
+pub(super) fn namespaces() -> Vec<Wanted> {
+    ["default", "kube-system", "kube-public", "kube-node-lease"]
+        .into_iter()
+        .map(|name| {
+            let object = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
+            Wanted { group: "", resource: "namespaces", object, reconcile: Reconcile::Keep }
+        })
+        .collect()
+}
+
+/// Everything else.
+pub(super) fn others(config: &Config) -> Vec<Wanted> {
+    let mut all: Vec<Wanted> = [
+        ("system-node-critical", 2_000_001_000_i64, "Used for system critical pods that must not be moved from their current node."),
+        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+    ]
+    .into_iter()
+    .map(|(name, value, description)| {
+        let object = json!({
+            "kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": name},
+            "value": value, "description": description,
+        });
+        Wanted { group: "scheduling.k8s.io", resource: "priorityclasses", object, reconcile: Reconcile::Keep }
+    })
+    .collect();
+    all.extend(kubernetes_service(config));
+    all.extend(authentication(config));
+    all
+}
+
+/// The first address of the range.
+fn first_address(cidr: &IpNet) -> IpAddr {
+    match cidr.network() {
+        IpAddr::V4(base) => IpAddr::V4(u32::from(base).wrapping_add(1).into()),
+        IpAddr::V6(base) => IpAddr::V6(u128::from(base).wrapping_add(1).into()),
+    }
+}
+
+fn kubernetes_service(config: &Config) -> Vec<Wanted> {
+    let metadata = |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});
+    let port = config.advertise_port;
+    let address = config.advertise_address.to_string();
+    let family = if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" };
+    let service = json!({
+        "kind": "Service", "apiVersion": "v1",
+        "metadata": metadata(json!({"component": "apiserver", "provider": "kubernetes"})),
+        "spec": {
+            "type": "ClusterIP", "clusterIP": first_address(&config.service_cidr).to_string(),
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
+            "sessionAffinity": "None",
+        },
+    });
+    let endpoints = json!({
+        "kind": "Endpoints", "apiVersion": "v1",
+        "metadata": metadata(json!({"endpointslice.kubernetes.io/skip-mirror": "true"})),
+        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
+    });
+    let slice = json!({
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
+        "metadata": metadata(json!({"kubernetes.io/service-name": "kubernetes"})),
+        "addressType": family,
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    // Upstream refuses loopback addresses in endpoints; a server that is advertised on one has no Service to offer.
+    let mut all = vec![Wanted { group: "", resource: "services", object: service, reconcile: Reconcile::Keep }];
+    if !config.advertise_address.is_loopback() {
+        all.push(Wanted { group: "", resource: "endpoints", object: endpoints, reconcile: Reconcile::Replace });
+        let group = "discovery.k8s.io";
+        all.push(Wanted { group, resource: "endpointslices", object: slice, reconcile: Reconcile::Replace });
+    }
+    all
+}
+
+/// `kube-system/extension-apiserver-authentication`: how other servers check this cluster's client certificates.
+fn authentication(config: &Config) -> Option<Wanted> {
+    let pem = config.client_ca.as_ref()?.load().ok()?;
+    let object = json!({
+        "kind": "ConfigMap", "apiVersion": "v1",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": String::from_utf8(pem).ok()?},
+    });
+    Some(Wanted { group: "", resource: "configmaps", object, reconcile: Reconcile::Replace })
+}

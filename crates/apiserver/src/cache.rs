@@ -1,0 +1,116 @@
+//! The watch cache: everything in the store, in memory, once. One store watch feeds it; GET, LIST and WATCH are answered
+//! from it with the stored bytes.
+//!
+//! - [`entry`]: one object version: its bytes, and what selectors need of it
+//! - [`resource`]: the ordered map and the ring of changes of one resource
+//! - [`feed`]: loads the cache and keeps it up to date
+//! - [`watcher`]: a reader of the ring
+
+pub(crate) mod entry;
+pub(crate) mod feed;
+pub(crate) mod resource;
+pub(crate) mod watcher;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use keelson_api::status::Status;
+use tokio::sync::watch;
+
+pub(crate) use entry::Entry;
+pub(crate) use resource::{Change, ResourceCache};
+
+/// How long a read waits for the cache to catch up with a revision before it answers 504.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
+/// All resources' caches.
+pub(crate) struct Cache {
+    /// By storage group and resource.
+    by_resource: HashMap<(String, String), Arc<ResourceCache>>,
+    /// By key prefix's first segments: what follows `/registry/`, up to the namespace or name.
+    by_prefix: HashMap<String, Arc<ResourceCache>>,
+    /// Every change up to here is in the caches.
+    revision: watch::Sender<u64>,
+    /// The store is closed or cannot be read: the caches do not change any more.
+    broken: AtomicBool,
+}
+
+impl Cache {
+    /// Empty caches for these resources.
+    pub(crate) fn new(caches: Vec<Arc<ResourceCache>>) -> Self {
+        let by_prefix = caches.iter().map(|c| (c.prefix().trim_end_matches('/').to_owned(), c.clone())).collect();
+        let by_resource = caches.into_iter().map(|c| ((c.group().to_owned(), c.resource().to_owned()), c)).collect();
+        Self { by_resource, by_prefix, revision: watch::Sender::new(0), broken: AtomicBool::new(false) }
+    }
+
+    /// The cache of a stored resource.
+    pub(crate) fn resource(&self, group: &str, resource: &str) -> Option<&Arc<ResourceCache>> {
+        self.by_resource.get(&(group.to_owned(), resource.to_owned()))
+    }
+
+    /// Every cache.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<ResourceCache>> {
+        self.by_resource.values()
+    }
+
+    /// The cache that a key belongs to: `/registry/<resource>/…` or `/registry/<group>/<resource>/…`.
+    fn of_key(&self, key: &str) -> Option<&Arc<ResourceCache>> {
+        let tail = key.strip_prefix(ROOT)?;
+        let first = tail.find('/')?;
+        if let Some(cache) = self.by_prefix.get(key.get(..ROOT.len() + first)?) {
+            return Some(cache);
+        }
+        let second = tail.get(first + 1..)?.find('/')?;
+        self.by_prefix.get(key.get(..ROOT.len() + first + 1 + second)?)
+    }
+
+    /// The revision that every cache has reached.
+    pub(crate) fn revision(&self) -> u64 {
+        *self.revision.borrow()
+    }
+
+    /// Whether the caches stopped following the store.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    fn set_broken(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until the caches hold everything up to `revision`; 504 when that takes too long.
+    pub(crate) async fn wait_for(&self, revision: u64) -> Result<(), Status> {
+        if self.revision() >= revision {
+            return Ok(());
+        }
+        let mut receiver = self.revision.subscribe();
+        match tokio::time::timeout(CATCH_UP, receiver.wait_for(|now| *now >= revision)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(too_large(revision, self.revision())),
+        }
+    }
+}
+
+/// Where all keys start.
+pub(crate) const ROOT: &str = "/registry/";
+
+fn too_large(requested: u64, current: u64) -> Status {
+    let mut status = Status::timeout(format!("Too large resource version: {requested}, current: {current}"));
+    status.details = Some(Box::new(keelson_api::status::Details {
+        retry_after_seconds: 1,
+        causes: vec![keelson_api::status::Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        }],
+        ..Default::default()
+    }));
+    status
+}
+
+/// 410 for a revision that is not in memory any more.
+pub(crate) fn too_old(requested: u64, oldest: u64) -> Status {
+    Status::expired(format!("too old resource version: {requested} ({oldest})"))
+}

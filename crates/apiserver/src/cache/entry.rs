@@ -1,0 +1,184 @@
+//! One version of an object: the stored bytes, and the little that selectors and indexes read. Stored JSON is written by
+//! [`encode`]: `kind`, `apiVersion` and `metadata` come first and `metadata.resourceVersion` is absent, because it is only
+//! known once the write has happened. [`Entry::write_object`] puts it in while copying to the wire.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use keelson_api::kind::Kind;
+use keelson_api::selector::Labels;
+use keelson_api::status::Status;
+use keelson_store::KeyValue;
+use serde::Deserialize;
+use serde_json::Value;
+
+const METADATA: &[u8] = b"\"metadata\":{";
+
+/// A cached object.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// `/registry/pods/default/a`
+    pub(crate) key: Arc<str>,
+    /// Stored JSON, shared with the store.
+    pub(crate) value: Bytes,
+    /// The revision that wrote it: its resourceVersion.
+    pub(crate) revision: u64,
+    /// Where `metadata`'s first field starts in `value`.
+    metadata_at: u32,
+    labels: Box<[(Box<str>, Box<str>)]>,
+    /// Values of the kind's selectable fields, in the kind's order.
+    fields: Box<[Box<str>]>,
+}
+
+impl Labels for Entry {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(k, _)| **k == *key).map(|(_, v)| &**v)
+    }
+}
+
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow, default)]
+    metadata: HeadMetadata<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct HeadMetadata<'a> {
+    #[serde(borrow, default)]
+    labels: Option<std::collections::BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+}
+
+impl Entry {
+    /// Reads what selectors need from a stored version. Bytes that are no JSON object of our making are an error: the
+    /// store is damaged.
+    pub(crate) fn new(kind: &Kind, kv: KeyValue) -> Result<Self, String> {
+        let at = find(kv.value.get(..512.min(kv.value.len())).unwrap_or_default(), METADATA);
+        let at = at.ok_or_else(|| format!("{}: no metadata at the start", kv.key))? + METADATA.len();
+        let wrong = |e: serde_json::Error| format!("{}: {e}", kv.key);
+        let head: Head<'_> = serde_json::from_slice(&kv.value).map_err(wrong)?;
+        let labels = head.metadata.labels.unwrap_or_default();
+        let labels = labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        let fields = if kind.field_selectors.is_empty() {
+            Box::default()
+        } else {
+            let object: Value = serde_json::from_slice(&kv.value).map_err(wrong)?;
+            kind.field_selectors.iter().map(|field| (field.get)(&object).into()).collect()
+        };
+        let metadata_at = u32::try_from(at).map_err(|_| format!("{}: too large", kv.key))?;
+        Ok(Self { key: kv.key, value: kv.value, revision: kv.mod_revision, metadata_at, labels, fields })
+    }
+
+    /// `metadata.name`
+    pub(crate) fn name(&self) -> &str {
+        self.key.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// `metadata.namespace`, of a namespaced object.
+    pub(crate) fn namespace(&self) -> &str {
+        self.key.rsplit('/').nth(1).unwrap_or_default()
+    }
+
+    /// A selectable field by its place in the kind's list.
+    pub(crate) fn field(&self, index: usize) -> &str {
+        self.fields.get(index).map_or("", |value| value)
+    }
+
+    /// The labels, sorted by key.
+    pub(crate) fn labels(&self) -> &[(Box<str>, Box<str>)] {
+        &self.labels
+    }
+
+    /// Bytes that [`Entry::write_object`] needs at most.
+    pub(crate) fn wire_len(&self) -> usize {
+        self.value.len() + 48
+    }
+
+    /// Appends the object's JSON with `revision` as its resourceVersion.
+    pub(crate) fn write_object(&self, out: &mut BytesMut, revision: u64) {
+        let (head, rest) = self.value.split_at(self.metadata_at as usize);
+        out.reserve(self.wire_len());
+        out.put_slice(head);
+        write_revision(out, revision);
+        out.put_slice(rest);
+    }
+
+    /// Appends the object as it stands in a list: without `kind` and `apiVersion`.
+    pub(crate) fn write_item(&self, out: &mut BytesMut) {
+        let (_, rest) = self.value.split_at(self.metadata_at as usize);
+        out.reserve(self.wire_len());
+        out.put_slice(b"{\"metadata\":{");
+        write_revision(out, self.revision);
+        out.put_slice(rest);
+    }
+
+    /// The object's JSON as GET answers it.
+    pub(crate) fn to_wire(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.write_object(&mut out, self.revision);
+        out.freeze()
+    }
+
+    /// The decoded object, resourceVersion included.
+    pub(crate) fn decode(&self) -> Result<Value, Status> {
+        self.decode_at(self.revision)
+    }
+
+    /// As [`Entry::decode`], with another resourceVersion (a deletion's).
+    pub(crate) fn decode_at(&self, revision: u64) -> Result<Value, Status> {
+        let mut object: Value = serde_json::from_slice(&self.value).map_err(Status::internal)?;
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("resourceVersion".into(), revision.to_string().into());
+        }
+        Ok(object)
+    }
+
+    /// The object as a typed view.
+    pub(crate) fn typed<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Status> {
+        serde_json::from_slice(&self.value).map_err(Status::internal)
+    }
+}
+
+fn write_revision(out: &mut BytesMut, revision: u64) {
+    use std::fmt::Write as _;
+    // Writing to a buffer that grows cannot fail.
+    let _ = write!(out, "\"resourceVersion\":\"{revision}\",");
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// Serializes an object for the store: type first, no resourceVersion.
+pub(crate) fn encode(object: &Value) -> Result<Bytes, Status> {
+    let mut out = Vec::with_capacity(1024);
+    let Some(map) = object.as_object() else { return Err(Status::internal("an object to store is no JSON object")) };
+    let empty = Value::Object(serde_json::Map::new());
+    let write = |out: &mut Vec<u8>, value: &Value| serde_json::to_writer(out, value).map_err(Status::internal);
+    out.extend_from_slice(b"{\"kind\":");
+    write(&mut out, map.get("kind").unwrap_or(&Value::Null))?;
+    out.extend_from_slice(b",\"apiVersion\":");
+    write(&mut out, map.get("apiVersion").unwrap_or(&Value::Null))?;
+    out.extend_from_slice(b",\"metadata\":{");
+    let metadata = map.get("metadata").unwrap_or(&empty).as_object();
+    let fields = metadata.into_iter().flatten().filter(|(k, v)| *k != "resourceVersion" && !v.is_null());
+    for (i, (key, value)) in fields.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut out, key).map_err(Status::internal)?;
+        out.push(b':');
+        write(&mut out, value)?;
+    }
+    out.push(b'}');
+    for (key, value) in map.iter().filter(|(k, _)| !matches!(k.as_str(), "kind" | "apiVersion" | "metadata")) {
+        out.push(b',');
+        serde_json::to_writer(&mut out, key).map_err(Status::internal)?;
+        out.push(b':');
+        write(&mut out, value)?;
+    }
+    out.push(b'}');
+    // An engine may keep the buffer itself, so it should not be larger than what is in it.
+    out.shrink_to_fit();
+    Ok(out.into())
+}

@@ -1,0 +1,274 @@
+//! One resource's part of the watch cache: a persistent ordered map for reads, and a bounded ring of changes for watches.
+//! A reader clones the map (a few counters) and then needs no lock; a watcher keeps its place in the ring and is cut off
+//! when the ring has moved past it, so a slow one costs no memory.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use imbl::OrdMap;
+use keelson_api::kind::{Kind, Scope};
+use keelson_api::status::Status;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Entry, too_old};
+
+/// Changes kept per resource at most.
+const RING_CHANGES: usize = 8192;
+/// Bytes of superseded values that the ring may keep alive, per resource.
+const RING_BYTES: usize = 16 << 20;
+/// Changes younger than this are only dropped for space.
+const RING_AGE: Duration = Duration::from_secs(180);
+/// A quiet resource keeps this many changes however old they are.
+const RING_MIN: usize = 64;
+
+/// Objects by key.
+pub(crate) type Map = OrdMap<Arc<str>, Arc<Entry>>;
+
+/// A resource's objects at one moment.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) map: Map,
+    /// Of the last change to this resource that is in the map.
+    pub(crate) revision: u64,
+}
+
+impl Snapshot {
+    /// Entries whose keys start with `prefix`, from `start` on (inclusive).
+    pub(crate) fn range<'a>(&'a self, prefix: &'a str, start: &str) -> impl Iterator<Item = &'a Arc<Entry>> {
+        let from = if start > prefix { start } else { prefix };
+        let range = self.map.range::<_, str>((Bound::Included(from), Bound::Unbounded));
+        range.take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, entry)| entry)
+    }
+}
+
+/// One change of one object.
+pub(crate) struct Change {
+    pub(crate) revision: u64,
+    pub(crate) old: Option<Arc<Entry>>,
+    pub(crate) new: Option<Arc<Entry>>,
+    at: Instant,
+    /// The change on the wire, made once for all watchers: as ADDED, MODIFIED, DELETED.
+    lines: [OnceLock<Bytes>; 3],
+}
+
+/// A watch event's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventType {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl EventType {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+impl Change {
+    /// What a watcher sees of it, given which of the two versions its selectors match.
+    pub(crate) fn seen_by(&self, matches: impl Fn(&Entry) -> bool) -> Option<EventType> {
+        let old = self.old.as_deref().is_some_and(&matches);
+        let new = self.new.as_deref().is_some_and(&matches);
+        match (old, new) {
+            (false, true) => Some(EventType::Added),
+            (true, true) => Some(EventType::Modified),
+            (true, false) => Some(EventType::Deleted),
+            (false, false) => None,
+        }
+    }
+
+    /// The version that an event of this type carries; a deletion's is the last one, at the deletion's revision.
+    pub(crate) fn entry(&self, event: EventType) -> Option<&Arc<Entry>> {
+        if event == EventType::Deleted { self.old.as_ref() } else { self.new.as_ref() }
+    }
+
+    /// The line of a JSON watch.
+    pub(crate) fn line(&self, event: EventType) -> Bytes {
+        let [added, modified, deleted] = &self.lines;
+        let cell = match event {
+            EventType::Added => added,
+            EventType::Modified => modified,
+            EventType::Deleted => deleted,
+        };
+        let Some(entry) = self.entry(event) else { return Bytes::new() };
+        cell.get_or_init(|| event_line(event, entry, self.revision)).clone()
+    }
+}
+
+/// `{"type":…,"object":…}` and a line feed.
+pub(crate) fn event_line(event: EventType, entry: &Entry, revision: u64) -> Bytes {
+    let mut out = BytesMut::with_capacity(entry.wire_len() + 40);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(event.as_str().as_bytes());
+    out.put_slice(b"\",\"object\":");
+    entry.write_object(&mut out, revision);
+    out.put_slice(b"}\n");
+    out.freeze()
+}
+
+struct Inner {
+    snapshot: Snapshot,
+    ring: VecDeque<Arc<Change>>,
+    ring_bytes: usize,
+    /// Sequence number of the ring's first change.
+    first: u64,
+    /// Changes up to this revision are not in the ring.
+    forgotten: u64,
+}
+
+/// One stored resource.
+pub(crate) struct ResourceCache {
+    /// The kind that objects are stored as.
+    kind: Arc<Kind>,
+    prefix: String,
+    inner: RwLock<Inner>,
+    /// Bumped with every change.
+    changed: watch::Sender<u64>,
+}
+
+impl ResourceCache {
+    pub(crate) fn new(kind: Arc<Kind>) -> Self {
+        let prefix = if kind.group.is_empty() {
+            format!("{}{}/", super::ROOT, kind.resource)
+        } else {
+            format!("{}{}/{}/", super::ROOT, kind.group, kind.resource)
+        };
+        let snapshot = Snapshot { map: Map::new(), revision: 0 };
+        let inner = Inner { snapshot, ring: VecDeque::new(), ring_bytes: 0, first: 0, forgotten: 0 };
+        Self { kind, prefix, inner: RwLock::new(inner), changed: watch::Sender::new(0) }
+    }
+
+    pub(crate) fn kind(&self) -> &Arc<Kind> {
+        &self.kind
+    }
+
+    pub(crate) fn group(&self) -> &str {
+        &self.kind.group
+    }
+
+    pub(crate) fn resource(&self) -> &str {
+        &self.kind.resource
+    }
+
+    /// Start of all keys, with a slash at the end.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Key of an object.
+    pub(crate) fn key(&self, namespace: &str, name: &str) -> String {
+        match self.kind.scope {
+            Scope::Namespaced => format!("{}{namespace}/{name}", self.prefix),
+            Scope::Cluster => format!("{}{name}", self.prefix),
+        }
+    }
+
+    /// Start of the keys of a namespace (empty for all).
+    pub(crate) fn namespace_prefix(&self, namespace: &str) -> String {
+        if namespace.is_empty() || self.kind.scope == Scope::Cluster {
+            self.prefix.clone()
+        } else {
+            format!("{}{namespace}/", self.prefix)
+        }
+    }
+
+    /// The objects now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.inner.read().snapshot.clone()
+    }
+
+    /// One object.
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        self.inner.read().snapshot.map.get(self.key(namespace, name).as_str()).cloned()
+    }
+
+    /// Wakes with every change.
+    pub(crate) fn follow(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// A place in the ring: after `revision`. 410 when changes after it have been forgotten.
+    pub(crate) fn position_after(&self, revision: u64) -> Result<u64, Status> {
+        let inner = self.inner.read();
+        if revision < inner.forgotten {
+            return Err(too_old(revision, inner.forgotten));
+        }
+        Ok(inner.first + inner.ring.partition_point(|change| change.revision <= revision) as u64)
+    }
+
+    /// The objects now, and the place in the ring right after them.
+    pub(crate) fn snapshot_and_position(&self) -> (Snapshot, u64) {
+        let inner = self.inner.read();
+        (inner.snapshot.clone(), inner.first + inner.ring.len() as u64)
+    }
+
+    /// Changes from `position` on, at most `limit`; 410 when the ring has moved past it.
+    pub(crate) fn changes(&self, position: u64, limit: usize) -> Result<Vec<Arc<Change>>, Status> {
+        let inner = self.inner.read();
+        let Some(skip) = position.checked_sub(inner.first) else {
+            return Err(too_old(position, inner.forgotten));
+        };
+        Ok(inner.ring.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).take(limit).cloned().collect())
+    }
+
+    /// Puts in what the store held at `revision`; watches from before it are 410.
+    pub(super) fn load(&self, entries: impl Iterator<Item = Arc<Entry>>, revision: u64) {
+        let map: Map = entries.map(|entry| (entry.key.clone(), entry)).collect();
+        let mut inner = self.inner.write();
+        inner.first += inner.ring.len() as u64 + 1;
+        inner.ring.clear();
+        inner.ring_bytes = 0;
+        inner.forgotten = revision;
+        inner.snapshot = Snapshot { map, revision };
+        drop(inner);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Applies one change and returns it.
+    pub(super) fn apply(&self, key: &Arc<str>, new: Option<Arc<Entry>>, revision: u64) -> Arc<Change> {
+        let mut inner = self.inner.write();
+        let old = match &new {
+            Some(entry) => inner.snapshot.map.insert(key.clone(), entry.clone()),
+            None => inner.snapshot.map.remove(key),
+        };
+        inner.snapshot.revision = revision;
+        inner.ring_bytes += old.as_ref().map_or(0, |entry| entry.value.len());
+        let change = Arc::new(Change { revision, old, new, at: Instant::now(), lines: Default::default() });
+        inner.ring.push_back(change.clone());
+        inner.trim();
+        drop(inner);
+        change
+    }
+
+    /// Wakes the watchers, after a batch of changes.
+    pub(super) fn announce(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+}
+
+impl Inner {
+    fn trim(&mut self) {
+        let now = Instant::now();
+        while let Some(oldest) = self.ring.front() {
+            let full = self.ring.len() > RING_CHANGES || self.ring_bytes > RING_BYTES;
+            let old = self.ring.len() > RING_MIN && now.duration_since(oldest.at) > RING_AGE;
+            if !(full || old) {
+                break;
+            }
+            self.ring_bytes -= oldest.old.as_ref().map_or(0, |entry| entry.value.len());
+            self.forgotten = oldest.revision;
+            self.first += 1;
+            self.ring.pop_front();
+        }
+    }
+}

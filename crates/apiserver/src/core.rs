@@ -1,0 +1,31 @@
+//! What all handlers share.
+
+use std::sync::Arc;
+
+use keelson_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::Config;
+use crate::alloc::ServiceAllocator;
+use crate::authn::Authenticator;
+use crate::authz::Authorizer;
+use crate::cache::Cache;
+use crate::discovery::Discovery;
+use crate::kubelet::Kubelets;
+use crate::registry::Registry;
+
+/// The server's insides.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Registry,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) allocator: Arc<ServiceAllocator>,
+    pub(crate) discovery: Discovery,
+    /// `None` without credentials for kubelets.
+    pub(crate) kubelets: Option<Kubelets>,
+    /// Ends the watches and the server's own tasks.
+    pub(crate) shutdown: CancellationToken,
+}

@@ -1,0 +1,72 @@
+//! Paths that are about the server itself: discovery, OpenAPI, version, health.
+
+pub(crate) mod documents;
+pub(crate) mod health;
+
+use http::header::{ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderValue, Method};
+use keelson_api::status::Status;
+use serde_json::Value;
+
+use crate::core::Core;
+use crate::http::negotiate::{Offers, Shape, accept};
+use crate::http::reply::{self, Reply};
+use crate::registry::render;
+
+pub(crate) use documents::Discovery;
+
+/// Answers a path outside the resources.
+pub(crate) fn serve(core: &Core, method: &Method, path: &str, accepts: Option<&str>, headers: &HeaderMap) -> Reply {
+    if let Some(reply) = health::serve(core, path) {
+        return Ok(reply);
+    }
+    let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(Status::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
+    }
+    if path.starts_with("/openapi/") || path == "/openapi" {
+        return crate::discovery::documents::openapi(core, path, accepts, headers);
+    }
+    let offers = if matches!(path, "/api" | "/apis") { Offers::Discovery } else { Offers::Plain };
+    let accepted = accept(accepts, offers)?;
+    if let Shape::Discovery { beta } = accepted.shape {
+        let (document, etag) = core.discovery.aggregated(path == "/api", beta);
+        let content_type = if beta {
+            "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+        } else {
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        };
+        return Ok(with_etag(document, etag, content_type, headers));
+    }
+    let document = core.discovery.document(path, core).ok_or_else(Status::unknown_path)?;
+    let mut response = render::document(200, &document, accepted.format)?;
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+fn with_etag(
+    document: bytes::Bytes,
+    etag: &str,
+    content_type: &'static str,
+    headers: &HeaderMap,
+) -> http::Response<crate::Body> {
+    let quoted = format!("\"{etag}\"");
+    let same =
+        headers.get_all(IF_NONE_MATCH).iter().any(|v| v.to_str().is_ok_and(|v| v.contains(&quoted) || v == etag));
+    let mut response =
+        if same { reply::typed(304, content_type, "") } else { reply::typed(200, content_type, document) };
+    if let Ok(value) = HeaderValue::from_str(&quoted) {
+        response.headers_mut().insert(ETAG, value);
+    }
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+/// The `Value` of a list of strings.
+fn strings<'a>(items: impl IntoIterator<Item = &'a str>) -> Value {
+    items.into_iter().map(Value::from).collect()
+}

@@ -1,0 +1,194 @@
+//! From an authenticated request to its handler: classify, authorize, route. All errors become `Status` objects here.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, Method, Request, Response};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use keelson_api::kind::{Scope, Verb};
+use keelson_api::status::Status;
+
+use crate::UserInfo;
+use crate::authz::Attributes;
+use crate::core::Core;
+use crate::http::body::{Body, RequestBody};
+use crate::http::negotiate::{Accepted, Offers, accept};
+use crate::http::path::{RequestInfo, Target};
+use crate::http::query::Query;
+use crate::http::reply::{self, Reply};
+use crate::registry::Resource;
+use crate::{authn, discovery, registry, subresource};
+
+/// Largest body of a request that is not proxied.
+const MAX_BODY_BYTES: usize = 3 << 20;
+
+/// A request about a resource, ready for its handler.
+pub(crate) struct Call {
+    pub(crate) core: Arc<Core>,
+    pub(crate) user: Arc<UserInfo>,
+    pub(crate) verb: String,
+    pub(crate) method: Method,
+    pub(crate) target: Target,
+    pub(crate) resource: Resource,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Call {
+    /// What the client accepts.
+    pub(crate) fn accepted(&self) -> Result<Accepted, Status> {
+        accept(self.header(ACCEPT.as_str()), Offers::Objects)
+    }
+
+    /// A header, when it is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The body's media type.
+    pub(crate) fn media_type(&self) -> String {
+        registry::body::media_type(self.header(CONTENT_TYPE.as_str()))
+    }
+}
+
+/// Answers a request of an authenticated user.
+pub(crate) fn handle(
+    core: Arc<Core>,
+    user: Arc<UserInfo>,
+    request: Request<RequestBody>,
+) -> BoxFuture<'static, Response<Body>> {
+    Box::pin(answer(core, user, request))
+}
+
+async fn answer(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBody>) -> Response<Body> {
+    let head = request.method() == Method::HEAD;
+    let mut response = match route(core, user, request).await {
+        Ok(response) => response,
+        Err(status) => reply::status(&status),
+    };
+    if head {
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBody>) -> Reply {
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let user = authn::impersonate::effective_user(&core, user, request.headers())?;
+    core.authorizer.check(&user, &Attributes::from(&info))?;
+    let Some(target) = info.target else {
+        let accepted = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok());
+        return discovery::serve(&core, request.method(), &info.path, accepted, request.headers());
+    };
+    let Some(resource) = core.registry.get(&target.group, &target.version, &target.resource).cloned() else {
+        return Err(Status::unknown_path());
+    };
+    let (parts, body) = request.into_parts();
+    let call = Call {
+        core: core.clone(),
+        user,
+        verb: info.verb,
+        method: parts.method.clone(),
+        target,
+        resource,
+        query,
+        headers: parts.headers.clone(),
+    };
+    if subresource::is_streaming(&call) {
+        return subresource::stream(call, Request::from_parts(parts, body)).await;
+    }
+    let timeout = core.config.request_timeout;
+    if call.verb == "watch" {
+        return run(call, Bytes::new()).await;
+    }
+    let has_body = !matches!(call.verb.as_str(), "get" | "list");
+    let work = async move {
+        let body = if has_body { read_body(body).await? } else { Bytes::new() };
+        run(call, body).await
+    };
+    match tokio::time::timeout(timeout, work).await {
+        Ok(reply) => reply,
+        Err(_) => Err(Status::timeout("Timeout: request did not complete within the allotted timeout")),
+    }
+}
+
+async fn read_body(mut body: RequestBody) -> Result<Bytes, Status> {
+    let too_large = || Status::too_large(format!("Request entity too large: limit is {MAX_BODY_BYTES}"));
+    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+        return Err(too_large());
+    }
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Status::bad_request(format!("the request's body broke off: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if all.len() + first.len() + data.len() > MAX_BODY_BYTES {
+            return Err(too_large());
+        }
+        // Most bodies are one frame, which needs no copy.
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// Which verb of the kind an HTTP verb of the path needs.
+fn kind_verb(verb: &str) -> Option<Verb> {
+    Some(match verb {
+        "get" => Verb::Get,
+        "list" => Verb::List,
+        "watch" => Verb::Watch,
+        "create" => Verb::Create,
+        "update" => Verb::Update,
+        "patch" => Verb::Patch,
+        "delete" => Verb::Delete,
+        "deletecollection" => Verb::DeleteCollection,
+        _ => return None,
+    })
+}
+
+fn run(call: Call, body: Bytes) -> BoxFuture<'static, Reply> {
+    Box::pin(run_call(call, body))
+}
+
+async fn run_call(call: Call, body: Bytes) -> Reply {
+    let kind = call.resource.kind.clone();
+    let not_allowed =
+        || Status::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+    let Some(verb) = kind_verb(&call.verb) else { return Err(not_allowed()) };
+    let by_name = !matches!(call.verb.as_str(), "list" | "create" | "deletecollection") && call.verb != "watch";
+    let namespaced = kind.scope == Scope::Namespaced;
+    // `/api/v1/pods/x` and `/api/v1/namespaces/a/nodes` are no paths of these resources.
+    if namespaced && call.target.namespace.is_empty() && (by_name || !call.target.subresource.is_empty()) {
+        return Err(Status::unknown_path());
+    }
+    if !namespaced && !call.target.namespace.is_empty() && kind.resource != "namespaces" {
+        return Err(Status::unknown_path());
+    }
+    if !call.target.subresource.is_empty() {
+        let known = kind.subresources.iter().find(|s| s.name == call.target.subresource);
+        let Some(known) = known.filter(|_| call.target.rest.is_empty()) else { return Err(Status::unknown_path()) };
+        if !known.verbs.contains(&verb) {
+            return Err(not_allowed());
+        }
+        return Box::pin(subresource::run(&call, verb, body)).await;
+    }
+    if !kind.has_verb(verb) {
+        return Err(not_allowed());
+    }
+    if namespaced && call.target.namespace.is_empty() && verb == Verb::Create {
+        return Err(not_allowed());
+    }
+    if verb == Verb::Create && !call.target.name.is_empty() {
+        return Err(not_allowed());
+    }
+    Box::pin(registry::subresources::object(&call, verb, body)).await
+}

@@ -1,0 +1,175 @@
+//! The listening socket: TLS (client certificates asked for, verified when sent), HTTP/2 and HTTP/1.1, limits.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Identity, Pem};
+use crate::core::Core;
+use crate::http::reply;
+use crate::{BoxError, Config, Error, UserInfo, authn, dispatch};
+
+/// Connections served at once; more wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 8192;
+/// Streams of one HTTP/2 connection.
+const MAX_STREAMS: u32 = 1000;
+const MAX_HEADER_BYTES: u32 = 64 << 10;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests under way may go on after shutdown began.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A certificate chain and key, decoded.
+pub(crate) fn load_identity(
+    identity: &Identity,
+    what: &'static str,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    let key = PrivateKeyDer::from_pem_slice(&identity.key.load()?)
+        .map_err(|e| Error::Credentials { what, why: format!("key: {e}") })?;
+    Ok((load_certificates(&identity.certificate, what)?, key))
+}
+
+/// Certificates of a PEM file; at least one.
+pub(crate) fn load_certificates(pem: &Pem, what: &'static str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem.load()?).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => Err(Error::Credentials { what, why: "no certificate in it".into() }),
+        Err(error) => Err(Error::Credentials { what, why: error.to_string() }),
+    }
+}
+
+/// Roots that sign peers.
+pub(crate) fn load_roots(pem: &Pem, what: &'static str) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in load_certificates(pem, what)? {
+        roots.add(certificate).map_err(|e| Error::Credentials { what, why: e.to_string() })?;
+    }
+    Ok(roots)
+}
+
+fn tls(config: &Config) -> Result<ServerConfig, Error> {
+    let what = "serving certificate";
+    let missing = || Error::Credentials { what, why: "none is configured".into() };
+    let (chain, key) = load_identity(config.serving.as_ref().ok_or_else(missing)?, what)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let bad = |e: String| Error::Credentials { what, why: e };
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| bad(e.to_string()))?;
+    let builder = match &config.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let roots = Arc::new(load_roots(ca, "client CA")?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).allow_unauthenticated().build();
+            builder.with_client_cert_verifier(verifier.map_err(|e| bad(e.to_string()))?)
+        }
+    };
+    let mut tls = builder.with_single_cert(chain, key).map_err(|e| bad(e.to_string()))?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+/// Serves until `shutdown`.
+pub(crate) async fn serve(
+    core: Arc<Core>,
+    listener: std::net::TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let acceptor = TlsAcceptor::from(Arc::new(tls(&core.config)?));
+    listener.set_nonblocking(true).map_err(Error::Listener)?;
+    let listener = TcpListener::from_std(listener).map_err(Error::Listener)?;
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = Arc::new(GracefulShutdown::new());
+    let stop = CancellationToken::new();
+    loop {
+        let Ok(permit) = permits.clone().acquire_owned().await else { break };
+        let stream = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, most likely: connections that end will free some.
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let (core, acceptor, graceful, stop) = (core.clone(), acceptor.clone(), graceful.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = connection(core, acceptor, stream, &graceful) => {}
+                () = stop.cancelled() => {}
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    // Watches never end by themselves.
+    core.shutdown.cancel();
+    let graceful = Arc::into_inner(graceful);
+    if let Some(graceful) = graceful {
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
+    }
+    stop.cancel();
+    Ok(())
+}
+
+async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, graceful: &GracefulShutdown) {
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let user = certificate.and_then(authn::x509::user_of).map(Arc::new);
+    let service = service_fn(move |request| answer(core.clone(), user.clone(), request));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .keep_alive_interval(Duration::from_secs(30))
+        .adaptive_window(true);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    if let Err(error) = graceful.watch(connection).await {
+        tracing::debug!(error, "a connection broke");
+    }
+}
+
+async fn answer(
+    core: Arc<Core>,
+    certificate: Option<Arc<UserInfo>>,
+    request: Request<Incoming>,
+) -> Result<http::Response<crate::Body>, Infallible> {
+    let user = match core.authenticator.authenticate(certificate.as_ref(), request.headers()) {
+        Ok(user) => user,
+        Err(status) => return Ok(reply::status(&status)),
+    };
+    let request = request.map(|body: Incoming| body.map_err(|e| Box::new(e) as BoxError).boxed_unsync());
+    Ok(dispatch::handle(core, user, request).await)
+}

@@ -1,0 +1,158 @@
+//! What a request is about, read from its method, path and query: upstream's RequestInfo. Authorization and dispatch both
+//! work on this value and nothing else, so they cannot disagree.
+
+use http::Method;
+
+use super::query::Query;
+
+/// A request, classified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RequestInfo {
+    /// `get`, `list`, `watch`, `create`, … for resources; the lower-case method otherwise.
+    pub(crate) verb: String,
+    /// The whole path.
+    pub(crate) path: String,
+    /// `None` for paths outside `/api/v1/…` and `/apis/g/v/…`.
+    pub(crate) target: Option<Target>,
+}
+
+/// The resource part of a path. Absent parts are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) namespace: String,
+    pub(crate) resource: String,
+    pub(crate) name: String,
+    pub(crate) subresource: String,
+    /// What follows the subresource (`proxy/<rest>`), with its leading slash if it has one.
+    pub(crate) rest: String,
+}
+
+impl RequestInfo {
+    /// Classifies a request. Every path has a classification; whether it exists is decided later.
+    pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Self {
+        let plain = || Self { verb: method.as_str().to_ascii_lowercase(), path: path.to_owned(), target: None };
+        let Some((mut target, deprecated_watch)) = parse_target(path) else { return plain() };
+        if target.resource.is_empty() {
+            return plain();
+        }
+        let verb = match *method {
+            Method::POST => "create",
+            Method::GET | Method::HEAD => "get",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => "",
+        };
+        let mut verb = if deprecated_watch { "watch" } else { verb };
+        if verb == "get" && target.name.is_empty() {
+            verb = if query.flag("watch") { "watch" } else { "list" };
+        } else if verb == "get" && target.subresource.is_empty() && query.flag("watch") {
+            verb = "watch";
+        } else if verb == "delete" && target.name.is_empty() {
+            verb = "deletecollection";
+        }
+        // A list or watch of one object by field selector is authorized by that name.
+        if matches!(verb, "list" | "watch" | "deletecollection") && target.name.is_empty() {
+            let selector = query.get("fieldSelector").unwrap_or_default();
+            if let Some(name) = selector.strip_prefix("metadata.name=").filter(|n| !n.contains([',', '=', '\\', '!'])) {
+                target.name = name.to_owned();
+            }
+        }
+        Self { verb: verb.into(), path: path.to_owned(), target: Some(target) }
+    }
+}
+
+fn parse_target(path: &str) -> Option<(Target, bool)> {
+    let mut parts = path.strip_prefix('/')?.split('/').peekable();
+    let mut target = Target::default();
+    match parts.next()? {
+        "api" => target.version = decoded(parts.next()?),
+        "apis" => {
+            target.group = decoded(parts.next()?);
+            target.version = decoded(parts.next()?);
+        }
+        _ => return None,
+    }
+    if target.version.is_empty() {
+        return None;
+    }
+    let mut deprecated_watch = false;
+    let mut next = parts.next().unwrap_or_default();
+    if next == "watch" {
+        deprecated_watch = true;
+        next = parts.next().unwrap_or_default();
+    }
+    if next == "namespaces" {
+        let namespace = decoded(parts.next().unwrap_or_default());
+        match parts.peek().copied() {
+            None | Some("" | "status" | "finalize") => {
+                target.resource = "namespaces".into();
+                target.namespace.clone_from(&namespace);
+                target.name = namespace;
+            }
+            Some(_) => {
+                target.namespace = namespace;
+                target.resource = decoded(parts.next().unwrap_or_default());
+                target.name = decoded(parts.next().unwrap_or_default());
+            }
+        }
+    } else {
+        target.resource = decoded(next);
+        target.name = decoded(parts.next().unwrap_or_default());
+    }
+    target.subresource = decoded(parts.next().unwrap_or_default());
+    for part in parts {
+        target.rest.push('/');
+        target.rest.push_str(part);
+    }
+    Some((target, deprecated_watch))
+}
+
+fn decoded(part: &str) -> String {
+    super::query::percent_decode(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(request: &str, expected: &str) {
+        let (method, uri) = request.split_once(' ').unwrap();
+        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+        let info = RequestInfo::parse(&method.parse().unwrap(), path, &Query::parse(query));
+        let shown = match info.target {
+            None => format!("{} {}", info.verb, info.path),
+            Some(t) => {
+                [info.verb, t.group, t.version, t.namespace, t.resource, t.name, t.subresource, t.rest].join("|")
+            }
+        };
+        assert_eq!(shown, expected, "{request}");
+    }
+
+    #[test]
+    fn requests_are_classified() {
+        check("GET /api/v1/namespaces", "list||v1||namespaces|||");
+        check("GET /api/v1/namespaces/a", "get||v1|a|namespaces|a||");
+        check("PUT /api/v1/namespaces/a/finalize", "update||v1|a|namespaces|a|finalize|");
+        check("GET /api/v1/namespaces/a/pods", "list||v1|a|pods|||");
+        check("GET /api/v1/namespaces/a/pods/p/log", "get||v1|a|pods|p|log|");
+        check("GET /api/v1/pods?watch=true", "watch||v1||pods|||");
+        check("GET /api/v1/watch/pods", "watch||v1||pods|||");
+        check("DELETE /api/v1/namespaces/a/pods", "deletecollection||v1|a|pods|||");
+        check("GET /api/v1/pods?fieldSelector=metadata.name%3Dx", "list||v1||pods|x||");
+        check("POST /apis/apps/v1/namespaces/a/deployments", "create|apps|v1|a|deployments|||");
+        check("GET /api/v1/nodes/n/proxy/metrics/cadvisor", "get||v1||nodes|n|proxy|/metrics/cadvisor");
+        check("GET /api/v1/namespaces/a/services/s:http/proxy/", "get||v1|a|services|s:http|proxy|/");
+        check(
+            "GET /apis/rbac.authorization.k8s.io/v1/clusterroles/a%3Ab",
+            "get|rbac.authorization.k8s.io|v1||clusterroles|a:b||",
+        );
+        check("GET /version", "get /version");
+        check("GET /apis/apps", "get /apis/apps");
+        check("GET /api/v1", "get /api/v1");
+        check("GET /", "get /");
+    }
+}

@@ -1,0 +1,177 @@
+//! Create: names, admission, defaults, validation, and the write.
+
+use keelson_api::kind::{Kind, Scope, Write};
+use keelson_api::status::Status;
+use keelson_api::validation::meta;
+use keelson_store::Expect;
+use serde_json::Value;
+
+use super::options::WriteOptions;
+use super::{Resource, update};
+use crate::admission::{self, Operation};
+use crate::cache::entry;
+use crate::core::Core;
+
+/// Characters of generated names: no vowels, nothing that looks like another.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// Longest prefix of a generated name.
+const GENERATE_NAME_BYTES: usize = 58;
+/// Names tried for one `generateName`.
+const NAME_ATTEMPTS: usize = 8;
+
+/// A finished write: the object as the client gets it, and what to warn of.
+pub(crate) struct Written {
+    pub(crate) object: Value,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) created: bool,
+}
+
+/// Five random characters, as in the names of a ReplicaSet's pods.
+pub(crate) fn random_suffix() -> String {
+    (0..5).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect()
+}
+
+/// Creates `object` in `namespace` (empty for cluster-scoped kinds).
+pub(crate) async fn create(
+    core: &Core,
+    resource: &Resource,
+    namespace: &str,
+    mut object: Value,
+    options: &WriteOptions,
+) -> Result<Written, Status> {
+    let kind = &resource.kind;
+    meta::set_type(kind, &mut object);
+    check_namespace(kind, &mut object, namespace)?;
+    if !text(&object, "resourceVersion").is_empty() {
+        return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
+    }
+    meta::before_create(&mut object);
+    let generate = text(&object, "name").is_empty() && !text(&object, "generateName").is_empty();
+    let attempts = if generate { NAME_ATTEMPTS } else { 1 };
+    let mut last = None;
+    for _ in 0..attempts {
+        let mut attempt = object.clone();
+        if generate {
+            let prefix: String = text(&object, "generateName").chars().take(GENERATE_NAME_BYTES).collect();
+            set(&mut attempt, "name", format!("{prefix}{}", random_suffix()).into());
+        }
+        match create_named(core, resource, namespace, attempt, options).await {
+            Err(status) if status.reason == "AlreadyExists" && generate => last = Some(status),
+            result => return result,
+        }
+    }
+    Err(last.unwrap_or_else(|| Status::internal("no name was tried")))
+}
+
+async fn create_named(
+    core: &Core,
+    resource: &Resource,
+    namespace: &str,
+    mut object: Value,
+    options: &WriteOptions,
+) -> Result<Written, Status> {
+    let kind = &resource.kind;
+    let cache = resource.cache()?;
+    set(&mut object, "uid", uuid::Uuid::new_v4().to_string().into());
+    set(&mut object, "creationTimestamp", now().into());
+    let name = text(&object, "name").to_owned();
+    let request = admission::Request {
+        core,
+        resource,
+        subresource: "",
+        operation: Operation::Create,
+        namespace,
+        name: &name,
+        user: &options.user,
+        dry_run: options.dry_run,
+        old: None,
+    };
+    admission::namespace_exists(&request).await?;
+    admission::mutate(&request, &mut object).await?;
+    kind.strategy.default(&mut object);
+    kind.strategy.prepare(&mut object, Write::Create);
+    let claim = core.allocator.assign(resource, &mut object, None)?;
+    let mut errors = meta::validate_create(kind, &object);
+    errors.extend(kind.strategy.validate(&object, Write::Create));
+    if !errors.is_empty() {
+        return Err(Status::invalid(&kind.group, &kind.kind, &name, &errors));
+    }
+    admission::validate(&request, &object).await?;
+    let mut warnings = kind.strategy.warnings(&object, Write::Create);
+    warnings.dedup();
+    let key = cache.key(namespace, &name);
+    if options.dry_run {
+        if cache.get(namespace, &name).is_some() {
+            return Err(Status::already_exists(&kind.group, &kind.resource, &name));
+        }
+        return Ok(Written { object, warnings, created: true });
+    }
+    let stored = to_stored(kind, &object)?;
+    match core.store.put(&key, stored, Expect::Absent).await {
+        Ok(revision) => {
+            claim.keep();
+            set(&mut object, "resourceVersion", revision.to_string().into());
+            core.cache.wait_for(revision).await?;
+            Ok(Written { object, warnings, created: true })
+        }
+        Err(keelson_store::Error::Conflict { .. }) => Err(Status::already_exists(&kind.group, &kind.resource, &name)),
+        Err(error) => Err(update::store_error(error)),
+    }
+}
+
+/// The bytes to store of an object of this kind.
+pub(crate) fn to_stored(kind: &Kind, object: &Value) -> Result<bytes::Bytes, Status> {
+    match &kind.storage {
+        None => entry::encode(object),
+        Some(storage) => {
+            let mut stored = object.clone();
+            (storage.to_stored)(&mut stored);
+            entry::encode(&stored)
+        }
+    }
+}
+
+/// The object's namespace is the path's.
+pub(crate) fn check_namespace(kind: &Kind, object: &mut Value, namespace: &str) -> Result<(), Status> {
+    if !object.get("metadata").is_some_and(Value::is_object) {
+        if let Some(map) = object.as_object_mut() {
+            map.insert("metadata".into(), Value::Object(serde_json::Map::new()));
+        }
+    }
+    let own = text(object, "namespace");
+    match kind.scope {
+        Scope::Namespaced if own.is_empty() => set(object, "namespace", namespace.into()),
+        Scope::Namespaced if own != namespace => {
+            return Err(Status::bad_request(format!(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )));
+        }
+        Scope::Cluster if !own.is_empty() => {
+            return Err(Status::bad_request("namespace may not be set on cluster-scoped objects"));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// A text field of `metadata`; empty when it is not there.
+pub(crate) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Sets a field of `metadata`.
+pub(crate) fn set(object: &mut Value, field: &str, value: Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert(field.into(), value);
+    }
+}
+
+/// The time, as in `creationTimestamp`.
+pub(crate) fn now() -> String {
+    timestamp(keelson_client::clock::now())
+}
+
+/// RFC 3339 with whole seconds.
+pub(crate) fn timestamp(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

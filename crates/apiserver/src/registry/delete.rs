@@ -1,0 +1,212 @@
+//! Delete: at once, or by marking the object and waiting (grace period, finalizers). The decision is the pure [`plan`].
+
+use std::sync::Arc;
+
+use keelson_api::kind::Propagation;
+use keelson_api::status::Status;
+use keelson_store::Expect;
+use serde_json::{Value, json};
+
+use super::Resource;
+use super::create::{set, text, timestamp, to_stored};
+use super::options::DeleteOptions;
+use super::update::store_error;
+use crate::UserInfo;
+use crate::admission::{self, Operation};
+use crate::cache::Entry;
+use crate::core::Core;
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+const ATTEMPTS: usize = 16;
+
+/// What became of a delete.
+pub(crate) enum Deleted {
+    /// It is gone.
+    Gone(Value),
+    /// It is marked and waits for its finalizers or grace period.
+    Marked(Value),
+}
+
+/// What a delete does to the object's current version.
+#[derive(Debug, PartialEq)]
+enum Step {
+    Remove,
+    /// Write this version.
+    Mark(Value),
+    /// It is on its way already.
+    Nothing,
+}
+
+/// Deletes one object.
+pub(crate) async fn delete(
+    core: &Core,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+    user: &Arc<UserInfo>,
+) -> Result<Deleted, Status> {
+    let cache = resource.cache()?;
+    let mut current = cache.get(namespace, name);
+    for _ in 0..ATTEMPTS {
+        let Some(entry) = current else { return Err(resource.not_found(name)) };
+        let mut object = resource.decode(&entry)?;
+        let request = admission::Request {
+            core,
+            resource,
+            subresource: "",
+            operation: Operation::Delete,
+            namespace,
+            name,
+            user,
+            dry_run: options.is_dry_run(),
+            old: Some(&object),
+        };
+        admission::validate(&request, &Value::Null).await?;
+        check_preconditions(resource, name, &object, options)?;
+        let step = plan(resource, &object, options, keelson_client::clock::now())?;
+        if options.is_dry_run() {
+            return Ok(match step {
+                Step::Remove => Deleted::Gone(object),
+                Step::Mark(marked) => Deleted::Marked(marked),
+                Step::Nothing => Deleted::Marked(object),
+            });
+        }
+        let expect = Expect::Revision(entry.revision);
+        let result = match step {
+            Step::Nothing => return Ok(Deleted::Marked(object)),
+            Step::Remove => {
+                let removed = core.store.delete(&entry.key, expect).await;
+                removed.map(|(revision, _)| (revision, Deleted::Gone(std::mem::take(&mut object))))
+            }
+            Step::Mark(mut marked) => {
+                let stored = to_stored(&resource.kind, &marked)?;
+                core.store.put(&entry.key, stored, expect).await.map(|revision| {
+                    set(&mut marked, "resourceVersion", revision.to_string().into());
+                    (revision, Deleted::Marked(marked))
+                })
+            }
+        };
+        match result {
+            Ok((revision, deleted)) => {
+                core.cache.wait_for(revision).await?;
+                return Ok(deleted);
+            }
+            Err(keelson_store::Error::Conflict { current: newer }) => {
+                let newer = newer.map(|kv| Entry::new(cache.kind(), kv).map(Arc::new));
+                current = newer.transpose().map_err(Status::internal)?;
+            }
+            Err(error) => return Err(store_error(error)),
+        }
+    }
+    Err(resource.conflict(name, super::update::MODIFIED))
+}
+
+fn check_preconditions(resource: &Resource, name: &str, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    let Some(preconditions) = &options.preconditions else { return Ok(()) };
+    let check = |what: &str, wanted: &Option<String>, have: &str| match wanted {
+        Some(wanted) if wanted != have => Err(resource.conflict(
+            name,
+            &format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}"),
+        )),
+        _ => Ok(()),
+    };
+    check("UID", &preconditions.uid, text(object, "uid"))?;
+    check("ResourceVersion", &preconditions.resource_version, text(object, "resourceVersion"))
+}
+
+fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff::Timestamp) -> Result<Step, Status> {
+    let strategy = resource.kind.strategy;
+    let is_namespace = resource.kind.group.is_empty() && resource.kind.resource == "namespaces";
+    let mut next = object.clone();
+    let deleting = !text(object, "deletionTimestamp").is_empty();
+    let finalizers = finalizers_after(object, options, strategy.default_propagation());
+    let finalizers_changed = finalizers != finalizers_of(object);
+    set(&mut next, "finalizers", finalizers.clone().into());
+    let holds = !finalizers.is_empty() || (is_namespace && has_spec_finalizers(object));
+    let have = object.get("metadata").and_then(|m| m.get("deletionGracePeriodSeconds")).and_then(Value::as_i64);
+    if deleting {
+        if is_namespace && holds {
+            let why = "The system is ensuring all content is removed from this namespace.  Upon completion, this \
+                       namespace will automatically be purged by the system.";
+            return Err(resource.conflict(text(object, "name"), why));
+        }
+        let have = have.unwrap_or(0);
+        // Only an explicit, shorter grace period changes a deletion that is under way.
+        let requested = options.grace_period_seconds.map(|seconds| seconds.max(0));
+        let wanted = match requested.and_then(|s| strategy.grace_period_seconds(object, Some(s)).map(|_| s)) {
+            Some(seconds) if seconds < have => Some(seconds),
+            _ => None,
+        };
+        if wanted.unwrap_or(have) == 0 && !holds {
+            return Ok(Step::Remove);
+        }
+        if let Some(seconds) = wanted {
+            let at: jiff::Timestamp = text(object, "deletionTimestamp").parse().unwrap_or(now);
+            let at = at - jiff::SignedDuration::from_secs(have - seconds);
+            set(&mut next, "deletionTimestamp", timestamp(at).into());
+            set(&mut next, "deletionGracePeriodSeconds", seconds.into());
+            return Ok(Step::Mark(next));
+        }
+        return Ok(if finalizers_changed { Step::Mark(next) } else { Step::Nothing });
+    }
+    let grace = strategy.grace_period_seconds(object, options.grace_period_seconds).unwrap_or(0).max(0);
+    if grace == 0 && !holds {
+        return Ok(Step::Remove);
+    }
+    set(&mut next, "deletionTimestamp", timestamp(now + jiff::SignedDuration::from_secs(grace)).into());
+    set(&mut next, "deletionGracePeriodSeconds", grace.into());
+    if let Some(generation) = object.get("metadata").and_then(|m| m.get("generation")).and_then(Value::as_i64) {
+        set(&mut next, "generation", (generation + 1).into());
+    }
+    if is_namespace {
+        if let Some(map) = next.as_object_mut() {
+            let status = map.entry("status").or_insert_with(|| json!({}));
+            if let Some(status) = status.as_object_mut() {
+                status.insert("phase".into(), "Terminating".into());
+            }
+        }
+        set(&mut next, "deletionGracePeriodSeconds", Value::Null);
+    }
+    Ok(Step::Mark(next))
+}
+
+fn has_spec_finalizers(object: &Value) -> bool {
+    object.get("spec").and_then(|s| s.get("finalizers")).and_then(Value::as_array).is_some_and(|f| !f.is_empty())
+}
+
+fn finalizers_of(object: &Value) -> Vec<String> {
+    let list = object.get("metadata").and_then(|m| m.get("finalizers")).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The finalizers with which the object waits: the garbage collector's two by policy, the others as they are.
+fn finalizers_after(object: &Value, options: &DeleteOptions, default: Propagation) -> Vec<String> {
+    let have = finalizers_of(object);
+    let had = |name: &str| have.iter().any(|f| f == name);
+    let policy = match options.propagation() {
+        Some(policy) => policy,
+        // Finalizers that are there already say what an earlier request wanted.
+        None if had(ORPHAN) => Propagation::Orphan,
+        None if had(FOREGROUND) => Propagation::Foreground,
+        None => default,
+    };
+    let mut after: Vec<String> = have.iter().filter(|f| *f != ORPHAN && *f != FOREGROUND).cloned().collect();
+    match policy {
+        Propagation::Background => {}
+        Propagation::Orphan => after.push(ORPHAN.into()),
+        Propagation::Foreground => after.push(FOREGROUND.into()),
+    }
+    if after.len() == have.len() && after.iter().all(|f| have.contains(f)) { have } else { after }
+}
+
+/// The `Status` that answers a delete of an object that is gone.
+pub(crate) fn success(resource: &Resource, object: &Value) -> Value {
+    let mut details =
+        json!({"name": text(object, "name"), "kind": *resource.kind.resource, "uid": text(object, "uid")});
+    if !resource.kind.group.is_empty() {
+        details["group"] = resource.kind.group.as_ref().into();
+    }
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}

@@ -1,0 +1,140 @@
+//! Options of writes, from the query string or a `DeleteOptions` body.
+
+use std::sync::Arc;
+
+use keelson_api::kind::Propagation;
+use keelson_api::status::{FieldError, Status};
+use serde::Deserialize;
+
+use crate::UserInfo;
+use crate::http::query::Query;
+
+/// `fieldValidation`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// How a write is to be done, and by whom.
+#[derive(Clone, Debug)]
+pub(crate) struct WriteOptions {
+    pub(crate) user: Arc<UserInfo>,
+    pub(crate) dry_run: bool,
+    pub(crate) field_validation: FieldValidation,
+}
+
+impl WriteOptions {
+    /// A write of the server itself.
+    pub(crate) fn internal() -> Self {
+        let user = UserInfo::new("system:apiserver", [crate::user::MASTERS]);
+        Self { user: Arc::new(user), dry_run: false, field_validation: FieldValidation::Ignore }
+    }
+
+    /// From the query; 422 for values that upstream does not know.
+    pub(crate) fn from_query(query: &Query, user: &Arc<UserInfo>, options_kind: &str) -> Result<Self, Status> {
+        let mut errors = Vec::new();
+        let mut dry_run = false;
+        for value in query.all("dryRun").filter(|v| !v.is_empty()) {
+            if value == "All" {
+                dry_run = true;
+            } else {
+                errors.push(FieldError::not_supported("dryRun", value, &["All"]));
+            }
+        }
+        let field_validation = match query.get("fieldValidation").unwrap_or_default() {
+            "" | "Warn" => FieldValidation::Warn,
+            "Ignore" => FieldValidation::Ignore,
+            "Strict" => FieldValidation::Strict,
+            other => {
+                errors.push(FieldError::not_supported("fieldValidation", other, &["", "Ignore", "Strict", "Warn"]));
+                FieldValidation::Warn
+            }
+        };
+        if !errors.is_empty() {
+            return Err(Status::invalid("meta.k8s.io", options_kind, "", &errors));
+        }
+        Ok(Self { user: user.clone(), dry_run, field_validation })
+    }
+}
+
+/// `meta.k8s.io/v1 DeleteOptions`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct DeleteOptions {
+    pub(crate) grace_period_seconds: Option<i64>,
+    pub(crate) preconditions: Option<Preconditions>,
+    pub(crate) orphan_dependents: Option<bool>,
+    pub(crate) propagation_policy: Option<String>,
+    pub(crate) dry_run: Vec<String>,
+}
+
+/// What must still hold when the delete happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Preconditions {
+    pub(crate) uid: Option<String>,
+    pub(crate) resource_version: Option<String>,
+}
+
+impl DeleteOptions {
+    /// From a request's body (a JSON object, or nothing) and query; the query counts only without a body.
+    pub(crate) fn from_request(body: Option<serde_json::Value>, query: &Query) -> Result<Self, Status> {
+        let options = match body {
+            Some(body) => serde_json::from_value(body)
+                .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))?,
+            None => Self {
+                grace_period_seconds: query
+                    .text("gracePeriodSeconds")
+                    .map(|v| v.parse().map_err(|_| Status::bad_request(format!("invalid gracePeriodSeconds {v:?}"))))
+                    .transpose()?,
+                preconditions: None,
+                orphan_dependents: query.optional_flag("orphanDependents"),
+                propagation_policy: query.text("propagationPolicy").map(str::to_owned),
+                dry_run: query.all("dryRun").filter(|v| !v.is_empty()).map(str::to_owned).collect(),
+            },
+        };
+        options.check()?;
+        Ok(options)
+    }
+
+    fn check(&self) -> Result<(), Status> {
+        let mut errors = Vec::new();
+        if self.orphan_dependents.is_some() && self.propagation_policy.is_some() {
+            let detail = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(FieldError::invalid("propagationPolicy", self.propagation_policy.clone(), detail));
+        }
+        let policies = ["Background", "Foreground", "Orphan"];
+        if let Some(policy) = self.propagation_policy.as_deref().filter(|p| !policies.contains(p)) {
+            errors.push(FieldError::not_supported(
+                "propagationPolicy",
+                policy,
+                &["Foreground", "Background", "Orphan", "nil"],
+            ));
+        }
+        errors.extend(
+            self.dry_run
+                .iter()
+                .filter(|v| *v != "All")
+                .map(|v| FieldError::not_supported("dryRun", v.clone(), &["All"])),
+        );
+        if errors.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &errors)) }
+    }
+
+    /// The policy that the options name.
+    pub(crate) fn propagation(&self) -> Option<Propagation> {
+        match (self.propagation_policy.as_deref(), self.orphan_dependents) {
+            (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
+            (Some("Foreground"), _) => Some(Propagation::Foreground),
+            (Some(_), _) | (None, Some(false)) => Some(Propagation::Background),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether nothing is to be changed.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        !self.dry_run.is_empty()
+    }
+}

@@ -1,0 +1,73 @@
+//! Get: which version a read is owed, and one object in the shape the client wants.
+
+use std::sync::Arc;
+
+use keelson_api::status::{FieldError, Status};
+
+use super::Resource;
+use super::render;
+use crate::cache::Entry;
+use crate::core::Core;
+use crate::http::negotiate::{Accepted, Format, Shape};
+use crate::http::query::Query;
+use crate::http::reply::{self, Reply};
+
+/// A resourceVersion parameter: `None` when it is absent or empty.
+pub(crate) fn parse_revision(query: &Query) -> Result<Option<u64>, Status> {
+    query.text("resourceVersion").map(parse_revision_text).transpose()
+}
+
+pub(crate) fn parse_revision_text(text: &str) -> Result<u64, Status> {
+    text.parse().map_err(|_| {
+        let error = FieldError::invalid("resourceVersion", text, "strconv.ParseUint: parsing: invalid syntax");
+        Status::invalid("", "", "", &[error])
+    })
+}
+
+/// Waits until the cache is as fresh as the read wants: the newest of all for none, anything for 0, that revision for
+/// others.
+pub(crate) async fn freshen(core: &Core, revision: Option<u64>) -> Result<(), Status> {
+    match revision {
+        Some(0) => Ok(()),
+        Some(revision) => core.cache.wait_for(revision).await,
+        None => {
+            let newest = core.store.revision().await.map_err(super::update::store_error)?;
+            core.cache.wait_for(newest).await
+        }
+    }
+}
+
+/// GET of one object.
+pub(crate) async fn get(
+    core: &Core,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+    query: &Query,
+    accepted: Accepted,
+) -> Reply {
+    let entry = get_entry(core, resource, namespace, name, query).await?;
+    if accepted == Accepted::default() && resource.plain() {
+        return Ok(reply::json(200, entry.to_wire()));
+    }
+    let object = resource.decode(&entry)?;
+    render::object(resource, 200, object, accepted, query)
+}
+
+/// The version that a GET is owed.
+pub(crate) async fn get_entry(
+    core: &Core,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+    query: &Query,
+) -> Result<Arc<Entry>, Status> {
+    let cache = resource.cache()?;
+    freshen(core, parse_revision(query)?).await?;
+    cache.get(namespace, name).ok_or_else(|| resource.not_found(name))
+}
+
+/// Whether a plain JSON answer is wanted.
+pub(crate) fn is_plain(accepted: Accepted) -> bool {
+    accepted.format == Format::Json && accepted.shape == Shape::Object
+}

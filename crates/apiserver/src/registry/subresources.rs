@@ -1,0 +1,232 @@
+//! The verbs as HTTP sees them: objects themselves, and the two generic subresources `status` and `scale`.
+
+use bytes::Bytes;
+use keelson_api::kind::Verb;
+use keelson_api::status::{FieldError, Status};
+use serde_json::{Value, json};
+
+use super::body::{Strictness, conform, decode, schema_of};
+use super::create::{self, Written, text};
+use super::delete::{self, Deleted};
+use super::options::{DeleteOptions, WriteOptions};
+use super::update::{Target, update};
+use super::{Resource, lists, patch, read, render, watch};
+use crate::dispatch::Call;
+use crate::http::reply::{self, Reply};
+use crate::{review, subresource};
+
+/// A verb on objects themselves.
+pub(crate) async fn object(call: &Call, verb: Verb, body: Bytes) -> Reply {
+    let Call { core, resource, target, query, user, .. } = call;
+    if resource.stored().is_none() {
+        return review::serve(call, verb, body).await;
+    }
+    let (namespace, name) = (target.namespace.as_str(), target.name.as_str());
+    let namespace = if resource.kind.resource == "namespaces" { "" } else { namespace };
+    match verb {
+        Verb::Get => read::get(core, resource, namespace, name, query, call.accepted()?).await,
+        Verb::List => lists::list(core, resource, namespace, query, call.accepted()?).await,
+        Verb::Watch => {
+            let mut query = query.clone();
+            if !name.is_empty() && query.get("fieldSelector").is_none() {
+                query.push("fieldSelector", format!("metadata.name={name}"));
+            }
+            watch::watch(core, resource, namespace, &query, call.accepted()?).await
+        }
+        Verb::Create => {
+            let options = WriteOptions::from_query(query, user, "CreateOptions")?;
+            let mut strictness = Strictness::new(options.field_validation);
+            let object = decode(&resource.kind, &call.media_type(), &body, &mut strictness)?;
+            let mut written = create::create(core, resource, namespace, object, &options).await?;
+            written.warnings.splice(0..0, strictness.warnings());
+            finish(call, written)
+        }
+        Verb::Update => put(call, body, "").await,
+        Verb::Patch => patch_object(call, body, "").await,
+        Verb::Delete => {
+            let options = delete_options(call, &body)?;
+            let deleted = delete::delete(core, resource, namespace, name, &options, user).await?;
+            match deleted {
+                Deleted::Gone(object) => Ok(reply::value(200, &delete::success(resource, &object))),
+                Deleted::Marked(object) => {
+                    let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
+                    render::object(resource, code, object, call.accepted()?, query)
+                }
+            }
+        }
+        Verb::DeleteCollection => delete_collection(call, body).await,
+    }
+}
+
+/// The `DeleteOptions` of a request.
+pub(crate) fn delete_options(call: &Call, body: &Bytes) -> Result<DeleteOptions, Status> {
+    let body = if body.is_empty() { None } else { Some(super::body::decode_any(&call.media_type(), body)?.value) };
+    DeleteOptions::from_request(body, &call.query)
+}
+
+/// PUT of the object or of a subresource whose body is the object.
+pub(crate) async fn put(call: &Call, body: Bytes, subresource: &str) -> Reply {
+    let Call { core, resource, target, query, user, .. } = call;
+    let options = WriteOptions::from_query(query, user, "UpdateOptions")?;
+    let mut strictness = Strictness::new(options.field_validation);
+    let object = decode(&resource.kind, &call.media_type(), &body, &mut strictness)?;
+    let namespace = call.object_namespace();
+    let to = Target { resource, namespace, name: &target.name, subresource };
+    let result = update(core, to, &options, |_| Ok(object.clone())).await;
+    let mut written = match result {
+        Err(status) if status.code == 404 && subresource.is_empty() && resource.kind.strategy.create_on_update() => {
+            create_by_put(call, object, &options).await?
+        }
+        result => result?,
+    };
+    written.warnings.splice(0..0, strictness.warnings());
+    finish(call, written)
+}
+
+/// PUT of an object that is not there creates it, for the kinds that allow that.
+async fn create_by_put(call: &Call, mut object: Value, options: &WriteOptions) -> Result<Written, Status> {
+    let Call { core, resource, target, .. } = call;
+    if text(&object, "name") != target.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            text(&object, "name"),
+            target.name
+        )));
+    }
+    if !text(&object, "uid").is_empty() {
+        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", text(&object, "uid"));
+        return Err(resource.conflict(&target.name, &why));
+    }
+    if !text(&object, "resourceVersion").is_empty() && text(&object, "resourceVersion") != "0" {
+        return Err(resource.not_found(&target.name));
+    }
+    create::set(&mut object, "resourceVersion", "".into());
+    create::create(core, resource, call.object_namespace(), object, options).await
+}
+
+/// PATCH of the object or of a subresource whose body is the object.
+pub(crate) async fn patch_object(call: &Call, body: Bytes, subresource: &str) -> Reply {
+    let Call { core, resource, target, query, user, .. } = call;
+    let options = WriteOptions::from_query(query, user, "PatchOptions")?;
+    let to = Target { resource, namespace: call.object_namespace(), name: &target.name, subresource };
+    let written = patch::patch(core, to, &options, &call.media_type(), &body).await?;
+    finish(call, written)
+}
+
+async fn delete_collection(call: &Call, body: Bytes) -> Reply {
+    let Call { core, resource, target, query, user, .. } = call;
+    let options = delete_options(call, &body)?;
+    let listed = lists::find(core, resource, &target.namespace, query).await?;
+    let metadata = lists::list_metadata(listed.revision, None, None);
+    let mut items = Vec::new();
+    for entry in listed.entries {
+        let namespace = if resource.kind.scope == keelson_api::kind::Scope::Cluster { "" } else { entry.namespace() };
+        match delete::delete(core, resource, namespace, entry.name(), &options, user).await {
+            Ok(Deleted::Gone(object) | Deleted::Marked(object)) => items.push(object),
+            Err(status) if status.code == 404 => {}
+            Err(status) => return Err(status),
+        }
+    }
+    let kind = &resource.kind;
+    let list = json!({
+        "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": metadata, "items": items,
+    });
+    Ok(reply::value(200, &list))
+}
+
+/// A write's answer.
+pub(crate) fn finish(call: &Call, written: Written) -> Reply {
+    let code = if written.created { 201 } else { 200 };
+    let mut response = render::object(&call.resource, code, written.object, call.accepted()?, &call.query)?;
+    reply::warn(&mut response, &written.warnings);
+    Ok(response)
+}
+
+/// `status`
+pub(crate) async fn status(call: &Call, verb: Verb, body: Bytes) -> Reply {
+    match verb {
+        Verb::Update => put(call, body, "status").await,
+        Verb::Patch => patch_object(call, body, "status").await,
+        _ => {
+            let (namespace, name) = (call.object_namespace(), &call.target.name);
+            read::get(&call.core, &call.resource, namespace, name, &call.query, call.accepted()?).await
+        }
+    }
+}
+
+/// `scale`: the object's replicas as an `autoscaling/v1 Scale`.
+pub(crate) async fn scale(call: &Call, verb: Verb, body: Bytes) -> Reply {
+    let Call { core, resource, target, query, user, .. } = call;
+    let namespace = call.object_namespace();
+    if verb == Verb::Get {
+        let entry = read::get_entry(core, resource, namespace, &target.name, query).await?;
+        let scale = to_scale(resource, &resource.decode(&entry)?);
+        return render::object(resource, 200, scale, call.accepted()?, query);
+    }
+    let options_kind = if verb == Verb::Patch { "PatchOptions" } else { "UpdateOptions" };
+    let options = WriteOptions::from_query(query, user, options_kind)?;
+    let mut strictness = Strictness::new(options.field_validation);
+    let scale_kind = core.registry.body("autoscaling", "Scale")?;
+    let to = Target { resource, namespace, name: &target.name, subresource: "scale" };
+    let written = if verb == Verb::Patch {
+        let (patch, _) = patch::parse(&call.media_type(), &body)?;
+        let schema = schema_of(scale_kind)?;
+        update(core, to, &options, |old| {
+            let mut scale = to_scale(resource, old);
+            patch.apply(&mut scale, schema)?;
+            conform(schema, &mut scale, &mut Vec::new())
+                .map_err(|why| keelson_api::patch::undecodable(&scale, &why))?;
+            scaled(old, &scale)
+        })
+        .await?
+    } else {
+        let scale = decode(scale_kind, &call.media_type(), &body, &mut strictness)?;
+        if text(&scale, "name") != target.name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({})",
+                text(&scale, "name"),
+                target.name
+            )));
+        }
+        update(core, to, &options, |old| scaled(old, &scale)).await?
+    };
+    let mut response = render::object(resource, 200, to_scale(resource, &written.object), call.accepted()?, query)?;
+    reply::warn(&mut response, &strictness.warnings());
+    Ok(response)
+}
+
+fn scaled(old: &Value, scale: &Value) -> Result<Value, Status> {
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+    if replicas < 0 {
+        let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        return Err(Status::invalid("autoscaling", "Scale", text(scale, "name"), &[error]));
+    }
+    let mut object = old.clone();
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.insert("replicas".into(), replicas.into());
+    }
+    create::set(&mut object, "resourceVersion", text(scale, "resourceVersion").into());
+    Ok(object)
+}
+
+fn to_scale(resource: &Resource, object: &Value) -> Value {
+    let meta = |field: &str| object.pointer(&format!("/metadata/{field}")).cloned().unwrap_or_default();
+    let replicas = |part: &str| object.pointer(part).and_then(Value::as_i64).unwrap_or(0);
+    let selector = resource.kind.scale.map(|scale| (scale.selector)(object)).unwrap_or_default();
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": meta("name"), "namespace": meta("namespace"), "uid": meta("uid"),
+            "resourceVersion": meta("resourceVersion"), "creationTimestamp": meta("creationTimestamp"),
+        },
+        "spec": {"replicas": replicas("/spec/replicas")},
+        "status": {"replicas": replicas("/status/replicas"), "selector": selector},
+    })
+}
+
+impl Call {
+    /// The namespace of the object's key: none for Namespaces, whatever their path says.
+    pub(crate) fn object_namespace(&self) -> &str {
+        if subresource::is_namespace(&self.resource) { "" } else { &self.target.namespace }
+    }
+}

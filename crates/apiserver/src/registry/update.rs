@@ -1,0 +1,194 @@
+//! Update: read the stored version, let the caller make the new one from it, check, and swap; again when somebody else was
+//! faster and the caller did not insist on a version. PUT, PATCH, status, scale and every other subresource write come
+//! through here.
+
+use std::sync::Arc;
+
+use keelson_api::kind::Write;
+use keelson_api::status::{FieldError, Status};
+use keelson_api::validation::meta;
+use keelson_store::Expect;
+use serde_json::Value;
+
+use super::Resource;
+use super::create::{self, Written, set, text, to_stored};
+use super::options::WriteOptions;
+use crate::admission::{self, Operation};
+use crate::cache::Entry;
+use crate::core::Core;
+
+/// Upstream's message for a stale resourceVersion.
+pub(crate) const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+/// Writes tried against concurrent ones.
+const ATTEMPTS: usize = 16;
+
+/// What is updated.
+pub(crate) struct Target<'a> {
+    pub(crate) resource: &'a Resource,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    /// Empty for the object itself.
+    pub(crate) subresource: &'a str,
+}
+
+/// Updates an object. `change` gets the stored object (with its resourceVersion) and returns the wanted one; a
+/// resourceVersion in that must be the stored one.
+pub(crate) async fn update(
+    core: &Core,
+    target: Target<'_>,
+    options: &WriteOptions,
+    mut change: impl FnMut(&Value) -> Result<Value, Status> + Send,
+) -> Result<Written, Status> {
+    let Target { resource, namespace, name, .. } = target;
+    let cache = resource.cache()?;
+    let mut current = cache.get(namespace, name);
+    for _ in 0..ATTEMPTS {
+        let Some(entry) = current else { return Err(resource.not_found(name)) };
+        match attempt(core, &target, options, &entry, &mut change).await? {
+            Attempt::Done(written) => return Ok(*written),
+            Attempt::Raced(newer) => {
+                current =
+                    newer.map(|kv| Entry::new(cache.kind(), kv).map(Arc::new)).transpose().map_err(Status::internal)?;
+            }
+        }
+    }
+    Err(resource.conflict(name, MODIFIED))
+}
+
+enum Attempt {
+    Done(Box<Written>),
+    /// Somebody wrote in between; what is there now.
+    Raced(Option<keelson_store::KeyValue>),
+}
+
+async fn attempt(
+    core: &Core,
+    target: &Target<'_>,
+    options: &WriteOptions,
+    entry: &Arc<Entry>,
+    change: &mut (impl FnMut(&Value) -> Result<Value, Status> + Send),
+) -> Result<Attempt, Status> {
+    let Target { resource, namespace, name, subresource } = *target;
+    let kind = &resource.kind;
+    let old = resource.decode(entry)?;
+    let mut object = change(&old)?;
+    meta::set_type(kind, &mut object);
+    check_identity(resource, &old, &mut object, namespace, name)?;
+    let request = admission::Request {
+        core,
+        resource,
+        subresource,
+        operation: Operation::Update,
+        namespace,
+        name,
+        user: &options.user,
+        dry_run: options.dry_run,
+        old: Some(&old),
+    };
+    meta::before_update(&mut object, &old);
+    admission::mutate(&request, &mut object).await?;
+    kind.strategy.default(&mut object);
+    let write = if subresource.is_empty() { Write::Update(&old) } else { Write::Subresource(subresource, &old) };
+    kind.strategy.prepare(&mut object, write);
+    let claim = core.allocator.assign(resource, &mut object, Some(&old))?;
+    let mut errors = meta::validate_update(kind, &object, &old);
+    errors.extend(kind.strategy.validate(&object, write));
+    if !errors.is_empty() {
+        return Err(Status::invalid(&kind.group, &kind.kind, name, &errors));
+    }
+    admission::validate(&request, &object).await?;
+    let warnings = kind.strategy.warnings(&object, write);
+    let done = |object: Value| Ok(Attempt::Done(Box::new(Written { object, warnings, created: false })));
+    set(&mut object, "resourceVersion", entry.revision.to_string().into());
+    let gone = is_gone(&object);
+    if options.dry_run || (object == old && !gone) {
+        return done(object);
+    }
+    let stored = to_stored(kind, &object)?;
+    if stored == entry.value && !gone {
+        return done(object);
+    }
+    let expect = Expect::Revision(entry.revision);
+    let result = if gone {
+        core.store.delete(&entry.key, expect).await.map(|(revision, _)| revision)
+    } else {
+        core.store.put(&entry.key, stored, expect).await
+    };
+    match result {
+        Ok(revision) => {
+            claim.keep();
+            set(&mut object, "resourceVersion", revision.to_string().into());
+            core.cache.wait_for(revision).await?;
+            done(object)
+        }
+        Err(keelson_store::Error::Conflict { current }) => Ok(Attempt::Raced(current)),
+        Err(error) => Err(store_error(error)),
+    }
+}
+
+/// Whether this update took away the last thing that a deleted object waited for.
+fn is_gone(object: &Value) -> bool {
+    let list_is_empty = |list: Option<&Value>| list.and_then(Value::as_array).is_none_or(Vec::is_empty);
+    let Some(metadata) = object.get("metadata") else { return false };
+    let waits_for_namespace = object.get("kind").is_some_and(|k| k == "Namespace")
+        && !list_is_empty(object.get("spec").and_then(|s| s.get("finalizers")));
+    metadata.get("deletionTimestamp").is_some_and(|t| !t.is_null())
+        && metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0
+        && list_is_empty(metadata.get("finalizers"))
+        && !waits_for_namespace
+}
+
+fn check_identity(
+    resource: &Resource,
+    old: &Value,
+    object: &mut Value,
+    namespace: &str,
+    name: &str,
+) -> Result<(), Status> {
+    create::check_namespace(&resource.kind, object, namespace)?;
+    let own = text(object, "name").to_owned();
+    if own.is_empty() {
+        return Err(Status::bad_request("name must be provided"));
+    }
+    if own != name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({name})"
+        )));
+    }
+    let (uid, old_uid) = (text(object, "uid"), text(old, "uid"));
+    if !uid.is_empty() && uid != old_uid {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
+        return Err(resource.conflict(name, &why));
+    }
+    let version = text(object, "resourceVersion");
+    match version {
+        "" | "0" if resource.kind.strategy.unconditional_update() => {}
+        "" | "0" => {
+            let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+            return Err(Status::invalid(&resource.kind.group, &resource.kind.kind, name, &[error]));
+        }
+        version if version == text(old, "resourceVersion") => {}
+        version if version.parse::<u64>().is_err() => {
+            let error = FieldError::invalid("metadata.resourceVersion", version, "must be an unsigned integer");
+            return Err(Status::invalid(&resource.kind.group, &resource.kind.kind, name, &[error]));
+        }
+        _ => return Err(resource.conflict(name, MODIFIED)),
+    }
+    Ok(())
+}
+
+/// A store's error as a client sees it.
+pub(crate) fn store_error(error: keelson_store::Error) -> Status {
+    match error {
+        keelson_store::Error::Invalid { what } => {
+            Status::too_large(format!("etcdserver: request is too large: {what}"))
+        }
+        keelson_store::Error::Closed => Status::unavailable("the store is closed"),
+        keelson_store::Error::Compacted { requested, oldest } => crate::cache::too_old(requested, oldest),
+        error => {
+            tracing::error!(%error, "the store failed");
+            Status::internal(error)
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A server over a real store in a temporary directory, a small PKI, and clients.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use keelson_apiserver::{ApiServer, Body, Config, Identity, KubeletClient, Pem, ServiceAccountKeys, UserInfo};
+use keelson_store::{LocalStore, Options};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// A certificate authority and what it signed.
+pub struct Pki {
+    ca: Issuer<'static, KeyPair>,
+    pub ca_pem: String,
+}
+
+impl Pki {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test-ca");
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Self { ca_pem: certificate.pem(), ca: Issuer::new(params, key) }
+    }
+
+    /// Certificate and key, in PEM.
+    pub fn issue(&self, name: &str, groups: &[&str]) -> (String, String) {
+        let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+        params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        params.distinguished_name.push(DnType::CommonName, name);
+        for group in groups {
+            params.distinguished_name.push(DnType::OrganizationName, *group);
+        }
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.ca).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    pub fn identity(&self, name: &str) -> Identity {
+        let (certificate, key) = self.issue(name, &[]);
+        Identity { certificate: certificate.into(), key: key.into() }
+    }
+}
+
+/// A server with its store; dropped, everything is gone.
+pub struct TestServer {
+    pub server: ApiServer,
+    pub pki: Pki,
+    pub store: Arc<LocalStore>,
+    shutdown: CancellationToken,
+    _dir: tempfile::TempDir,
+}
+
+impl TestServer {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let pki = Pki::new();
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(LocalStore::open(dir.path(), Options::default()).unwrap());
+        let signing = KeyPair::generate().unwrap();
+        let mut config = Config {
+            serving: Some(pki.identity("kube-apiserver")),
+            client_ca: Some(Pem::Inline(pki.ca_pem.clone().into_bytes())),
+            service_account: Some(ServiceAccountKeys {
+                signing_key: signing.serialize_pem().into(),
+                public_keys: vec![signing.public_key_pem().into()],
+                issuer: "https://kubernetes.default.svc.cluster.local".into(),
+                audiences: Vec::new(),
+            }),
+            kubelet: Some(KubeletClient {
+                identity: pki.identity("kube-apiserver-kubelet-client"),
+                ca: Pem::Inline(pki.ca_pem.clone().into_bytes()),
+            }),
+            ..Config::default()
+        };
+        change(&mut config);
+        let server = ApiServer::new(config, store.clone()).await.unwrap();
+        Self { server, pki, store, shutdown: CancellationToken::new(), _dir: dir }
+    }
+
+    /// Serves HTTPS on a free port of 127.0.0.1.
+    pub fn listen(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (server, shutdown) = (self.server.clone(), self.shutdown.clone());
+        tokio::spawn(async move { server.serve(listener, shutdown).await.unwrap() });
+        address
+    }
+
+    pub fn admin(&self) -> Api {
+        self.api(UserInfo::new("admin", ["system:masters"]))
+    }
+
+    pub fn api(&self, user: UserInfo) -> Api {
+        Api { server: self.server.clone(), user, accept: None }
+    }
+
+    pub fn client(&self) -> kube::Client {
+        self.server.kube_client(UserInfo::new("admin", ["system:masters"]))
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// Raw requests as one user.
+#[derive(Clone)]
+pub struct Api {
+    server: ApiServer,
+    user: UserInfo,
+    pub accept: Option<&'static str>,
+}
+
+impl Api {
+    /// `POST /api/v1/namespaces`; the body's content type defaults to JSON, patches name theirs after the method:
+    /// `PATCH+merge`. Returns code, body and warnings.
+    pub async fn call(&self, request: &str, body: Value) -> (u16, Value) {
+        let (code, text, _) = self.raw(request, body.to_string()).await;
+        (code, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    pub async fn raw(&self, request: &str, body: String) -> (u16, String, Vec<String>) {
+        let response = self.send(request, body).await;
+        let code = response.status().as_u16();
+        let warnings = response.headers().get_all("warning").iter().map(|v| v.to_str().unwrap().to_owned()).collect();
+        let bytes = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        (code, String::from_utf8(bytes.to_vec()).unwrap(), warnings)
+    }
+
+    pub async fn send(&self, request: &str, body: String) -> http::Response<Body> {
+        let (method, path) = request.split_once(' ').unwrap();
+        let (method, content_type) = match method.split_once('+') {
+            None => (method, "application/json".to_owned()),
+            Some((method, "json")) => (method, "application/json-patch+json".into()),
+            Some((method, "merge")) => (method, "application/merge-patch+json".into()),
+            Some((method, "strategic")) => (method, "application/strategic-merge-patch+json".into()),
+            Some((method, other)) => (method, other.to_owned()),
+        };
+        let body = if body == "null" { String::new() } else { body };
+        let mut request = http::Request::builder().method(method).uri(path).header("content-type", content_type);
+        if let Some(accept) = self.accept {
+            request = request.header("accept", accept);
+        }
+        let request = request.body(http_body_util::Full::new(bytes::Bytes::from(body))).unwrap();
+        self.server.service_for(self.user.clone()).oneshot(request).await.unwrap()
+    }
+
+    /// A call that must succeed.
+    pub async fn ok(&self, request: &str, body: Value) -> Value {
+        let (code, value) = self.call(request, body).await;
+        assert!(code < 300, "{request}: {code} {value}");
+        value
+    }
+}
