@@ -139,26 +139,6 @@ fn div_away(n: i128, d: i128) -> i128 {
     if n % d == 0 { quotient } else { quotient + n.signum() }
 }
 
-/// Canonical text in place of what `value` holds; leaves alone what is no quantity (validation says so).
-pub fn canonicalize(value: &mut Value) {
-    if let Value::String(text) = value {
-        // The usual case: plain digits without a leading zero or trailing thousands.
-        if !text.starts_with('0')
-            && !text.ends_with("000")
-            && text.len() < 18
-            && text.bytes().all(|b| b.is_ascii_digit())
-        {
-            return;
-        }
-    }
-    if value.is_null() {
-        return;
-    }
-    if let Ok(quantity) = Quantity::from_value(value) {
-        *value = Value::String(quantity.to_string());
-    }
-}
-
 impl FromStr for Quantity {
     type Err = ParseError;
 

@@ -41,29 +41,6 @@ pub(super) fn each<'a>(map: &'a mut Object, key: &str) -> impl Iterator<Item = &
     items.into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
-/// Removes what upstream's encoding leaves out: nulls, empty strings and lists, and `false` under `flags`. Maps that
-/// hold a user's own keys are not entered.
-pub(super) fn drop_empty(value: &mut Value, flags: &[&str], opaque: &[&str]) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|key, value| match value {
-                Value::Null => false,
-                Value::String(text) => !text.is_empty() || opaque.contains(&key.as_str()),
-                Value::Array(items) => !items.is_empty(),
-                Value::Bool(false) => !flags.contains(&key.as_str()),
-                _ => true,
-            });
-            for (key, value) in map.iter_mut() {
-                if !opaque.contains(&key.as_str()) {
-                    drop_empty(value, flags, opaque);
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().filter(|v| v.is_object()).for_each(|v| drop_empty(v, flags, opaque)),
-        _ => {}
-    }
-}
-
 /// How a kind differs in what [`prepare`] does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {

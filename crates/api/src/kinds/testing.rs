@@ -21,12 +21,19 @@ pub(crate) fn with(base: &Value, patch: Value) -> Value {
 
 pub(crate) fn created(kind_name: &str, object: Value) -> Value {
     let kind = kind(kind_name);
-    let mut object = object;
+    let mut object = decoded(&kind, object);
     kind.strategy.default(&mut object);
     let once = object.clone();
     kind.strategy.default(&mut object);
     assert_eq!(once, object, "defaults are idempotent");
     kind.strategy.prepare(&mut object, Write::Create);
+    object
+}
+
+/// As the schema leaves what a client sent.
+fn decoded(kind: &Kind, mut object: Value) -> Value {
+    let schema = crate::schema::builtin(&kind.schema).unwrap_or_else(|| panic!("no schema {}", kind.schema));
+    schema.conform(&mut object).unwrap_or_else(|e| panic!("{e}: {object}"));
     object
 }
 
@@ -46,7 +53,7 @@ pub(crate) fn check(kind_name: &str, object: Value, expected: &[&str]) {
 #[track_caller]
 pub(crate) fn check_write(kind_name: &str, sub: &str, old: &Value, patch: Value, expected: &[&str]) -> Value {
     let kind = kind(kind_name);
-    let mut object = with(old, patch);
+    let mut object = decoded(&kind, with(old, patch));
     kind.strategy.default(&mut object);
     let write = if sub.is_empty() { Write::Update(old) } else { Write::Subresource(sub, old) };
     kind.strategy.prepare(&mut object, write);

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::kind::{Kind, Strategy, Verb, Write};
 use crate::kinds::core::PROXY_VERBS;
-use crate::kinds::mutate::{Rules, make, prepare, set, set_str};
+use crate::kinds::mutate::{Object, Rules, child, make, prepare, set, set_str};
 use crate::kinds::pod_spec::defaults;
 use crate::kinds::pod_spec::validate::{Context, pod_spec};
 use crate::kinds::qos::qos_class;
 use crate::status::FieldError;
-use crate::validation::View;
+use crate::validation::{View, names};
 
 mod binding;
 pub use binding::bind;
@@ -70,6 +70,10 @@ impl Strategy for Pod {
         if let Some(spec) = pod.get_mut("spec") {
             defaults::pod_spec(spec);
             defaults::pod(spec);
+        }
+        if let Some(status) = child(pod, "status") {
+            first_of_many(status, "podIP", "podIPs");
+            first_of_many(status, "hostIP", "hostIPs");
         }
     }
 
@@ -139,7 +143,18 @@ impl Strategy for Pod {
 
     fn warnings(&self, pod: &Value, write: Write<'_>) -> Vec<String> {
         // Upstream warns about updates only when something the user may change did.
-        if matches!(write, Write::Subresource("status", _)) { Vec::new() } else { template_warnings(View::root(pod)) }
+        if matches!(write, Write::Subresource("status", _)) {
+            return Vec::new();
+        }
+        let mut warnings = template_warnings(View::root(pod));
+        let complaints = names::label(pod["metadata"]["name"].as_str().unwrap_or_default());
+        if write == Write::Create && !complaints.is_empty() {
+            warnings.push(format!(
+                "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
+                complaints.join(" ")
+            ));
+        }
+        warnings
     }
 
     fn grace_period_seconds(&self, pod: &Value, requested: Option<i64>) -> Option<i64> {
@@ -152,6 +167,16 @@ impl Strategy for Pod {
             ..0 => 1,
             _ => asked,
         })
+    }
+}
+
+/// One address is the first of many; where they disagree, the one counts.
+fn first_of_many(status: &mut Object, one: &str, many: &str) {
+    let first = status.get(many).map(|many| many[0]["ip"].clone()).unwrap_or_default();
+    match status.get(one).filter(|ip| ip.as_str().is_some_and(|ip| !ip.is_empty())).cloned() {
+        Some(ip) if ip != first => drop(status.insert(many.into(), json!([{"ip": ip}]))),
+        None if first.is_string() => drop(status.insert(one.into(), first)),
+        _ => {}
     }
 }
 

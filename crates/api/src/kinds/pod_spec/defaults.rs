@@ -1,35 +1,13 @@
-//! Upstream's defaults of a pod spec, and the form in which upstream writes one (no empty strings and lists, canonical
-//! quantities), so that what a typed client sends back compares equal.
+//! Upstream's defaults of a pod spec. The schema has put it into canonical form before (`Schema::conform`): no nulls,
+//! no empty strings where upstream writes none, canonical quantities.
 
 use serde_json::{Value, json};
 
-use crate::kinds::mutate::{Object, child, drop_empty, each, make, set, set_str};
+use crate::kinds::mutate::{Object, child, each, make, set, set_str};
 use crate::quantity::Quantity;
-
-/// Booleans that upstream leaves out when false.
-const FLAGS: [&str; 7] = ["hostNetwork", "hostPID", "hostIPC", "stdin", "stdinOnce", "tty", "readOnly"];
-
-/// Maps with a user's own keys, and pointers to strings for which the empty one means something.
-const OPAQUE: [&str; 14] = [
-    "labels",
-    "annotations",
-    "nodeSelector",
-    "matchLabels",
-    "limits",
-    "requests",
-    "overhead",
-    "volumeAttributes",
-    "options",
-    "storageClassName",
-    "service",
-    "type",
-    "volumeClaimTemplate",
-    "volumeAttributesClassName",
-];
 
 /// Defaults of every pod spec, in a pod or in a template.
 pub(crate) fn pod_spec(spec: &mut Value) {
-    drop_empty(spec, &FLAGS, &OPAQUE);
     let Some(spec) = spec.as_object_mut() else { return };
     set(spec, "dnsPolicy", "ClusterFirst");
     set(spec, "restartPolicy", "Always");
@@ -103,13 +81,15 @@ fn resource_requirements(resources: &mut Object) {
     }
 }
 
-/// Canonical text, rounded up to thousandths as upstream does.
+/// Amounts are kept in thousandths: anything finer is rounded up.
 pub(crate) fn resource_list(list: &mut Object) {
     for value in list.values_mut() {
+        let fine = |text: &str| text.ends_with(['n', 'u']) || text.contains("e-");
+        if !value.as_str().is_some_and(fine) {
+            continue;
+        }
         if let Ok(quantity) = Quantity::from_value(value) {
-            let rounded =
-                if quantity.is_whole_millis() { quantity } else { Quantity::from_millis(quantity.milli_value()) };
-            *value = Value::String(rounded.to_string());
+            *value = Quantity::from_millis(quantity.milli_value()).to_string().into();
         }
     }
 }
@@ -216,11 +196,6 @@ fn volume(volume: &mut Object) {
     }
     if let Some(source) = child(volume, "hostPath") {
         set(source, "type", "");
-    }
-    if let Some(source) = child(volume, "emptyDir") {
-        if let Some(limit) = source.get_mut("sizeLimit") {
-            crate::quantity::canonicalize(limit);
-        }
     }
     if let Some(source) = child(volume, "image") {
         let policy = pull_policy(source.get("reference").and_then(Value::as_str).unwrap_or_default());

@@ -1,5 +1,6 @@
 use serde_json::{Value, json};
 
+use crate::kind::Write;
 use crate::kinds::testing::{check_row, check_write, created, kind, with};
 
 fn pod() -> Value {
@@ -415,6 +416,40 @@ fn subresources() {
         &old,
         json!({"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "2", "memory": "1Gi"}}}]}}),
         &["spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing"],
+    );
+}
+
+#[test]
+fn warnings_and_addresses() {
+    let strategy = kind("v1 Pod").strategy;
+    let odd = with(
+        &container(json!({"env": [{"name": "A"}, {"name": "A"}]})),
+        json!({"metadata": {"name": "a.b"}, "spec": {"terminationGracePeriodSeconds": -1}}),
+    );
+    let warnings = strategy.warnings(&odd, Write::Create);
+    assert_eq!(warnings.len(), 3);
+    assert_eq!(
+        warnings[0],
+        "spec.containers[0].env[1]: hides previous definition of \"A\", which may be unexpected when using apply"
+    );
+    assert_eq!(
+        warnings[1],
+        "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+    );
+    assert!(warnings[2].starts_with("metadata.name: this is used in the Pod's hostname"), "{}", warnings[2]);
+    assert!(strategy.warnings(&pod(), Write::Create).is_empty());
+
+    let old = created("v1 Pod", pod());
+    let status = check_write(
+        "v1 Pod",
+        "status",
+        &old,
+        json!({"status": {"podIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.2"}]}}),
+        &[],
+    );
+    assert_eq!(
+        (&status["status"]["podIPs"], &status["status"]["hostIP"]),
+        (&json!([{"ip": "10.0.0.1"}]), &json!("10.0.0.2"))
     );
 }
 
