@@ -212,3 +212,13 @@ fn json_shape(schema: &Value) -> String {
         primitive => [primitive, schema["format"].as_str().unwrap_or("")].join(" ").trim().into(),
     }
 }
+
+/// All types at once must stay small: they are resident once used.
+#[test]
+fn the_table_is_small() {
+    let fields: usize = names().map(|name| builtin(&name).unwrap().fields.capacity()).sum();
+    let merges = 600 * size_of::<super::Merge>();
+    let bytes = fields * size_of::<super::Field>() + names().count() * size_of::<super::Schema>() + merges;
+    assert!(bytes < 400 * 1024, "{fields} fields of {} bytes: {bytes}", size_of::<super::Field>());
+    println!("{fields} fields of {} bytes: {bytes}", size_of::<super::Field>());
+}
