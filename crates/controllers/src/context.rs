@@ -45,7 +45,7 @@ impl Context {
 }
 
 /// Every state of every object that a change tells of: old and new ones.
-pub fn objects<K>(change: &Change<K>) -> impl Iterator<Item = &Arc<K>> {
+pub(crate) fn objects<K>(change: &Change<K>) -> impl Iterator<Item = &Arc<K>> {
     let (pair, all): ([Option<&Arc<K>>; 2], &[Arc<K>]) = match change {
         Change::Added(one) | Change::Deleted(one) => ([Some(one), None], &[]),
         Change::Updated(old, new) => ([Some(old), Some(new)], &[]),

@@ -11,6 +11,7 @@ mod config;
 mod context;
 mod manager;
 
+pub mod clusterrole;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
@@ -22,6 +23,7 @@ pub mod podgc;
 pub mod replicaset;
 pub mod rootca;
 pub mod serviceaccount;
+pub mod tainteviction;
 
 pub use config::Config;
 pub use manager::{CONTROLLERS, Error, run};

@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::common::slim;
 use crate::context::Context;
-use crate::{Config, replicaset};
+use crate::{
+    Config, clusterrole, deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle,
+    podgc, replicaset, rootca, serviceaccount, tainteviction,
+};
 
 /// Why the controller manager ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +33,21 @@ pub enum Error {
 type Start = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Upstream's names, and what they start.
-pub const CONTROLLERS: [(&str, Start); 2] = [
+pub const CONTROLLERS: [(&str, Start); 14] = [
+    ("deployment-controller", |context| Box::pin(deployment::run(context))),
+    ("endpoints-controller", |context| Box::pin(endpoints::run(context))),
+    ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
+    ("garbage-collector-controller", |context| Box::pin(garbagecollector::run(context))),
+    ("namespace-controller", |context| Box::pin(namespace::run(context))),
+    ("node-ipam-controller", |context| Box::pin(nodeipam::run(context))),
+    ("node-lifecycle-controller", |context| Box::pin(nodelifecycle::run(context))),
+    ("pod-garbage-collector-controller", |context| Box::pin(podgc::run(context))),
     ("replicaset-controller", |context| Box::pin(replicaset::run_replicasets(context))),
     ("replicationcontroller-controller", |context| Box::pin(replicaset::run_replicationcontrollers(context))),
+    ("root-ca-certificate-publisher-controller", |context| Box::pin(rootca::run(context))),
+    ("serviceaccount-controller", |context| Box::pin(serviceaccount::run(context))),
+    ("taint-eviction-controller", |context| Box::pin(tainteviction::run(context))),
+    ("clusterrole-aggregation-controller", |context| Box::pin(clusterrole::run(context))),
 ];
 
 /// Runs the enabled controllers until `shutdown`, while holding the lease if so configured. Returns when all have ended

@@ -5,4 +5,4 @@ mod owner;
 pub mod plan;
 mod run;
 
-pub use run::{run_replicasets, run_replicationcontrollers};
+pub use run::{BY_CONTROLLER, run_replicasets, run_replicationcontrollers};

@@ -7,27 +7,28 @@
 
 #![forbid(unsafe_code)]
 
+mod cgroup;
 pub mod config;
+mod context;
+mod downward;
+mod env;
 mod error;
-#[allow(dead_code)] // The first slice; its callers come next.
+mod expansion;
+mod images;
+mod logs;
+mod manager;
+mod node;
+mod objects;
+mod pleg;
+mod pod;
+mod probe;
+mod quantity;
+mod resources;
+mod rotation;
+mod run;
 mod runtime;
+mod volumes;
 
 pub use config::{Config, EvictionThresholds};
 pub use error::Error;
-
-use tokio_util::sync::CancellationToken;
-
-/// Runs the kubelet until `shutdown`. Containers go on after that.
-pub async fn run(_client: kube::Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    let runtime = runtime::Runtime::connect(
-        &config.container_runtime_endpoint,
-        config.runtime_request_timeout,
-        config.image_pull_deadline,
-    )?;
-    tracing::info!(node = config.node_name, "kubelet starts");
-    if let Err(error) = runtime.version().await {
-        tracing::warn!(%error, "the container runtime does not answer yet");
-    }
-    shutdown.cancelled().await;
-    Ok(())
-}
+pub use run::run;

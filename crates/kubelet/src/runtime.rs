@@ -10,17 +10,17 @@ use crate::error::Error;
 
 /// Labels and annotations by which a kubelet finds its own again; upstream's names, so that crictl and log shippers
 /// understand them.
-pub mod labels {
-    pub const POD_NAME: &str = "io.kubernetes.pod.name";
-    pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-    pub const POD_UID: &str = "io.kubernetes.pod.uid";
-    pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
-    pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
-    pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
-    pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
-    pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
-    pub const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
-    pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+pub(crate) mod labels {
+    pub(crate) const POD_NAME: &str = "io.kubernetes.pod.name";
+    pub(crate) const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+    pub(crate) const POD_UID: &str = "io.kubernetes.pod.uid";
+    pub(crate) const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+    pub(crate) const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
+    pub(crate) const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+    pub(crate) const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
+    pub(crate) const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+    pub(crate) const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
+    pub(crate) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 }
 
 /// Extra time over a stop's or exec's own timeout before the call itself is given up.
@@ -28,7 +28,7 @@ const SLACK: Duration = Duration::from_secs(30);
 
 /// CRI clients with deadlines.
 #[derive(Clone, Debug)]
-pub struct Runtime {
+pub(crate) struct Runtime {
     clients: Clients,
     timeout: Duration,
     pull_timeout: Duration,
@@ -46,25 +46,25 @@ async fn within<T>(
 
 impl Runtime {
     /// Clients of `endpoint`; nothing is dialled yet.
-    pub fn connect(endpoint: &str, timeout: Duration, pull_timeout: Duration) -> Result<Self, Error> {
+    pub(crate) fn connect(endpoint: &str, timeout: Duration, pull_timeout: Duration) -> Result<Self, Error> {
         Ok(Runtime { clients: keelson_cri::connect(endpoint)?, timeout, pull_timeout })
     }
 
     /// Name and version of the runtime.
-    pub async fn version(&self) -> Result<cri::VersionResponse, Error> {
+    pub(crate) async fn version(&self) -> Result<cri::VersionResponse, Error> {
         let request = cri::VersionRequest { version: "v1".into() };
         within(self.timeout, self.clients.runtime.clone().version(request)).await
     }
 
     /// RuntimeReady and NetworkReady.
-    pub async fn status(&self) -> Result<Vec<cri::RuntimeCondition>, Error> {
+    pub(crate) async fn status(&self) -> Result<Vec<cri::RuntimeCondition>, Error> {
         let request = cri::StatusRequest { verbose: false };
         let answer = within(self.timeout, self.clients.runtime.clone().status(request)).await?;
         Ok(answer.status.map(|status| status.conditions).unwrap_or_default())
     }
 
     /// Tells the runtime the node's pod CIDR.
-    pub async fn set_pod_cidr(&self, pod_cidr: &str) -> Result<(), Error> {
+    pub(crate) async fn set_pod_cidr(&self, pod_cidr: &str) -> Result<(), Error> {
         let network_config = Some(cri::NetworkConfig { pod_cidr: pod_cidr.into() });
         let request = cri::UpdateRuntimeConfigRequest { runtime_config: Some(cri::RuntimeConfig { network_config }) };
         within(self.timeout, self.clients.runtime.clone().update_runtime_config(request)).await?;
@@ -72,7 +72,7 @@ impl Runtime {
     }
 
     /// Starts a sandbox and gives its id.
-    pub async fn run_pod_sandbox(&self, config: cri::PodSandboxConfig, handler: &str) -> Result<String, Error> {
+    pub(crate) async fn run_pod_sandbox(&self, config: cri::PodSandboxConfig, handler: &str) -> Result<String, Error> {
         let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.into() };
         // Upstream doubles the deadline here: the sandbox's image may have to be pulled.
         let answer = within(self.timeout * 2, self.clients.runtime.clone().run_pod_sandbox(request)).await?;
@@ -80,26 +80,26 @@ impl Runtime {
     }
 
     /// Stops a sandbox and everything in it.
-    pub async fn stop_pod_sandbox(&self, id: &str) -> Result<(), Error> {
+    pub(crate) async fn stop_pod_sandbox(&self, id: &str) -> Result<(), Error> {
         let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.into() };
         gone_is_fine(within(self.timeout, self.clients.runtime.clone().stop_pod_sandbox(request)).await)
     }
 
     /// Removes a stopped sandbox and its containers.
-    pub async fn remove_pod_sandbox(&self, id: &str) -> Result<(), Error> {
+    pub(crate) async fn remove_pod_sandbox(&self, id: &str) -> Result<(), Error> {
         let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.into() };
         gone_is_fine(within(self.timeout, self.clients.runtime.clone().remove_pod_sandbox(request)).await)
     }
 
     /// Sandboxes of one pod, or all.
-    pub async fn list_sandboxes(&self, pod_uid: Option<&str>) -> Result<Vec<cri::PodSandbox>, Error> {
+    pub(crate) async fn list_sandboxes(&self, pod_uid: Option<&str>) -> Result<Vec<cri::PodSandbox>, Error> {
         let filter = cri::PodSandboxFilter { label_selector: uid_selector(pod_uid), ..Default::default() };
         let request = cri::ListPodSandboxRequest { filter: Some(filter) };
         Ok(within(self.timeout, self.clients.runtime.clone().list_pod_sandbox(request)).await?.items)
     }
 
     /// A sandbox's status, `None` when it is gone.
-    pub async fn sandbox_status(&self, id: &str) -> Result<Option<cri::PodSandboxStatus>, Error> {
+    pub(crate) async fn sandbox_status(&self, id: &str) -> Result<Option<cri::PodSandboxStatus>, Error> {
         let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
         match within(self.timeout, self.clients.runtime.clone().pod_sandbox_status(request)).await {
             Ok(answer) => Ok(answer.status),
@@ -109,7 +109,7 @@ impl Runtime {
     }
 
     /// Makes a container and gives its id.
-    pub async fn create_container(
+    pub(crate) async fn create_container(
         &self,
         sandbox_id: &str,
         config: cri::ContainerConfig,
@@ -124,34 +124,34 @@ impl Runtime {
     }
 
     /// Starts a made container.
-    pub async fn start_container(&self, id: &str) -> Result<(), Error> {
+    pub(crate) async fn start_container(&self, id: &str) -> Result<(), Error> {
         let request = cri::StartContainerRequest { container_id: id.into() };
         within(self.timeout, self.clients.runtime.clone().start_container(request)).await?;
         Ok(())
     }
 
     /// Sends the stop signal, waits `grace`, then kills.
-    pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error> {
+    pub(crate) async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error> {
         let request = cri::StopContainerRequest { container_id: id.into(), timeout: grace.as_secs() as i64 };
         let limit = self.timeout.max(grace + SLACK);
         gone_is_fine(within(limit, self.clients.runtime.clone().stop_container(request)).await)
     }
 
     /// Removes a container, killing it if it runs.
-    pub async fn remove_container(&self, id: &str) -> Result<(), Error> {
+    pub(crate) async fn remove_container(&self, id: &str) -> Result<(), Error> {
         let request = cri::RemoveContainerRequest { container_id: id.into() };
         gone_is_fine(within(self.timeout, self.clients.runtime.clone().remove_container(request)).await)
     }
 
     /// Containers of one pod, or all.
-    pub async fn list_containers(&self, pod_uid: Option<&str>) -> Result<Vec<cri::Container>, Error> {
+    pub(crate) async fn list_containers(&self, pod_uid: Option<&str>) -> Result<Vec<cri::Container>, Error> {
         let filter = cri::ContainerFilter { label_selector: uid_selector(pod_uid), ..Default::default() };
         let request = cri::ListContainersRequest { filter: Some(filter) };
         Ok(within(self.timeout, self.clients.runtime.clone().list_containers(request)).await?.containers)
     }
 
     /// A container's status, `None` when it is gone.
-    pub async fn container_status(&self, id: &str) -> Result<Option<cri::ContainerStatus>, Error> {
+    pub(crate) async fn container_status(&self, id: &str) -> Result<Option<cri::ContainerStatus>, Error> {
         let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: false };
         match within(self.timeout, self.clients.runtime.clone().container_status(request)).await {
             Ok(answer) => Ok(answer.status),
@@ -161,7 +161,11 @@ impl Runtime {
     }
 
     /// Changes a running container's limits.
-    pub async fn update_container_resources(&self, id: &str, linux: cri::LinuxContainerResources) -> Result<(), Error> {
+    pub(crate) async fn update_container_resources(
+        &self,
+        id: &str,
+        linux: cri::LinuxContainerResources,
+    ) -> Result<(), Error> {
         let request =
             cri::UpdateContainerResourcesRequest { container_id: id.into(), linux: Some(linux), ..Default::default() };
         within(self.timeout, self.clients.runtime.clone().update_container_resources(request)).await?;
@@ -169,14 +173,14 @@ impl Runtime {
     }
 
     /// Makes the runtime open the container's log file anew.
-    pub async fn reopen_container_log(&self, id: &str) -> Result<(), Error> {
+    pub(crate) async fn reopen_container_log(&self, id: &str) -> Result<(), Error> {
         let request = cri::ReopenContainerLogRequest { container_id: id.into() };
         within(self.timeout, self.clients.runtime.clone().reopen_container_log(request)).await?;
         Ok(())
     }
 
     /// Runs a command in a container and waits for it. A zero `timeout` means none of its own.
-    pub async fn exec_sync(
+    pub(crate) async fn exec_sync(
         &self,
         id: &str,
         command: &[String],
@@ -189,47 +193,47 @@ impl Runtime {
     }
 
     /// URL of the runtime's streaming server for a command in a container.
-    pub async fn exec(&self, request: cri::ExecRequest) -> Result<String, Error> {
+    pub(crate) async fn exec(&self, request: cri::ExecRequest) -> Result<String, Error> {
         Ok(within(self.timeout, self.clients.runtime.clone().exec(request)).await?.url)
     }
 
     /// URL of the runtime's streaming server for a container's own process.
-    pub async fn attach(&self, request: cri::AttachRequest) -> Result<String, Error> {
+    pub(crate) async fn attach(&self, request: cri::AttachRequest) -> Result<String, Error> {
         Ok(within(self.timeout, self.clients.runtime.clone().attach(request)).await?.url)
     }
 
     /// URL of the runtime's streaming server for a sandbox's ports.
-    pub async fn port_forward(&self, sandbox_id: &str, port: Vec<i32>) -> Result<String, Error> {
+    pub(crate) async fn port_forward(&self, sandbox_id: &str, port: Vec<i32>) -> Result<String, Error> {
         let request = cri::PortForwardRequest { pod_sandbox_id: sandbox_id.into(), port };
         Ok(within(self.timeout, self.clients.runtime.clone().port_forward(request)).await?.url)
     }
 
     /// The stream of container events; runtimes older than the evented PLEG answer `Unimplemented`.
-    pub async fn container_events(&self) -> Result<tonic::Streaming<cri::ContainerEventResponse>, Error> {
+    pub(crate) async fn container_events(&self) -> Result<tonic::Streaming<cri::ContainerEventResponse>, Error> {
         let request = cri::GetEventsRequest {};
         Ok(self.clients.runtime.clone().get_container_events(request).await?.into_inner())
     }
 
     /// Resource use of all containers.
-    pub async fn list_container_stats(&self) -> Result<Vec<cri::ContainerStats>, Error> {
+    pub(crate) async fn list_container_stats(&self) -> Result<Vec<cri::ContainerStats>, Error> {
         let request = cri::ListContainerStatsRequest { filter: None };
         Ok(within(self.timeout, self.clients.runtime.clone().list_container_stats(request)).await?.stats)
     }
 
     /// The image, `None` when the runtime does not have it.
-    pub async fn image_status(&self, image: &str) -> Result<Option<cri::Image>, Error> {
+    pub(crate) async fn image_status(&self, image: &str) -> Result<Option<cri::Image>, Error> {
         let request = cri::ImageStatusRequest { image: Some(image_spec(image)), verbose: false };
         Ok(within(self.timeout, self.clients.image.clone().image_status(request)).await?.image)
     }
 
     /// All images.
-    pub async fn list_images(&self) -> Result<Vec<cri::Image>, Error> {
+    pub(crate) async fn list_images(&self) -> Result<Vec<cri::Image>, Error> {
         let request = cri::ListImagesRequest { filter: None };
         Ok(within(self.timeout, self.clients.image.clone().list_images(request)).await?.images)
     }
 
     /// Pulls an image and gives its reference.
-    pub async fn pull_image(
+    pub(crate) async fn pull_image(
         &self,
         image: &str,
         auth: Option<cri::AuthConfig>,
@@ -242,7 +246,7 @@ impl Runtime {
 }
 
 /// An image by the name the user gave.
-pub fn image_spec(image: &str) -> cri::ImageSpec {
+pub(crate) fn image_spec(image: &str) -> cri::ImageSpec {
     cri::ImageSpec { image: image.into(), user_specified_image: image.into(), ..Default::default() }
 }
 

@@ -22,6 +22,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 pub use stream::Stream;
 
@@ -104,5 +105,10 @@ impl Connection {
     /// Waits until the connection is over.
     pub async fn closed(&self) {
         self.shared().dead.cancelled().await;
+    }
+
+    /// Cancelled when the connection is over.
+    pub(crate) fn over(&self) -> CancellationToken {
+        self.shared().dead.clone()
     }
 }

@@ -70,6 +70,14 @@ pub fn decode(body: &[u8], schema: &Schema) -> Result<Value, Error> {
     Ok(object)
 }
 
+/// Reads an enveloped object of whatever built-in kind it says it is.
+pub fn decode_any(body: &[u8]) -> Result<Value, Error> {
+    let Envelope { api_version, kind, .. } = open(body)?;
+    let schema = schema_for(&api_version, &kind)
+        .ok_or_else(|| Error(format!("no kind {kind:?} is registered for version {api_version:?}")))?;
+    decode(body, schema)
+}
+
 /// Reads a message without an envelope.
 pub fn decode_message(raw: &[u8], schema: &Schema) -> Result<Value, Error> {
     let mut object = Value::Object(decode::message(raw, schema)?);
@@ -80,7 +88,7 @@ pub fn decode_message(raw: &[u8], schema: &Schema) -> Result<Value, Error> {
 /// An object in an envelope. The object must conform to the schema.
 pub fn encode(object: &Value, schema: &Schema) -> Result<Vec<u8>, Error> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-    Ok(envelope(text("apiVersion"), text("kind"), |out| encode::message(object, schema, out))?)
+    envelope(text("apiVersion"), text("kind"), |out| encode::message(object, schema, out))
 }
 
 /// The message alone, as an item of a list holds it.

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::MAX_JSON_OPERATIONS;
 use crate::codec::MAX_DEPTH;
+use crate::schema::json_type;
 use crate::status::Status;
 
 /// What all `copy` operations of one patch may add, as in upstream; without it ten of them could fill the memory.
@@ -11,27 +12,34 @@ const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 pub(super) fn parse(body: &[u8]) -> Result<(json_patch::Patch, Vec<String>), Status> {
     let decoded = super::decode(body).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
-    let operations = match &decoded.value {
-        Value::Array(operations) => operations.len(),
-        _ => 0,
+    let cannot = |found: &Value, ty: &str| {
+        Status::bad_request(format!("json: cannot unmarshal {} into Go value of type {ty}", json_type(found)))
     };
-    if operations > MAX_JSON_OPERATIONS {
+    let Value::Array(operations) = &decoded.value else {
+        let why = cannot(&decoded.value, "[]interface {}").message;
+        return Err(Status::bad_request(format!("error decoding patch: {why}")));
+    };
+    if let Some(other) = operations.iter().find(|o| !o.is_object()) {
+        return Err(cannot(other, "jsonpatch.Operation"));
+    }
+    if operations.len() > MAX_JSON_OPERATIONS {
         return Err(Status::too_large(format!(
-            "The allowed maximum operations in a JSON patch is {MAX_JSON_OPERATIONS}, got {operations}"
+            "The allowed maximum operations in a JSON patch is {MAX_JSON_OPERATIONS}, got {}",
+            operations.len()
         )));
     }
-    let patch =
-        serde_json::from_value(decoded.value).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    // Upstream notices unknown operations and bad paths only when it applies them.
+    let patch = serde_json::from_value(decoded.value).map_err(|_| rejected())?;
     Ok((patch, decoded.strict))
+}
+
+fn rejected() -> Status {
+    let details = Some(Box::default());
+    Status { details, ..Status::new(422, "Invalid", "the server rejected our request due to an error in our request") }
 }
 
 /// Any failing operation, `test` included, is the same 422 in upstream.
 pub(super) fn apply(patch: &json_patch::Patch, object: &mut Value) -> Result<(), Status> {
-    let rejected = || {
-        let details = Some(Box::default());
-        let message = "the server rejected our request due to an error in our request";
-        Status { details, ..Status::new(422, "Invalid", message) }
-    };
     let mut copied_bytes = 0;
     for operation in &patch.0 {
         use json_patch::PatchOperation::{Add, Copy, Move, Remove, Replace, Test};

@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::labels::{Operator, Requirement};
+use crate::validation::names;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
@@ -204,7 +205,7 @@ pub(super) fn check(key: &str, operator: Operator, values: &[String]) -> Result<
             return wrong("for 'Gt', 'Lt' operators, exactly one value is required");
         }
         Operator::GreaterThan | Operator::LessThan => {
-            for (i, value) in values.iter().enumerate().filter(|(_, v)| v.parse::<i64>().is_err()) {
+            if let Some((i, value)) = values.iter().enumerate().find(|(_, v)| v.parse::<i64>().is_err()) {
                 let why = "for 'Gt', 'Lt' operators, the value must be an integer";
                 return Err(Error(format!("values[{i}]: Invalid value: {value:?}: {why}")));
             }
@@ -212,7 +213,7 @@ pub(super) fn check(key: &str, operator: Operator, values: &[String]) -> Result<
         _ => {}
     }
     for (i, value) in values.iter().enumerate() {
-        let errors = label_value(value);
+        let errors = names::label_value(value);
         if !errors.is_empty() {
             return Err(Error(format!("values[{i}][{key}]: Invalid value: {value:?}: {}", errors.join("; "))));
         }
@@ -221,82 +222,9 @@ pub(super) fn check(key: &str, operator: Operator, values: &[String]) -> Result<
 }
 
 fn check_key(path: &str, key: &str) -> Result<(), Error> {
-    let errors = qualified_name(key);
+    let errors = names::qualified(key);
     if errors.is_empty() {
         return Ok(());
     }
     Err(Error(format!("{path}: Invalid value: {key:?}: {}", errors.join("; "))))
-}
-
-const NAME_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
-    alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-    '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
-    and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
-    validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
-    '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-    '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-
-fn is_name(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-    edge(bytes.first())
-        && edge(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-/// What is wrong with a label's key.
-fn qualified_name(key: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    let name = match key.split('/').collect::<Vec<_>>().as_slice() {
-        [name] => *name,
-        [prefix, name] => {
-            if prefix.is_empty() {
-                errors.push("prefix part must be non-empty".into());
-            } else {
-                if prefix.len() > 253 {
-                    errors.push("prefix part must be no more than 253 bytes".into());
-                }
-                if !is_subdomain(prefix) {
-                    errors.push(format!("prefix part {SUBDOMAIN_RULE}"));
-                }
-            }
-            *name
-        }
-        _ => {
-            let hint = "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
-            return vec![format!("a qualified name {NAME_RULE} {hint}")];
-        }
-    };
-    if name.is_empty() {
-        errors.push("name part must be non-empty".into());
-    } else if name.len() > 63 {
-        errors.push("name part must be no more than 63 bytes".into());
-    }
-    if !is_name(name) {
-        errors.push(format!("name part {NAME_RULE}"));
-    }
-    errors
-}
-
-fn is_subdomain(text: &str) -> bool {
-    text.split('.').all(|label| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    })
-}
-
-/// What is wrong with a label's value.
-fn label_value(value: &str) -> Vec<String> {
-    let mut errors = Vec::new();
-    if value.len() > 63 {
-        errors.push("must be no more than 63 bytes".into());
-    }
-    if !value.is_empty() && !is_name(value) {
-        errors.push(VALUE_RULE.into());
-    }
-    errors
 }

@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Writes under way, per key of the owner.
 #[derive(Default)]
-pub struct Expectations(Mutex<HashMap<Key, Expected>>);
+pub(crate) struct Expectations(Mutex<HashMap<Key, Expected>>);
 
 struct Expected {
     /// Highest version that a create was answered with.
@@ -32,13 +32,13 @@ struct Expected {
 
 impl Expectations {
     /// A create was answered with `version`.
-    pub fn created(&self, owner: &Key, version: Option<&str>) {
+    pub(crate) fn created(&self, owner: &Key, version: Option<&str>) {
         let version = version.and_then(|version| version.parse().ok()).unwrap_or(0);
         self.change(owner, |expected| expected.created = expected.created.max(version));
     }
 
     /// A delete of `object` was accepted.
-    pub fn deleted(&self, owner: &Key, object: Key, uid: &str) {
+    pub(crate) fn deleted(&self, owner: &Key, object: Key, uid: &str) {
         self.change(owner, |expected| expected.deleted.push((object, uid.to_owned())));
     }
 
@@ -51,12 +51,12 @@ impl Expectations {
     }
 
     /// The owner is gone.
-    pub fn forget(&self, owner: &Key) {
+    pub(crate) fn forget(&self, owner: &Key) {
         self.0.lock().remove(owner);
     }
 
     /// Whether the informer shows all that this owner's writes have done.
-    pub fn fulfilled<K: Resource>(&self, owner: &Key, informer: &SharedInformer<K>) -> bool {
+    pub(crate) fn fulfilled<K: Resource>(&self, owner: &Key, informer: &SharedInformer<K>) -> bool {
         let mut all = self.0.lock();
         let Some(expected) = all.get_mut(owner) else { return true };
         expected.deleted.retain(|(key, deleted)| {

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// The value as a number of `total`, rounded up or down when it is a percentage; `None` when it is neither.
-pub fn scaled(value: &IntOrString, total: i32, round_up: bool) -> Option<i32> {
+pub(crate) fn scaled(value: &IntOrString, total: i32, round_up: bool) -> Option<i32> {
     match value {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(text) => {

@@ -7,7 +7,7 @@ use super::objects::{Labels, controller, is_deleting, uid};
 
 /// What is to become of one object that might belong to an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub(crate) enum Claim {
     /// It is the owner's.
     Owned,
     /// It matches and has no controller: take it.
@@ -20,7 +20,7 @@ pub enum Claim {
 
 /// Judges one object by controller reference and labels. An owner that is being deleted neither adopts nor releases,
 /// and nothing that is being deleted is adopted or released.
-pub fn claim(owner: &ObjectMeta, selector: &Labels, object: &ObjectMeta) -> Claim {
+pub(crate) fn claim(owner: &ObjectMeta, selector: &Labels, object: &ObjectMeta) -> Claim {
     match controller(object) {
         Some(reference) if reference.uid != uid(owner) => Claim::Ignore,
         Some(_) if selector.matches(object) => Claim::Owned,
@@ -32,7 +32,7 @@ pub fn claim(owner: &ObjectMeta, selector: &Labels, object: &ObjectMeta) -> Clai
 }
 
 /// The reference that makes `owner` an object's controller.
-pub fn controller_reference(api_version: &str, kind: &str, owner: &ObjectMeta) -> OwnerReference {
+pub(crate) fn controller_reference(api_version: &str, kind: &str, owner: &ObjectMeta) -> OwnerReference {
     OwnerReference {
         api_version: api_version.into(),
         kind: kind.into(),
@@ -44,12 +44,12 @@ pub fn controller_reference(api_version: &str, kind: &str, owner: &ObjectMeta) -
 }
 
 /// The strategic merge patch that adds a reference; only for the object of that uid.
-pub fn adopt_patch(reference: &OwnerReference, object: &ObjectMeta) -> Value {
+pub(crate) fn adopt_patch(reference: &OwnerReference, object: &ObjectMeta) -> Value {
     json!({ "metadata": { "ownerReferences": [reference], "uid": uid(object) } })
 }
 
 /// The strategic merge patch that removes an owner's reference; only for the object of that uid.
-pub fn release_patch(owner: &ObjectMeta, object: &ObjectMeta) -> Value {
+pub(crate) fn release_patch(owner: &ObjectMeta, object: &ObjectMeta) -> Value {
     json!({ "metadata": { "ownerReferences": [{ "$patch": "delete", "uid": uid(owner) }], "uid": uid(object) } })
 }
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 /// The merge patch (RFC 7396) that turns `old` into `new`; `None` when they are equal.
-pub fn difference(old: &impl Serialize, new: &impl Serialize) -> Result<Option<Value>, serde_json::Error> {
+pub(crate) fn difference(old: &impl Serialize, new: &impl Serialize) -> Result<Option<Value>, serde_json::Error> {
     Ok(diff(&serde_json::to_value(old)?, &serde_json::to_value(new)?))
 }
 
@@ -39,7 +39,12 @@ fn diff(old: &Value, new: &Value) -> Option<Value> {
 
 /// Writes the difference, if any, to the object or to a subresource of it. Fails with a conflict when the object is no
 /// longer the one that was read. Returns the object as the server has it now, `None` when there was nothing to do.
-pub async fn write<K>(api: &Api<K>, subresource: Option<&str>, old: &K, new: &K) -> Result<Option<K>, kube::Error>
+pub(crate) async fn write<K>(
+    api: &Api<K>,
+    subresource: Option<&str>,
+    old: &K,
+    new: &K,
+) -> Result<Option<K>, kube::Error>
 where
     K: kube::Resource + Serialize + DeserializeOwned + Clone + Debug,
 {
@@ -55,7 +60,7 @@ where
 }
 
 /// Makes a merge patch fail on any other object or version than the one it was made for.
-pub fn bind(patch: &mut Value, resource_version: Option<&str>, uid: Option<&str>) {
+pub(crate) fn bind(patch: &mut Value, resource_version: Option<&str>, uid: Option<&str>) {
     if let Value::Object(root) = patch
         && let Value::Object(meta) = root.entry("metadata").or_insert_with(|| json!({}))
     {

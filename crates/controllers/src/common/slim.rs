@@ -8,10 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keelson_client::InformerFactory;
 
 /// Where `kubectl apply` keeps a copy of the object.
-pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Tells the informers what to drop.
-pub fn install(informers: &InformerFactory) {
+pub(crate) fn install(informers: &InformerFactory) {
     informers.transform::<Pod>(pod);
     informers.transform::<Node>(node);
     informers.transform::<Deployment>(|object| forget_last_applied(&mut object.metadata));

@@ -15,7 +15,7 @@ use super::plan::{Failure, Status};
 use crate::common::objects::Labels;
 
 /// A kind that keeps a number of pods.
-pub trait Owner:
+pub(super) trait Owner:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
     + Debug

@@ -41,6 +41,22 @@ impl Stream {
         &self.headers
     }
 
+    /// Ends the sending direction, as `shutdown` does.
+    pub fn end(&self) {
+        let shared = &self.handle.shared;
+        let mut guard = shared.state();
+        let state = &mut *guard;
+        if let Some(stream) = state.streams.get_mut(&self.id)
+            && !stream.local_closed
+            && !stream.reset
+            && !state.dead
+        {
+            stream.local_closed = true;
+            frame::data(&mut state.outbound, self.id, true, &[]);
+            shared.writer.notify_one();
+        }
+    }
+
     /// A header as text; `None` if absent or not text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -135,18 +151,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shared = &self.handle.shared;
-        let mut guard = shared.state();
-        let state = &mut *guard;
-        if let Some(stream) = state.streams.get_mut(&self.id)
-            && !stream.local_closed
-            && !stream.reset
-            && !state.dead
-        {
-            stream.local_closed = true;
-            frame::data(&mut state.outbound, self.id, true, &[]);
-            shared.writer.notify_one();
-        }
+        self.end();
         Poll::Ready(Ok(()))
     }
 }

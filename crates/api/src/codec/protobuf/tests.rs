@@ -31,6 +31,9 @@ fn reads_what_kubectl_sends() {
         },
     });
     let mut object = decode(FROM_KUBECTL, schema).unwrap();
+    assert_eq!(super::decode_any(FROM_KUBECTL).unwrap(), object);
+    let unknown = super::decode_any(b"k8s\0\x0a\x06\x0a\x01v\x12\x01K").unwrap_err();
+    assert_eq!(unknown.0, "no kind \"K\" is registered for version \"v\"");
     object["spec"]["template"]["spec"]["securityContext"] = json!({});
     assert_eq!(object, expected);
 }

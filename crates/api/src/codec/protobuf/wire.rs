@@ -7,7 +7,8 @@ use super::Error;
 pub(super) enum Field<'a> {
     Varint(u64),
     Fixed64(u64),
-    Fixed32(u32),
+    /// No field that we know has this type.
+    Fixed32,
     Bytes(&'a [u8]),
 }
 
@@ -25,24 +26,23 @@ pub(super) fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u32, Field<'a>)>, 
     let tag = tag.ok_or_else(|| Error(format!("proto: illegal tag {} (wire type {})", key >> 3, key & 7)))?;
     let field = match key & 7 {
         0 => Field::Varint(varint(rest)?),
-        1 => Field::Fixed64(u64::from_le_bytes(take_array(rest)?)),
+        1 => Field::Fixed64(u64::from_le_bytes(take(rest)?)),
         2 => {
             let length = usize::try_from(varint(rest)?).map_err(|_| truncated())?;
-            Field::Bytes(take(rest, length)?)
+            let (bytes, tail) = rest.split_at_checked(length).ok_or_else(truncated)?;
+            *rest = tail;
+            Field::Bytes(bytes)
         }
-        5 => Field::Fixed32(u32::from_le_bytes(take_array(rest)?)),
+        5 => {
+            take::<4>(rest)?;
+            Field::Fixed32
+        }
         other => return Err(Error(format!("proto: illegal wireType {other}"))),
     };
     Ok(Some((tag, field)))
 }
 
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], Error> {
-    let (head, tail) = rest.split_at_checked(length).ok_or_else(truncated)?;
-    *rest = tail;
-    Ok(head)
-}
-
-fn take_array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Error> {
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Error> {
     let (head, tail) = rest.split_first_chunk().ok_or_else(truncated)?;
     *rest = tail;
     Ok(*head)

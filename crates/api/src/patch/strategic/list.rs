@@ -1,7 +1,7 @@
 //! Merging lists, and the order of what comes out: items of the patch in the patch's order, the object's other items
 //! between them where they stood.
 
-use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -68,7 +68,8 @@ pub(super) fn merge(
     let before = original.clone();
     let (merged, order) = match (maps, identity) {
         (false, _) if is_delete_list => {
-            return Ok(original.into_iter().filter(|item| !patch.contains(item)).collect());
+            let gone: HashSet<&Value> = patch.iter().collect();
+            return Ok(original.into_iter().filter(|item| !gone.contains(item)).collect());
         }
         (false, _) => (merge_scalars(original, patch), patch.to_vec()),
         (true, Identity::Value) => {
@@ -110,15 +111,23 @@ impl<'a> Identity<'a> {
         }
     }
 
-    fn same(self, a: &Value, b: &Value) -> bool {
+    /// What an item is known by; `None` for a map without the key.
+    fn of(self, item: &Value) -> Option<&Value> {
         match self {
-            Self::Value => a == b,
-            Self::Key(key) => a.get(key).is_some_and(|a| b.get(key) == Some(a)),
+            Self::Value => Some(item),
+            Self::Key(key) => item.get(key),
         }
     }
 
-    fn position(self, list: &[Value], item: &Value) -> Option<usize> {
-        list.iter().position(|other| self.same(other, item))
+    /// Where each item of a list first stands.
+    fn positions(self, list: &[Value]) -> HashMap<&Value, usize> {
+        let mut positions = HashMap::with_capacity(list.len());
+        for (i, item) in list.iter().enumerate() {
+            if let Some(id) = self.of(item) {
+                positions.entry(id).or_insert(i);
+            }
+        }
+        positions
     }
 }
 
@@ -139,13 +148,9 @@ fn element_kind<'a>(items: impl Iterator<Item = &'a Value>) -> Result<bool, Stat
 }
 
 fn merge_scalars(original: Vec<Value>, patch: &[Value]) -> Vec<Value> {
-    let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
-    for item in original.into_iter().chain(patch.iter().cloned()) {
-        if !merged.contains(&item) {
-            merged.push(item);
-        }
-    }
-    merged
+    let mut seen = HashSet::new();
+    let all = original.into_iter().chain(patch.iter().cloned());
+    all.filter(|item| seen.insert(item.clone())).collect()
 }
 
 /// Carries out `$patch` directives among the items; `None` when one of them says `replace`.
@@ -156,14 +161,14 @@ fn special_items<'p>(
     key: &str,
 ) -> Result<Option<(Vec<Value>, Vec<&'p Value>)>, Status> {
     let mut plain = Vec::new();
+    let mut deleted = HashSet::new();
     let mut replace = false;
     for item in patch {
         let Some(map) = item.as_object() else { continue };
         match map.get(DIRECTIVE) {
             None => plain.push(item),
             Some(Value::String(directive)) if directive == "delete" => {
-                let gone = map.get(key).ok_or_else(|| no_merge_key(map, key))?;
-                original.retain(|item| item.get(key) != Some(gone));
+                deleted.insert(map.get(key).ok_or_else(|| no_merge_key(map, key))?);
             }
             Some(Value::String(directive)) if directive == "replace" => replace = true,
             Some(Value::String(directive)) if directive == "merge" => {
@@ -172,16 +177,26 @@ fn special_items<'p>(
             Some(other) => return Err(bad_directive(other, map)),
         }
     }
+    original.retain(|item| item.get(key).is_none_or(|id| !deleted.contains(id)));
     Ok((!replace).then_some((original, plain)))
 }
 
 fn merge_maps(mut original: Vec<Value>, patch: &[&Value], key: &str, item: Level<'_>) -> Result<Vec<Value>, Status> {
+    let mut places: HashMap<Value, usize> = HashMap::with_capacity(original.len());
+    for (i, old) in original.iter().enumerate() {
+        if let Some(id) = old.get(key) {
+            places.entry(id.clone()).or_insert(i);
+        }
+    }
     for new in patch {
         let Some(map) = new.as_object() else { continue };
         let id = map.get(key).ok_or_else(|| no_merge_key(map, key))?;
-        match original.iter_mut().find(|old| old.get(key) == Some(id)) {
+        match places.get(id).and_then(|place| original.get_mut(*place)) {
             Some(Value::Object(old)) => merge_map(old, map, item)?,
-            _ => original.extend(without_directives(new)),
+            _ => {
+                places.insert(id.clone(), original.len());
+                original.extend(without_directives(new));
+            }
         }
     }
     Ok(original)
@@ -194,26 +209,34 @@ fn no_merge_key(map: &Map<String, Value>, key: &str) -> Status {
 /// Items that `order` names come in its order; the others keep theirs and go where they stood in `before`, as far as both
 /// can be had.
 fn put_in_order(merged: Vec<Value>, order: &[Value], before: &[Value], identity: Identity<'_>) -> Vec<Value> {
-    let (mut named, mut others): (Vec<_>, Vec<_>) =
-        merged.into_iter().partition(|item| identity.position(order, item).is_some());
-    let by = |list: &[Value], a: &Value, b: &Value| match (identity.position(list, a), identity.position(list, b)) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        _ => Ordering::Equal,
-    };
-    named.sort_by(|a, b| by(order, a, b));
-    others.sort_by(|a, b| by(before, a, b));
+    let ordered = identity.positions(order);
+    let stood = identity.positions(before);
+    let place = |list: &HashMap<&Value, usize>, item: &Value| list.get(identity.of(item)?).copied();
+    let mut named = Vec::new();
+    let mut others = Vec::new();
+    for item in merged {
+        let stood = place(&stood, &item);
+        match place(&ordered, &item) {
+            Some(rank) => named.push((rank, stood, item)),
+            None => others.push((stood, item)),
+        }
+    }
+    named.sort_by_key(|(rank, ..)| *rank);
     let mut all = Vec::with_capacity(named.len() + others.len());
     let mut named = named.into_iter().peekable();
-    for other in others {
-        while let Some(next) = named.peek() {
-            if by(before, &other, next) == Ordering::Less {
+    // The others come from the object and still stand in its order.
+    for (other_stood, other) in others {
+        while let Some((_, next_stood, _)) = named.peek() {
+            if let (Some(other), Some(next)) = (other_stood, *next_stood)
+                && other < next
+            {
                 break;
             }
-            all.extend(named.next());
+            all.extend(named.next().map(|(.., item)| item));
         }
         all.push(other);
     }
-    all.extend(named);
+    all.extend(named.map(|(.., item)| item));
     all
 }
 
@@ -221,7 +244,8 @@ fn put_in_order(merged: Vec<Value>, order: &[Value], before: &[Value], identity:
 fn check_order(patch: &[Value], order: &[Value], identity: Identity<'_>) -> Result<(), Status> {
     let mut rest = order.iter();
     for item in patch.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
-        if !rest.any(|other| identity.same(item, other)) {
+        let id = identity.of(item);
+        if id.is_none() || !rest.any(|other| identity.of(other) == id) {
             let show = |list: &[Value]| super::show_value(&Value::Array(list.to_vec()));
             let message = format!(
                 "The order in patch list:\n{}\n doesn't match {} list:\n{}\n",

@@ -209,3 +209,17 @@ fn bad_patches() {
         "500 The order in patch list:\n[map[name:a]]\n doesn't match $setElementOrder list:\n[map[name:b]]\n",
     );
 }
+
+#[test]
+fn long_lists_take_linear_time() {
+    let names = |prefix: &str| (0..50_000).map(|i| format!("{prefix}{i}").into()).collect::<Vec<Value>>();
+    let meta = |list: Vec<Value>| json!({"metadata": {"finalizers": list}});
+    let started = std::time::Instant::now();
+    let merged = apply(POD, meta(names("a")), &meta(names("b"))).unwrap();
+    assert_eq!(merged["metadata"]["finalizers"].as_array().unwrap().len(), 100_000);
+    let containers = |list: Vec<Value>| json!({"spec": {"containers": list.into_iter().map(|n| json!({"name": n})).collect::<Vec<_>>()}});
+    let merged = apply(POD, containers(names("a")), &containers(names("b"))).unwrap();
+    assert_eq!(merged["spec"]["containers"].as_array().unwrap().len(), 100_000);
+    // Quadratic time would be minutes.
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+}

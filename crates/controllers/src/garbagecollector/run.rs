@@ -1,0 +1,369 @@
+//! Looks at the objects the graph points out, and deletes, disowns or releases them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use keelson_client::{Backoff, WorkQueue, is_not_found, run_workers};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::graph::{Attempt, FOREGROUND, Graph, ORPHAN, Object, Place, Uid};
+use super::plan::{self, Decision, Item, Owner};
+use super::watch::follow;
+use crate::common::discovery::{Found, discover};
+use crate::common::objects::{is_deleting, uid};
+use crate::context::Context;
+
+const COMPONENT: &str = "garbage-collector";
+/// Resources whose objects own nothing and are owned by nothing, and change all the time.
+const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
+/// How long the first lists may take before work begins without the rest.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause between two discoveries because of a kind that is not known.
+const REDISCOVER: Duration = Duration::from_secs(30);
+/// Owners known to be absent that are remembered.
+const MAX_ABSENT: usize = 500;
+
+/// The `garbage-collector-controller`.
+pub async fn run(context: Context) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+    let found = loop {
+        match discover(&context.client).await {
+            Ok(found) => break found,
+            Err(error) => tracing::debug!(%error, "garbage collector cannot discover resources yet"),
+        }
+        tokio::select! {
+            () = backoff.wait() => {}
+            () = context.shutdown.cancelled() => return,
+        }
+    };
+    let queue: WorkQueue<Attempt> = WorkQueue::new();
+    let collector = Arc::new(Collector {
+        context: context.clone(),
+        queue: queue.clone(),
+        graph: Arc::default(),
+        resources: Mutex::default(),
+        absent: Mutex::default(),
+        synced: watch::Sender::new(0),
+    });
+    let watches = collector.watch_new(found);
+    let mut synced = collector.synced.subscribe();
+    let all = synced.wait_for(|count| *count >= watches);
+    tokio::select! {
+        outcome = tokio::time::timeout(SYNC_TIMEOUT, all) => if outcome.is_err() {
+            tracing::warn!("garbage collector: not all resources could be listed, going on without the rest");
+        },
+        () = context.shutdown.cancelled() => return,
+    }
+    let workers = context.config.concurrent_gc_syncs;
+    run_workers(COMPONENT, queue, workers, context.shutdown.clone(), move |attempt| {
+        let collector = collector.clone();
+        async move { collector.attempt(attempt).await.map(|()| None) }
+    })
+    .await;
+}
+
+struct Collector {
+    context: Context,
+    queue: WorkQueue<Attempt>,
+    graph: Arc<Mutex<Graph>>,
+    resources: Mutex<Resources>,
+    absent: Mutex<std::collections::HashSet<(Place, Uid)>>,
+    synced: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Resources {
+    /// By apiVersion and kind.
+    by_kind: HashMap<(String, String), Found>,
+    /// Group and plural of what is being watched.
+    watched: std::collections::HashSet<(String, String)>,
+    discovered: Option<Instant>,
+}
+
+impl Collector {
+    /// Watches what is new among the resources found; returns how many watches there are now.
+    fn watch_new(&self, found: Vec<Found>) -> usize {
+        let mut resources = self.resources.lock();
+        resources.discovered = Some(Instant::now());
+        for found in found {
+            let key = (found.resource.api_version.clone(), found.resource.kind.clone());
+            resources.by_kind.insert(key, found.clone());
+            let name = (found.resource.group.clone(), found.resource.plural.clone());
+            let wanted = ["delete", "list", "watch"].iter().all(|verb| found.can(verb))
+                && !IGNORED.contains(&(name.0.as_str(), name.1.as_str()));
+            if wanted && resources.watched.insert(name) {
+                let number = u16::try_from(resources.watched.len()).unwrap_or(u16::MAX);
+                tokio::spawn(follow(
+                    number,
+                    found,
+                    self.context.client.clone(),
+                    self.graph.clone(),
+                    self.queue.clone(),
+                    self.synced.clone(),
+                    self.context.shutdown.clone(),
+                ));
+            }
+        }
+        resources.watched.len()
+    }
+
+    /// The resource of a kind, discovering anew (not too often) when it is not known.
+    async fn resource(&self, api_version: &str, kind: &str) -> Result<Option<Found>, kube::Error> {
+        let key = (api_version.to_owned(), kind.to_owned());
+        {
+            let resources = self.resources.lock();
+            if let Some(found) = resources.by_kind.get(&key) {
+                return Ok(Some(found.clone()));
+            }
+            // Another version of a known group serves the same objects.
+            let group = api_version.split_once('/').map_or("", |(group, _)| group);
+            let same = resources.by_kind.values().find(|f| f.resource.group == group && f.resource.kind == kind);
+            if let Some(found) = same {
+                return Ok(Some(found.clone()));
+            }
+            if resources.discovered.is_some_and(|at| at.elapsed() < REDISCOVER) {
+                return Ok(None);
+            }
+        }
+        self.watch_new(discover(&self.context.client).await?);
+        Ok(self.resources.lock().by_kind.get(&key).cloned())
+    }
+
+    fn api(&self, found: &Found, namespace: &str) -> Api<DynamicObject> {
+        if found.namespaced && !namespace.is_empty() {
+            Api::namespaced_with(self.context.client.clone(), namespace, &found.resource)
+        } else {
+            Api::all_with(self.context.client.clone(), &found.resource)
+        }
+    }
+
+    fn add(&self, attempts: Vec<Attempt>) {
+        attempts.into_iter().for_each(|attempt| self.queue.add(attempt));
+    }
+
+    /// The object's metadata as the server has it, if it is still that object.
+    async fn live(&self, place: &Place, wanted: Uid) -> Result<Live, kube::Error> {
+        let Some(found) = self.resource(&place.api_version, &place.kind).await? else { return Ok(Live::Unknown) };
+        if found.namespaced && place.namespace.is_empty() {
+            // A cluster-scoped object cannot be owned by one in a namespace: nobody can say which.
+            return Ok(Live::Unknown);
+        }
+        let api = self.api(&found, &place.namespace);
+        let live = api.get_metadata_opt(&place.name).await?;
+        Ok(match live.filter(|live| Uid::new(uid(&live.metadata)) == wanted) {
+            Some(live) => Live::There(api, Box::new(live.metadata)),
+            None => Live::Absent,
+        })
+    }
+
+    async fn attempt(&self, attempt: Attempt) -> Result<(), kube::Error> {
+        match attempt {
+            Attempt::Delete(uid) => self.attempt_delete(uid).await,
+            Attempt::Orphan(uid) => self.orphan_dependents(uid).await,
+        }
+    }
+
+    async fn attempt_delete(&self, target: Uid) -> Result<(), kube::Error> {
+        let (place, object, dependents) = {
+            let graph = self.graph.lock();
+            let Some(place) = graph.place(target) else { return Ok(()) };
+            (place, graph.object(target), graph.dependents(target))
+        };
+        if object.as_ref().is_some_and(|object| object.deleting && !object.foreground) {
+            return Ok(());
+        }
+        let (api, live) = match self.live(&place, target).await? {
+            Live::There(api, live) => (api, live),
+            Live::Unknown => return Ok(()),
+            Live::Absent => {
+                let attempts = self.graph.lock().remove(target);
+                self.add(attempts);
+                return Ok(());
+            }
+        };
+        let Some(object) = object else {
+            // An owner that exists; its own watch will show it.
+            return Ok(());
+        };
+        if object.waits_for_dependents() {
+            return self.release_if_unblocked(target, &api, &live, &dependents).await;
+        }
+        let references = live.owner_references.clone().unwrap_or_default();
+        let mut owners = Vec::new();
+        for reference in &references {
+            owners.push(self.owner(&place.namespace, reference).await?);
+        }
+        let has = |finalizer: &str| live.finalizers.iter().flatten().any(|known| known == finalizer);
+        let item = Item {
+            has_dependents: !dependents.is_empty(),
+            dependents_wait: dependents.iter().any(Object::waits_for_dependents),
+            has_orphan_finalizer: has(ORPHAN),
+            has_foreground_finalizer: has(FOREGROUND),
+        };
+        match plan::decide(&owners, item) {
+            Decision::Keep => Ok(()),
+            Decision::Disown(positions) => {
+                let gone: Vec<&str> =
+                    positions.iter().filter_map(|n| references.get(*n)).map(|owner| owner.uid.as_str()).collect();
+                self.disown(&api, &live, &gone).await
+            }
+            Decision::Delete { policy, unblock } => {
+                if unblock {
+                    self.unblock(&api, &live).await?;
+                }
+                let version = if unblock { None } else { live.resource_version.clone() };
+                self.delete(&api, &live, version, policy).await
+            }
+        }
+    }
+
+    async fn owner(&self, namespace: &str, reference: &OwnerReference) -> Result<Owner, kube::Error> {
+        let place = Place {
+            api_version: reference.api_version.clone(),
+            kind: reference.kind.clone(),
+            namespace: namespace.to_owned(),
+            name: reference.name.clone(),
+        };
+        let owner = Uid::new(&reference.uid);
+        if self.absent.lock().contains(&(place.clone(), owner)) {
+            return Ok(Owner::Absent);
+        }
+        Ok(match self.live(&place, owner).await? {
+            // A kind nobody knows: better to keep too much.
+            Live::Unknown => Owner::Solid,
+            Live::Absent => {
+                let mut absent = self.absent.lock();
+                if absent.len() >= MAX_ABSENT {
+                    absent.clear();
+                }
+                absent.insert((place, owner));
+                Owner::Absent
+            }
+            Live::There(_, live) => {
+                let waits =
+                    is_deleting(&live) && live.finalizers.iter().flatten().any(|finalizer| finalizer == FOREGROUND);
+                if waits { Owner::Waiting } else { Owner::Solid }
+            }
+        })
+    }
+
+    /// Lets an object in foreground deletion go when no dependent blocks it; otherwise looks at those that do.
+    async fn release_if_unblocked(
+        &self,
+        target: Uid,
+        api: &Api<DynamicObject>,
+        live: &ObjectMeta,
+        dependents: &[Object],
+    ) -> Result<(), kube::Error> {
+        let blocks = |dependent: &&Object| {
+            let mut owners = dependent.owners.iter();
+            owners.any(|owner| Uid::new(&owner.uid) == target && owner.block_owner_deletion == Some(true))
+        };
+        let blocking: Vec<&Object> = dependents.iter().filter(blocks).collect();
+        if blocking.is_empty() {
+            return self.drop_finalizer(api, live, FOREGROUND).await;
+        }
+        for dependent in blocking.iter().filter(|dependent| !dependent.deleting) {
+            self.queue.add(Attempt::Delete(dependent.uid));
+        }
+        Ok(())
+    }
+
+    /// Takes an owner that is deleted with `orphan` off its dependents, then lets it go.
+    async fn orphan_dependents(&self, target: Uid) -> Result<(), kube::Error> {
+        let (place, dependents) = {
+            let graph = self.graph.lock();
+            let Some(place) = graph.place(target) else { return Ok(()) };
+            (place, graph.dependents(target))
+        };
+        let Live::There(api, live) = self.live(&place, target).await? else { return Ok(()) };
+        for dependent in dependents {
+            if let Live::There(api, meta) = self.live(&dependent.place, dependent.uid).await? {
+                self.disown(&api, &meta, &[uid(&live)]).await?;
+            }
+        }
+        self.drop_finalizer(&api, &live, ORPHAN).await
+    }
+
+    async fn disown(&self, api: &Api<DynamicObject>, live: &ObjectMeta, gone: &[&str]) -> Result<(), kube::Error> {
+        let rest: Vec<&OwnerReference> =
+            live.owner_references.iter().flatten().filter(|owner| !gone.contains(&owner.uid.as_str())).collect();
+        self.patch(api, live, json!({ "ownerReferences": rest })).await
+    }
+
+    async fn unblock(&self, api: &Api<DynamicObject>, live: &ObjectMeta) -> Result<(), kube::Error> {
+        let mut owners = live.owner_references.clone().unwrap_or_default();
+        owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
+        self.patch(api, live, json!({ "ownerReferences": owners })).await
+    }
+
+    async fn drop_finalizer(
+        &self,
+        api: &Api<DynamicObject>,
+        live: &ObjectMeta,
+        finalizer: &str,
+    ) -> Result<(), kube::Error> {
+        let mut rest = live.finalizers.clone().unwrap_or_default();
+        if !rest.iter().any(|known| known == finalizer) {
+            return Ok(());
+        }
+        rest.retain(|known| known != finalizer);
+        self.patch(api, live, json!({ "finalizers": rest })).await
+    }
+
+    /// Changes metadata of exactly this version of this object; a conflict brings the attempt back.
+    async fn patch(
+        &self,
+        api: &Api<DynamicObject>,
+        live: &ObjectMeta,
+        mut metadata: serde_json::Value,
+    ) -> Result<(), kube::Error> {
+        if let Some(fields) = metadata.as_object_mut() {
+            fields.insert("uid".into(), json!(live.uid));
+            fields.insert("resourceVersion".into(), json!(live.resource_version));
+        }
+        let patch = json!({ "metadata": metadata });
+        let name = live.name.as_deref().unwrap_or_default();
+        match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_not_found(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete(
+        &self,
+        api: &Api<DynamicObject>,
+        live: &ObjectMeta,
+        resource_version: Option<String>,
+        policy: PropagationPolicy,
+    ) -> Result<(), kube::Error> {
+        let preconditions = Preconditions { uid: live.uid.clone(), resource_version };
+        let params = DeleteParams {
+            propagation_policy: Some(policy),
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
+        match api.delete(live.name.as_deref().unwrap_or_default(), &params).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_not_found(&error) => Ok(()),
+            // Also when it changed since it was looked at: look again.
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What the server says of an object.
+enum Live {
+    There(Api<DynamicObject>, Box<ObjectMeta>),
+    /// Not there, or another object has its name.
+    Absent,
+    /// Nobody serves its kind, or its place cannot be told.
+    Unknown,
+}

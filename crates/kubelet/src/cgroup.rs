@@ -1,0 +1,304 @@
+//! The kubelet's own cgroups, cgroupfs driver: `<root>/kubepods[/burstable|/besteffort]/pod<uid>`, in every v1 controller
+//! (also on hybrid machines) or in the unified hierarchy. Containers' groups below are the runtime's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::resources::{CPU_PERIOD_US, PodCgroup, QosClass, weight};
+
+/// v2 controllers pods need.
+const V2_CONTROLLERS: &str = "+cpu +memory +pids +cpuset +io +hugetlb";
+
+/// Where the hierarchies are.
+#[derive(Clone, Debug)]
+pub(crate) struct Cgroups {
+    hierarchies: Hierarchies,
+    /// Relative, without a leading slash; may be empty.
+    root: PathBuf,
+    per_qos: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Hierarchies {
+    /// Mount point of each controller.
+    V1(Vec<(Vec<String>, PathBuf)>),
+    V2(PathBuf),
+}
+
+impl Cgroups {
+    /// Finds the hierarchies under `mount`.
+    pub(crate) fn new(mount: &Path, root: &str, per_qos: bool) -> Self {
+        let hierarchies = if mount.join("cgroup.controllers").exists() {
+            Hierarchies::V2(mount.to_path_buf())
+        } else {
+            let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            let mut found: Vec<(Vec<String>, PathBuf)> = Vec::new();
+            for line in mountinfo.lines() {
+                let Some((left, right)) = line.split_once(" - ") else { continue };
+                let mut right = right.split(' ');
+                let Some(point) = left.split(' ').nth(4).map(PathBuf::from) else { continue };
+                if right.next() != Some("cgroup") || !point.starts_with(mount) {
+                    continue;
+                }
+                let options = right.nth(1).unwrap_or_default();
+                let controllers = options.split(',').map(str::to_string).collect();
+                if found.iter().all(|(_, known)| *known != point) {
+                    found.push((controllers, point));
+                }
+            }
+            Hierarchies::V1(found)
+        };
+        Cgroups { hierarchies, root: PathBuf::from(root.trim_matches('/')), per_qos }
+    }
+
+    /// Whether the unified hierarchy is in use.
+    pub(crate) fn is_v2(&self) -> bool {
+        matches!(self.hierarchies, Hierarchies::V2(_))
+    }
+
+    fn kubepods(&self) -> PathBuf {
+        self.root.join("kubepods")
+    }
+
+    fn qos(&self, class: QosClass) -> PathBuf {
+        match class {
+            QosClass::Guaranteed => self.kubepods(),
+            QosClass::Burstable => self.kubepods().join("burstable"),
+            QosClass::BestEffort => self.kubepods().join("besteffort"),
+        }
+    }
+
+    fn pod(&self, class: QosClass, uid: &str) -> PathBuf {
+        self.qos(class).join(format!("pod{uid}"))
+    }
+
+    /// The pod's CRI `cgroup_parent`; empty when the kubelet makes no groups.
+    pub(crate) fn parent_of(&self, class: QosClass, uid: &str) -> String {
+        if self.per_qos { format!("/{}", self.pod(class, uid).display()) } else { String::new() }
+    }
+
+    fn controllers(&self) -> Vec<(Option<&[String]>, &Path)> {
+        match &self.hierarchies {
+            Hierarchies::V1(found) => {
+                found.iter().map(|(names, point)| (Some(names.as_slice()), point.as_path())).collect()
+            }
+            Hierarchies::V2(mount) => vec![(None, mount.as_path())],
+        }
+    }
+
+    fn make(&self, group: &Path) -> Result<(), Error> {
+        for (controllers, mount) in self.controllers() {
+            let mut path = mount.to_path_buf();
+            for part in group.components() {
+                if controllers.is_none() {
+                    // Each level must hand its controllers down; those the kernel lacks are left out one by one.
+                    for controller in V2_CONTROLLERS.split(' ') {
+                        let _ = fs::write(path.join("cgroup.subtree_control"), controller);
+                    }
+                }
+                let parent = path.clone();
+                path.push(part);
+                match fs::create_dir(&path) {
+                    Ok(()) => inherit_cpuset(&parent, &path),
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(Error::file("create cgroup", &path)(error)),
+                }
+            }
+            if controllers.is_none() {
+                for controller in V2_CONTROLLERS.split(' ') {
+                    let _ = fs::write(path.join("cgroup.subtree_control"), controller);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set(
+        &self,
+        group: &Path,
+        v1: Option<(&str, &str)>,
+        v2: &str,
+        v1_value: String,
+        v2_value: String,
+    ) -> Result<(), Error> {
+        for (controllers, mount) in self.controllers() {
+            let (file, value) = match (controllers, v1) {
+                (None, _) => (v2, &v2_value),
+                (Some(names), Some((controller, file))) if names.iter().any(|name| name == controller) => {
+                    (file, &v1_value)
+                }
+                _ => continue,
+            };
+            if file.is_empty() {
+                continue;
+            }
+            let path = mount.join(group).join(file);
+            match fs::write(&path, value) {
+                // A kernel without this controller has no such file.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.map_err(Error::file("write", &path))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn set_shares(&self, group: &Path, shares: i64) -> Result<(), Error> {
+        self.set(group, Some(("cpu", "cpu.shares")), "cpu.weight", shares.to_string(), weight(shares).to_string())
+    }
+
+    fn set_memory(&self, group: &Path, bytes: i64) -> Result<(), Error> {
+        self.set(group, Some(("memory", "memory.limit_in_bytes")), "memory.max", bytes.to_string(), bytes.to_string())
+    }
+
+    fn set_pids(&self, group: &Path, limit: u64) -> Result<(), Error> {
+        self.set(group, Some(("pids", "pids.max")), "pids.max", limit.to_string(), limit.to_string())
+    }
+
+    /// Makes the groups that hold all pods. `cpu_shares` and `memory_bytes` are what pods may use of the node.
+    pub(crate) fn set_up(&self, cpu_shares: i64, memory_bytes: i64) -> Result<(), Error> {
+        if !self.per_qos {
+            return Ok(());
+        }
+        self.make(&self.qos(QosClass::Burstable))?;
+        self.make(&self.qos(QosClass::BestEffort))?;
+        self.set_shares(&self.kubepods(), cpu_shares)?;
+        self.set_memory(&self.kubepods(), memory_bytes)?;
+        self.set_shares(&self.qos(QosClass::BestEffort), 2)
+    }
+
+    /// Sets the CPU weight of all burstable pods together.
+    pub(crate) fn set_burstable_shares(&self, shares: i64) -> Result<(), Error> {
+        if self.per_qos { self.set_shares(&self.qos(QosClass::Burstable), shares) } else { Ok(()) }
+    }
+
+    /// Makes a pod's group, or updates its limits.
+    pub(crate) fn set_up_pod(
+        &self,
+        class: QosClass,
+        uid: &str,
+        limits: &PodCgroup,
+        pids: Option<u64>,
+    ) -> Result<(), Error> {
+        if !self.per_qos {
+            return Ok(());
+        }
+        let group = self.pod(class, uid);
+        self.make(&group)?;
+        self.set_shares(&group, limits.cpu_shares)?;
+        if let Some(quota) = limits.cpu_quota_us {
+            let period = Some(("cpu", "cpu.cfs_period_us"));
+            self.set(&group, period, "", CPU_PERIOD_US.to_string(), String::new())?;
+            let both = format!("{quota} {CPU_PERIOD_US}");
+            self.set(&group, Some(("cpu", "cpu.cfs_quota_us")), "cpu.max", quota.to_string(), both)?;
+        }
+        if let Some(bytes) = limits.memory_limit_bytes {
+            self.set_memory(&group, bytes)?;
+        }
+        if let Some(pids) = pids {
+            self.set_pids(&group, pids)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a pod's group, whatever its class was.
+    pub(crate) fn remove_pod(&self, uid: &str) -> Result<(), Error> {
+        for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
+            for (_, mount) in self.controllers() {
+                let path = mount.join(self.pod(class, uid));
+                if path.exists() {
+                    remove_tree(&path).map_err(Error::file("remove cgroup", &path))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Uids of pods that have a group.
+    pub(crate) fn pods(&self) -> Vec<String> {
+        let mut uids = Vec::new();
+        for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
+            for (_, mount) in self.controllers() {
+                for entry in fs::read_dir(mount.join(self.qos(class))).into_iter().flatten().flatten() {
+                    if let Some(uid) = entry.file_name().to_str().and_then(|name| name.strip_prefix("pod")) {
+                        uids.push(uid.to_string());
+                    }
+                }
+            }
+        }
+        uids.sort();
+        uids.dedup();
+        uids
+    }
+
+    /// Removes everything the kubelet made, for nodes that go away.
+    #[cfg(test)]
+    pub fn remove_all(&self) {
+        for (_, mount) in self.controllers() {
+            let _ = remove_tree(&mount.join(self.kubepods()));
+            let mut path = self.root.as_path();
+            while path.components().next().is_some() {
+                let _ = fs::remove_dir(mount.join(path));
+                path = path.parent().unwrap_or(Path::new(""));
+            }
+        }
+    }
+}
+
+/// A new v1 cpuset is empty, and nothing can run in it.
+fn inherit_cpuset(parent: &Path, child: &Path) {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let own = child.join(file);
+        if fs::read_to_string(&own).is_ok_and(|value| value.trim().is_empty())
+            && let Ok(value) = fs::read_to_string(parent.join(file))
+        {
+            let _ = fs::write(own, value.trim());
+        }
+    }
+}
+
+fn remove_tree(path: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(path)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs root and real hierarchies: fails, not skips, without.
+    #[test]
+    fn groups_come_and_go() {
+        let root = format!("/keelson-test-kubelet/cgroup-{}", std::process::id());
+        let cgroups = Cgroups::new(Path::new("/sys/fs/cgroup"), &root, true);
+        let limits = PodCgroup { cpu_shares: 512, cpu_quota_us: Some(50_000), memory_limit_bytes: Some(64 << 20) };
+        let result = (|| {
+            cgroups.set_up(2048, 1 << 30)?;
+            cgroups.set_up_pod(QosClass::Burstable, "u1", &limits, Some(100))?;
+            Ok::<_, Error>(cgroups.pods())
+        })();
+        let memory = cgroups.controllers().into_iter().find_map(|(names, mount)| match names {
+            None => Some(mount.join("x").with_file_name("")),
+            Some(names) => names.iter().any(|name| name == "memory").then(|| mount.to_path_buf()),
+        });
+        let file = if cgroups.is_v2() { "memory.max" } else { "memory.limit_in_bytes" };
+        let limit = memory.map(|mount| {
+            fs::read_to_string(mount.join(cgroups.pod(QosClass::Burstable, "u1")).join(file)).unwrap_or_default()
+        });
+        let removed = cgroups.remove_pod("u1");
+        let left = cgroups.pods();
+        cgroups.remove_all();
+        assert_eq!(result.expect("cgroups are writable"), ["u1"]);
+        assert_eq!(limit.as_deref().map(str::trim), Some("67108864"));
+        removed.unwrap();
+        assert!(left.is_empty());
+        assert_eq!(cgroups.parent_of(QosClass::Guaranteed, "u"), format!("{root}/kubepods/podu"));
+    }
+}

@@ -1,0 +1,105 @@
+//! What all tasks of one kubelet share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use keelson_client::{EventRecorder, SharedInformer};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+use crate::cgroup::Cgroups;
+use crate::config::Config;
+use crate::images::Images;
+use crate::pod::observed::Observed;
+use crate::pod::sandbox::Resolver;
+use crate::quantity::ResourceList;
+use crate::resources::Limits;
+use crate::runtime::Runtime;
+use crate::volumes::Volumes;
+
+/// Whether the runtime answers and what it says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RuntimeHealth {
+    /// Why the runtime is not ready.
+    pub runtime_error: Option<String>,
+    /// Why the pod network is not ready.
+    pub network_error: Option<String>,
+}
+
+/// Shared things; cheap to clone behind its `Arc`.
+pub(crate) struct Context {
+    pub config: Config,
+    pub client: kube::Client,
+    pub runtime: Runtime,
+    pub events: EventRecorder,
+    pub volumes: Volumes,
+    pub images: Images,
+    pub cgroups: Cgroups,
+    pub services: SharedInformer<Service>,
+    pub health: watch::Sender<RuntimeHealth>,
+    /// Asks for the runtime's health to be looked at now.
+    pub check_health: Notify,
+    pub limits: Limits,
+    pub allocatable: ResourceList,
+    pub host_ips: Vec<String>,
+    pub node_dns: Resolver,
+    /// Such as `containerd`; empty until the runtime has answered once.
+    pub runtime_name: RwLock<String>,
+    pub pods: PodTable,
+}
+
+/// A pod's task as others see it.
+pub(crate) struct PodHandle {
+    pub pod: watch::Sender<Latest>,
+    /// The runtime's view, as of the last look.
+    pub observed: watch::Sender<Arc<Observed>>,
+    /// Look at the runtime again.
+    pub look: Notify,
+}
+
+/// The API server's word.
+#[derive(Clone, Debug)]
+pub(crate) struct Latest {
+    pub pod: Arc<Pod>,
+    /// The object is gone.
+    pub removed: bool,
+}
+
+/// All pods of this kubelet by uid.
+#[derive(Default)]
+pub(crate) struct PodTable(Mutex<HashMap<String, Arc<PodHandle>>>);
+
+impl PodTable {
+    pub(crate) fn get(&self, uid: &str) -> Option<Arc<PodHandle>> {
+        self.0.lock().get(uid).cloned()
+    }
+
+    pub(crate) fn insert(&self, uid: &str, handle: Arc<PodHandle>) {
+        self.0.lock().insert(uid.to_string(), handle);
+    }
+
+    pub(crate) fn remove(&self, uid: &str) {
+        self.0.lock().remove(uid);
+    }
+
+    pub(crate) fn all(&self) -> Vec<(String, Arc<PodHandle>)> {
+        self.0.lock().iter().map(|(uid, handle)| (uid.clone(), handle.clone())).collect()
+    }
+
+    /// The pod of this name; when an old one of the same name is still ending, the newer.
+    pub(crate) fn named(&self, namespace: &str, name: &str) -> Option<Arc<PodHandle>> {
+        let table = self.0.lock();
+        let mut found: Vec<_> = table
+            .values()
+            .filter(|handle| {
+                let latest = handle.pod.borrow();
+                latest.pod.metadata.name.as_deref() == Some(name)
+                    && latest.pod.metadata.namespace.as_deref() == Some(namespace)
+            })
+            .cloned()
+            .collect();
+        found.sort_by_key(|handle| handle.pod.borrow().pod.metadata.creation_timestamp.clone());
+        found.pop()
+    }
+}

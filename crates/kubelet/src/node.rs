@@ -1,0 +1,245 @@
+//! The Node object: registered once, kept true, and the Lease that says this kubelet is alive.
+
+pub(crate) mod health;
+mod lease;
+pub(crate) mod machine;
+pub(crate) mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use machine::Machine;
+
+/// Waits after a refused registration or update grow between these.
+const RETRY: (std::time::Duration, std::time::Duration) =
+    (std::time::Duration::from_millis(100), std::time::Duration::from_secs(7));
+
+/// Runs until `shutdown`.
+pub(crate) async fn run(ctx: Arc<Context>, machine: Machine, port: u16, shutdown: CancellationToken) {
+    let work = async {
+        let mut keeper = Keeper::new(ctx.clone(), machine, port);
+        keeper.register().await;
+        tokio::join!(keeper.keep(), lease::keep(&ctx), follow_pod_cidr(&ctx));
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// What events about the node are about; upstream gives the name as uid.
+pub(crate) fn about(name: &str) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Node".into()),
+        api_version: Some("v1".into()),
+        name: Some(name.into()),
+        uid: Some(name.into()),
+        ..Default::default()
+    }
+}
+
+/// Tells the runtime the node's pod CIDR when the API server gives one.
+async fn follow_pod_cidr(ctx: &Context) {
+    use futures::StreamExt;
+    use kube::runtime::{WatchStreamExt, watcher};
+    let api = Api::<Node>::all(ctx.client.clone());
+    let config = watcher::Config::default().fields(&format!("metadata.name={}", ctx.config.node_name));
+    let mut nodes = watcher(api, config).default_backoff().applied_objects().boxed();
+    let mut told = None;
+    while let Some(node) = nodes.next().await {
+        let Ok(node) = node else { continue };
+        let cidrs = node.spec.and_then(|spec| {
+            let cidrs = spec.pod_cidrs.filter(|cidrs| !cidrs.is_empty()).map(|cidrs| cidrs.join(","));
+            cidrs.or(spec.pod_cidr)
+        });
+        if cidrs.is_some() && cidrs != told {
+            if let Some(cidrs) = &cidrs
+                && let Err(error) = ctx.runtime.set_pod_cidr(cidrs).await
+            {
+                tracing::warn!(%error, "the runtime does not take the pod CIDR");
+                continue;
+            }
+            told = cidrs;
+            ctx.check_health.notify_one();
+        }
+    }
+}
+
+struct Keeper {
+    ctx: Arc<Context>,
+    machine: Machine,
+    port: u16,
+    pressure: status::Pressure,
+    sent: NodeStatus,
+    sent_at: Timestamp,
+    backoff: keelson_client::Backoff,
+}
+
+impl Keeper {
+    fn new(ctx: Arc<Context>, machine: Machine, port: u16) -> Keeper {
+        Keeper {
+            ctx,
+            machine,
+            port,
+            pressure: status::Pressure::default(),
+            sent: NodeStatus::default(),
+            sent_at: Timestamp::UNIX_EPOCH,
+            backoff: keelson_client::Backoff::new(RETRY.0, RETRY.1),
+        }
+    }
+
+    fn api(&self) -> Api<Node> {
+        Api::all(self.ctx.client.clone())
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.ctx.config.node_labels.clone();
+        let hostname = self.ctx.config.hostname().to_string();
+        for (name, value) in [
+            ("kubernetes.io/hostname", hostname.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", machine::ARCHITECTURE),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", machine::ARCHITECTURE),
+        ] {
+            labels.insert(name.into(), value.into());
+        }
+        labels
+    }
+
+    /// Makes the Node, or takes over the one that is there.
+    async fn register(&mut self) {
+        let name = self.ctx.config.node_name.clone();
+        self.ctx.events.normal(&about(&name), "Starting", "Starting kubelet.");
+        loop {
+            match self.try_register().await {
+                Ok(()) => break,
+                Err(error) => tracing::warn!(node = name, %error, "the node is not registered yet"),
+            }
+            self.backoff.wait().await;
+        }
+        self.backoff.reset();
+        self.ctx.events.normal(&about(&name), "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods");
+    }
+
+    async fn try_register(&mut self) -> Result<(), kube::Error> {
+        let api = self.api();
+        let name = &self.ctx.config.node_name.clone();
+        if let Some(node) = api.get_opt(name).await? {
+            let known = node.metadata.labels.unwrap_or_default();
+            let missing: BTreeMap<_, _> =
+                self.labels().into_iter().filter(|(label, value)| known.get(label) != Some(value)).collect();
+            if !missing.is_empty() {
+                let patch = serde_json::json!({ "metadata": { "labels": missing } });
+                api.patch(name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
+            }
+            self.sent = node.status.unwrap_or_default();
+            return Ok(());
+        }
+        if !self.ctx.config.register_node {
+            return Ok(());
+        }
+        let status = self.status(keelson_client::clock::now()).await;
+        let node = Node {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                labels: Some(self.labels()),
+                annotations: Some(
+                    [("volumes.kubernetes.io/controller-managed-attach-detach".to_string(), "true".to_string())].into(),
+                ),
+                ..Default::default()
+            },
+            spec: Some(NodeSpec {
+                taints: Some(self.ctx.config.register_with_taints.clone()).filter(|taints| !taints.is_empty()),
+                provider_id: self.ctx.config.provider_id.clone(),
+                ..Default::default()
+            }),
+            status: Some(status),
+        };
+        match api.create(&PostParams::default(), &node).await {
+            Ok(created) => {
+                self.sent = created.status.unwrap_or_default();
+                self.sent_at = keelson_client::clock::now();
+                self.tell_transitions(&NodeStatus::default(), &node.status.unwrap_or_default());
+                Ok(())
+            }
+            Err(error) if keelson_client::is_already_exists(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn status(&mut self, now: Timestamp) -> NodeStatus {
+        let usage = machine::Usage::read(&self.ctx.config.root_dir);
+        self.pressure.update(&usage, &self.ctx.config, now);
+        let images = self.ctx.runtime.list_images().await.unwrap_or_default();
+        let version = self.ctx.runtime.version().await.ok();
+        if let Some(version) = &version {
+            *self.ctx.runtime_name.write() = version.runtime_name.clone();
+        }
+        status::status(&status::Input {
+            config: &self.ctx.config,
+            machine: &self.machine,
+            allocatable: &self.ctx.allocatable,
+            health: &self.ctx.health.borrow(),
+            pressure: &self.pressure,
+            images: &images,
+            version: version.as_ref(),
+            port: self.port,
+            old: &self.sent,
+            now,
+        })
+    }
+
+    /// Keeps the status true: on every change of health or images, and every `node_status_update_frequency`.
+    async fn keep(&mut self) {
+        let ctx = self.ctx.clone();
+        let mut health = ctx.health.subscribe();
+        let mut ticks = tokio::time::interval(ctx.config.node_status_update_frequency);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = health.changed() => {}
+                () = ctx.images.changed.notified() => {}
+            }
+            while let Err(error) = self.update().await {
+                tracing::warn!(%error, "the node's status is not updated");
+                if keelson_client::is_not_found(&error) {
+                    // Somebody deleted the Node: as upstream, it is made again only by a restart.
+                    break;
+                }
+                self.backoff.wait().await;
+            }
+            self.backoff.reset();
+        }
+    }
+
+    async fn update(&mut self) -> Result<(), kube::Error> {
+        let now = keelson_client::clock::now();
+        let status = self.status(now).await;
+        let frequency = SignedDuration::try_from(self.ctx.config.node_status_report_frequency).unwrap_or_default();
+        let due = now.duration_since(self.sent_at) >= frequency;
+        let Some(patch) = status::patch(&self.sent, &status, due) else { return Ok(()) };
+        let api = self.api();
+        api.patch_status(&self.ctx.config.node_name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
+        let before = std::mem::replace(&mut self.sent, status);
+        self.sent_at = now;
+        self.tell_transitions(&before, &self.sent);
+        Ok(())
+    }
+
+    fn tell_transitions(&self, before: &NodeStatus, now: &NodeStatus) {
+        let name = &self.ctx.config.node_name;
+        for reason in status::transitions(before, now) {
+            self.ctx.events.normal(&about(name), reason, format!("Node {name} status is now: {reason}"));
+        }
+    }
+}

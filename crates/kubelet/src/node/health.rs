@@ -1,0 +1,86 @@
+//! Whether the runtime and its network are ready: asked when somebody saw something odd, often while they are not, and
+//! now and then while they are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keelson_cri::v1 as cri;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Context, RuntimeHealth};
+
+/// How often a runtime that is not ready is asked.
+const UNREADY: Duration = Duration::from_millis(250);
+/// How often a ready one is.
+const READY: Duration = Duration::from_secs(10);
+
+/// Runs until `shutdown`.
+pub(crate) async fn run(ctx: Arc<Context>, shutdown: CancellationToken) {
+    loop {
+        let health = check(&ctx).await;
+        let ready = health == RuntimeHealth::default();
+        ctx.health.send_if_modified(|known| {
+            let changed = *known != health;
+            *known = health;
+            changed
+        });
+        let pause = async {
+            tokio::time::sleep(UNREADY).await;
+            if ready {
+                tokio::select! {
+                    () = tokio::time::sleep(READY) => {}
+                    () = ctx.check_health.notified() => {}
+                }
+            }
+        };
+        tokio::select! {
+            () = pause => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Asks the runtime now.
+pub(crate) async fn check(ctx: &Context) -> RuntimeHealth {
+    match ctx.runtime.status().await {
+        Ok(conditions) => judge(&conditions),
+        Err(error) => {
+            tracing::debug!(%error, "the runtime does not answer");
+            RuntimeHealth { runtime_error: Some("container runtime is down".into()), network_error: None }
+        }
+    }
+}
+
+fn judge(conditions: &[cri::RuntimeCondition]) -> RuntimeHealth {
+    let problem = |kind: &str| {
+        let condition = conditions.iter().find(|condition| condition.r#type == kind)?;
+        let text = format!("{kind}=false reason:{} message:{}", condition.reason, condition.message);
+        (!condition.status).then_some(text)
+    };
+    RuntimeHealth {
+        runtime_error: problem("RuntimeReady").map(|text| format!("container runtime not ready: {text}")),
+        network_error: problem("NetworkReady"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions() {
+        let condition = |kind: &str, status| cri::RuntimeCondition {
+            r#type: kind.into(),
+            status,
+            reason: "Why".into(),
+            message: "what".into(),
+        };
+        assert_eq!(
+            judge(&[condition("RuntimeReady", true), condition("NetworkReady", true)]),
+            RuntimeHealth::default()
+        );
+        let broken = judge(&[condition("RuntimeReady", true), condition("NetworkReady", false)]);
+        assert_eq!(broken.network_error.as_deref(), Some("NetworkReady=false reason:Why message:what"));
+        assert_eq!(broken.runtime_error, None);
+    }
+}

@@ -1,0 +1,188 @@
+//! What the machine is and has: identity, capacity, and how much of it is left.
+
+use std::fs;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::NodeSystemInfo;
+
+use crate::config::Config;
+use crate::quantity::{self, ResourceList};
+
+/// As Go names it.
+pub(crate) const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+/// The Kubernetes version this kubelet speaks.
+pub(crate) const KUBELET_VERSION: &str = "v1.35.0";
+
+/// The machine, read once.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub capacity: ResourceList,
+    pub memory_bytes: i64,
+    pub cpu_milli: i64,
+    pub info: NodeSystemInfo,
+}
+
+impl Machine {
+    /// Reads /proc and /sys; what cannot be read is left empty.
+    pub(crate) fn read(config: &Config) -> Machine {
+        let line = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_string();
+        let cpus = std::thread::available_parallelism().map(|count| count.get() as i64).unwrap_or(1);
+        let memory = meminfo("MemTotal:").unwrap_or(0);
+        let (storage, _) = filesystem(&config.root_dir);
+        let mut capacity = ResourceList::new();
+        capacity.insert("cpu".into(), quantity::from_milli(cpus * 1000));
+        capacity.insert("memory".into(), quantity::from_bytes(memory));
+        capacity.insert("ephemeral-storage".into(), quantity::from_bytes(storage.size_bytes as i64));
+        for (page, kib) in [("hugepages-1Gi", 1_048_576), ("hugepages-2Mi", 2048)] {
+            let path = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages");
+            if let Ok(count) = line(&path).parse::<i64>() {
+                capacity.insert(page.into(), quantity::from_bytes(count * kib * 1024));
+            }
+        }
+        capacity.extend(config.capacity_override.clone());
+        capacity.insert("pods".into(), quantity::from_count(config.max_pods.into()));
+        let os_image = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let os_image = os_image.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
+        Machine {
+            memory_bytes: capacity.get("memory").map(quantity::value).unwrap_or(memory),
+            cpu_milli: capacity.get("cpu").map(quantity::milli).unwrap_or(cpus * 1000),
+            info: NodeSystemInfo {
+                machine_id: line("/etc/machine-id"),
+                system_uuid: line("/sys/class/dmi/id/product_uuid"),
+                boot_id: line("/proc/sys/kernel/random/boot_id"),
+                kernel_version: line("/proc/sys/kernel/osrelease"),
+                os_image: os_image.trim_matches('"').to_string(),
+                kubelet_version: KUBELET_VERSION.into(),
+                operating_system: "linux".into(),
+                architecture: ARCHITECTURE.into(),
+                ..Default::default()
+            },
+            capacity,
+        }
+    }
+
+    /// What pods may use: capacity less what is reserved and less the hard eviction thresholds.
+    pub(crate) fn allocatable(&self, config: &Config) -> ResourceList {
+        let reserved = |name: &str| {
+            let of = |list: &ResourceList| list.get(name).map(quantity::milli).unwrap_or(0);
+            of(&config.kube_reserved).saturating_add(of(&config.system_reserved))
+        };
+        let mut allocatable = self.capacity.clone();
+        for (name, amount) in &mut allocatable {
+            let total = quantity::value(amount);
+            let held = match name.as_str() {
+                "cpu" => {
+                    *amount = quantity::from_milli((quantity::milli(amount) - reserved("cpu")).max(0));
+                    continue;
+                }
+                "memory" => reserved(name) / 1000 + config.eviction_hard.memory_available_bytes as i64,
+                "ephemeral-storage" => {
+                    let evict = total as i128 * i128::from(config.eviction_hard.nodefs_available_percent) / 100;
+                    *amount = quantity::from_count((total - reserved(name) / 1000 - evict as i64).max(0));
+                    continue;
+                }
+                _ => reserved(name) / 1000,
+            };
+            if held > 0 {
+                *amount = quantity::from_bytes((total - held).max(0));
+            }
+        }
+        allocatable
+    }
+}
+
+/// A value of /proc/meminfo, bytes.
+fn meminfo(key: &str) -> Option<i64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let kib: i64 = text.lines().find(|line| line.starts_with(key))?.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// A filesystem's bytes and inodes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Space {
+    pub size_bytes: u64,
+    pub free_bytes: u64,
+    pub inodes: u64,
+    pub inodes_free: u64,
+}
+
+fn filesystem(path: &Path) -> (Space, bool) {
+    match rustix::fs::statvfs(path) {
+        Ok(stat) => (
+            Space {
+                size_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+                free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+                inodes: stat.f_files,
+                inodes_free: stat.f_favail,
+            },
+            true,
+        ),
+        Err(_) => (Space::default(), false),
+    }
+}
+
+/// What is left at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    pub memory_available_bytes: Option<u64>,
+    pub nodefs: Option<Space>,
+    pub pids: u64,
+    pub pids_max: u64,
+}
+
+impl Usage {
+    /// Reads it now.
+    pub(crate) fn read(root_dir: &Path) -> Usage {
+        // As upstream counts: file pages not used lately can be had at once, the rest of the cache cannot.
+        let free =
+            meminfo("MemFree:").zip(meminfo("Inactive(file):")).map(|(free, cache)| (free + cache).max(0) as u64);
+        let (space, known) = filesystem(root_dir);
+        let number = |path: &str| fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let loadavg = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let threads = loadavg.split_whitespace().nth(3).and_then(|pair| pair.split_once('/'));
+        Usage {
+            memory_available_bytes: free,
+            nodefs: known.then_some(space),
+            pids: threads.and_then(|(_, all)| all.parse().ok()).unwrap_or(0),
+            pids_max: number("/proc/sys/kernel/pid_max"),
+        }
+    }
+}
+
+/// The least OOM score adjustment this process can set: its own, unless it may lower it.
+pub(crate) fn min_oom_score_adj() -> i64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    if effective & CAP_SYS_RESOURCE != 0 {
+        return -1000;
+    }
+    tracing::warn!("CAP_SYS_RESOURCE is missing: containers get no OOM score below the kubelet's own");
+    fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+    #[test]
+    fn allocatable_is_less() {
+        let mut config = Config::new("n", "127.0.0.1".parse().unwrap());
+        config.root_dir = "/".into();
+        config.capacity_override = [("cpu", "4"), ("memory", "8Gi"), ("ephemeral-storage", "100Gi")]
+            .map(|(k, v)| (k.into(), Quantity(v.into())))
+            .into();
+        config.kube_reserved = [("cpu", "100m"), ("memory", "1Gi")].map(|(k, v)| (k.into(), Quantity(v.into()))).into();
+        let machine = Machine::read(&config);
+        let allocatable = machine.allocatable(&config);
+        let of = |name: &str| allocatable.get(name).map(|quantity| quantity.0.clone());
+        assert_eq!(of("cpu").as_deref(), Some("3900m"));
+        assert_eq!(of("memory").as_deref(), Some("7068Mi"));
+        assert_eq!(of("ephemeral-storage").as_deref(), Some("96636764160"));
+        assert_eq!(of("pods").as_deref(), Some("110"));
+        assert!(!machine.info.kernel_version.is_empty());
+    }
+}

@@ -1,0 +1,279 @@
+//! The Node's status from what is known. Pure; reasons and messages are upstream's.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use keelson_cri::v1 as cri;
+
+use super::machine::{Machine, Usage};
+use crate::config::Config;
+use crate::context::RuntimeHealth;
+use crate::quantity::ResourceList;
+
+/// Images named in the status, the largest first (upstream's `nodeStatusMaxImages`).
+const MAX_IMAGES: usize = 50;
+/// Names per image.
+const MAX_NAMES: usize = 5;
+
+/// Pressure now, or not long enough ago.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pressure {
+    memory_at: Option<Timestamp>,
+    disk_at: Option<Timestamp>,
+    pid_at: Option<Timestamp>,
+}
+
+impl Pressure {
+    /// Takes in a measurement.
+    pub(crate) fn update(&mut self, usage: &Usage, config: &Config, now: Timestamp) {
+        let limits = &config.eviction_hard;
+        let short =
+            |free: u64, total: u64, percent: u8| u128::from(free) * 100 < u128::from(total) * u128::from(percent);
+        let memory = usage.memory_available_bytes.is_some_and(|free| free < limits.memory_available_bytes);
+        let disk = usage.nodefs.is_some_and(|space| {
+            short(space.free_bytes, space.size_bytes, limits.nodefs_available_percent)
+                || short(space.inodes_free, space.inodes, limits.nodefs_inodes_free_percent)
+        });
+        let pids_left = usage.pids_max.saturating_sub(usage.pids);
+        let pid = usage.pids_max > 0 && short(pids_left, usage.pids_max, limits.pid_available_percent);
+        let hold = SignedDuration::try_from(config.eviction_pressure_transition_period).unwrap_or_default();
+        for (seen, is) in [(&mut self.memory_at, memory), (&mut self.disk_at, disk), (&mut self.pid_at, pid)] {
+            if is {
+                *seen = Some(now);
+            } else if seen.is_some_and(|at| now.duration_since(at) >= hold) {
+                *seen = None;
+            }
+        }
+    }
+}
+
+/// All a status depends on.
+pub(crate) struct Input<'a> {
+    pub config: &'a Config,
+    pub machine: &'a Machine,
+    pub allocatable: &'a ResourceList,
+    pub health: &'a RuntimeHealth,
+    pub pressure: &'a Pressure,
+    pub images: &'a [cri::Image],
+    pub version: Option<&'a cri::VersionResponse>,
+    pub port: u16,
+    pub old: &'a NodeStatus,
+    pub now: Timestamp,
+}
+
+/// The whole status.
+pub(crate) fn status(input: &Input<'_>) -> NodeStatus {
+    let mut info = input.machine.info.clone();
+    match input.version {
+        Some(version) => {
+            info.container_runtime_version = format!("{}://{}", version.runtime_name, version.runtime_version);
+        }
+        None => {
+            let known = input.old.node_info.as_ref().map(|info| info.container_runtime_version.clone());
+            info.container_runtime_version = known.unwrap_or_default();
+        }
+    }
+    let address = |kind: &str, address: String| NodeAddress { type_: kind.into(), address };
+    NodeStatus {
+        capacity: Some(input.machine.capacity.clone()),
+        allocatable: Some(input.allocatable.clone()),
+        addresses: Some(vec![
+            address("InternalIP", input.config.node_ip.to_string()),
+            address("Hostname", input.config.hostname().into()),
+        ]),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: input.port.into() }),
+        }),
+        node_info: Some(info),
+        images: Some(images(input.images)).filter(|images| !images.is_empty()),
+        conditions: Some(conditions(input)),
+        ..Default::default()
+    }
+}
+
+fn images(images: &[cri::Image]) -> Vec<ContainerImage> {
+    let mut sorted: Vec<&cri::Image> = images.iter().collect();
+    sorted.sort_by_key(|image| (std::cmp::Reverse(image.size), &image.id));
+    sorted
+        .into_iter()
+        .take(MAX_IMAGES)
+        .map(|image| ContainerImage {
+            names: Some(image.repo_digests.iter().chain(&image.repo_tags).take(MAX_NAMES).cloned().collect()),
+            size_bytes: i64::try_from(image.size).ok(),
+        })
+        .collect()
+}
+
+fn conditions(input: &Input<'_>) -> Vec<NodeCondition> {
+    let either = |is: bool, yes: [&'static str; 2], no: [&'static str; 2]| {
+        let [reason, message] = if is { yes } else { no };
+        (is, reason, message.to_string())
+    };
+    let pressure = input.pressure;
+    let memory = either(
+        pressure.memory_at.is_some(),
+        ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
+        ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
+    );
+    let disk = either(
+        pressure.disk_at.is_some(),
+        ["KubeletHasDiskPressure", "kubelet has disk pressure"],
+        ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
+    );
+    let pid = either(
+        pressure.pid_at.is_some(),
+        ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
+        ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
+    );
+    let mut errors: Vec<String> = input.health.runtime_error.iter().cloned().collect();
+    errors
+        .extend(input.health.network_error.iter().map(|error| format!("container runtime network not ready: {error}")));
+    let ready = match errors.as_slice() {
+        [] => (true, "KubeletReady", "kubelet is posting ready status".to_string()),
+        [one] => (false, "KubeletNotReady", one.clone()),
+        many => (false, "KubeletNotReady", format!("[{}]", many.join(", "))),
+    };
+    [("MemoryPressure", memory), ("DiskPressure", disk), ("PIDPressure", pid), ("Ready", ready)]
+        .into_iter()
+        .map(|(kind, (is, reason, message))| {
+            let value = if is { "True" } else { "False" };
+            let before = input.old.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+            let since =
+                before.filter(|before| before.status == value).and_then(|before| before.last_transition_time.clone());
+            NodeCondition {
+                type_: kind.into(),
+                status: value.into(),
+                reason: Some(reason.into()),
+                message: Some(message),
+                last_heartbeat_time: Some(Time(input.now)),
+                last_transition_time: since.or(Some(Time(input.now))),
+            }
+        })
+        .collect()
+}
+
+/// Event reasons for conditions that changed.
+pub(crate) fn transitions(before: &NodeStatus, now: &NodeStatus) -> Vec<&'static str> {
+    let value = |status: &NodeStatus, kind: &str| {
+        let conditions = status.conditions.iter().flatten();
+        conditions.into_iter().find(|condition| condition.type_ == kind).map(|condition| condition.status == "True")
+    };
+    [
+        ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+        ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+        ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+        ("Ready", "NodeReady", "NodeNotReady"),
+    ]
+    .into_iter()
+    .filter_map(|(kind, yes, no)| {
+        let is = value(now, kind)?;
+        // A node that was never ready does not become unready.
+        let first_unready = kind == "Ready" && !is && value(before, kind).is_none();
+        (value(before, kind) != Some(is) && !first_unready).then_some(if is { yes } else { no })
+    })
+    .collect()
+}
+
+/// The strategic merge patch from `old` to `new`, `None` when nothing but heartbeats differ and no report is `due`.
+pub(crate) fn patch(old: &NodeStatus, new: &NodeStatus, due: bool) -> Option<serde_json::Value> {
+    let without_heartbeat = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        // Conditions of others (NetworkUnavailable) are not ours to compare.
+        let own = |condition: &NodeCondition| {
+            matches!(condition.type_.as_str(), "MemoryPressure" | "DiskPressure" | "PIDPressure" | "Ready")
+        };
+        if let Some(conditions) = &mut status.conditions {
+            conditions.retain(own);
+        }
+        serde_json::to_value(status).ok()
+    };
+    let (Some(serde_json::Value::Object(before)), Some(serde_json::Value::Object(after))) =
+        (without_heartbeat(old), without_heartbeat(new))
+    else {
+        return None;
+    };
+    let full = serde_json::to_value(new).ok()?;
+    let mut changes = serde_json::Map::new();
+    for (key, value) in &after {
+        if before.get(key) != Some(value) || (due && key == "conditions") {
+            changes.insert(key.clone(), full.get(key).cloned().unwrap_or_default());
+        }
+    }
+    // Only what this kubelet says can be withdrawn by it.
+    for key in ["images"].into_iter().filter(|key| before.contains_key(*key) && !after.contains_key(*key)) {
+        changes.insert(key.into(), serde_json::Value::Null);
+    }
+    if changes.is_empty() { None } else { Some(serde_json::json!({ "status": changes })) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input<'a>(
+        config: &'a Config,
+        machine: &'a Machine,
+        health: &'a RuntimeHealth,
+        pressure: &'a Pressure,
+        old: &'a NodeStatus,
+        now: i64,
+    ) -> Input<'a> {
+        Input {
+            config,
+            machine,
+            allocatable: &machine.capacity,
+            health,
+            pressure,
+            images: &[],
+            version: None,
+            port: 10250,
+            old,
+            now: Timestamp::from_second(now).unwrap(),
+        }
+    }
+
+    #[test]
+    fn readiness_heartbeats_and_patches() {
+        let mut config = Config::new("n", "10.0.0.1".parse().unwrap());
+        config.root_dir = "/".into();
+        let machine = Machine::read(&config);
+        let (good, pressure) = (RuntimeHealth::default(), Pressure::default());
+        let nothing = NodeStatus::default();
+        let first = status(&input(&config, &machine, &good, &pressure, &nothing, 100));
+        assert_eq!(
+            transitions(&nothing, &first),
+            ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"]
+        );
+        let same = status(&input(&config, &machine, &good, &pressure, &first, 200));
+        assert_eq!(patch(&first, &same, false), None, "a heartbeat alone is not sent");
+        assert!(patch(&first, &same, true).unwrap()["status"]["conditions"].is_array());
+        let down = RuntimeHealth { runtime_error: Some("container runtime is down".into()), network_error: None };
+        let broken = status(&input(&config, &machine, &down, &pressure, &same, 300));
+        let ready = broken.conditions.as_ref().unwrap().iter().find(|condition| condition.type_ == "Ready").unwrap();
+        assert_eq!((ready.status.as_str(), ready.message.as_deref()), ("False", Some("container runtime is down")));
+        assert_eq!(ready.last_transition_time.as_ref().unwrap().0.as_second(), 300);
+        assert_eq!(transitions(&same, &broken), ["NodeNotReady"]);
+        let keys = patch(&same, &broken, false).unwrap();
+        assert_eq!(keys["status"].as_object().unwrap().keys().collect::<Vec<_>>(), ["conditions"]);
+    }
+
+    #[test]
+    fn pressure_outlives_its_cause() {
+        let config = Config::new("n", "10.0.0.1".parse().unwrap());
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let usage = |bytes| Usage { memory_available_bytes: Some(bytes), ..Usage::default() };
+        let mut pressure = Pressure::default();
+        pressure.update(&usage(200 << 20), &config, at(0));
+        assert_eq!(pressure, Pressure::default());
+        pressure.update(&usage(50 << 20), &config, at(10));
+        pressure.update(&usage(200 << 20), &config, at(20));
+        assert!(pressure.memory_at.is_some());
+        pressure.update(&usage(200 << 20), &config, at(311));
+        assert_eq!(pressure, Pressure::default());
+    }
+}

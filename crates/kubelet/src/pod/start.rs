@@ -1,0 +1,439 @@
+//! Carrying out the steps of a plan: a sandbox made, a container started or ended, the remains removed. Each step can be
+//! done again after it failed half-way.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use keelson_cri::v1 as cri;
+use tokio_util::sync::CancellationToken;
+
+use super::observed::Observed;
+use super::plan::Why;
+use super::{container, events, hooks, sandbox, view};
+use crate::context::Context;
+use crate::downward::Addresses;
+use crate::env::{self, Facts, Sources};
+use crate::error::Error;
+use crate::images::Problem;
+use crate::volumes::{Mounted, subpath};
+use crate::{expansion, logs, resources};
+
+/// Least time a container gets to stop after its preStop hook used up the grace, seconds.
+const LEAST_GRACE: Duration = Duration::from_secs(2);
+/// A postStart hook may take this long.
+const POST_START_LIMIT: Duration = Duration::from_secs(3600);
+/// Tries to remove a cgroup whose last process is just going.
+const CGROUP_TRIES: u32 = 50;
+
+/// The sandbox's configuration for `attempt`.
+pub(crate) fn sandbox_config(ctx: &Context, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig {
+    let cluster_dns: Vec<String> = ctx.config.cluster_dns.iter().map(|ip| ip.to_string()).collect();
+    sandbox::config(
+        pod,
+        &sandbox::Facts {
+            attempt,
+            pod_logs_dir: &ctx.config.pod_logs_dir,
+            cluster_dns: &cluster_dns,
+            cluster_domain: &ctx.config.cluster_domain,
+            node_dns: &ctx.node_dns,
+            cgroup_parent: ctx.cgroups.parent_of(resources::qos_class(pod), view::uid(pod)),
+            node_hostname: ctx.config.hostname(),
+        },
+    )
+}
+
+/// Directories and cgroup of a pod.
+pub(crate) fn prepare(ctx: &Context, pod: &Pod) -> Result<(), Error> {
+    let uid = view::uid(pod);
+    for dir in [
+        ctx.volumes.pod_dir(uid),
+        logs::pod_directory(&ctx.config.pod_logs_dir, view::namespace(pod), view::name(pod), uid),
+    ] {
+        fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
+    }
+    let limits = resources::pod_cgroup(pod, ctx.config.cpu_cfs_quota);
+    ctx.cgroups.set_up_pod(resources::qos_class(pod), uid, &limits, ctx.config.pod_pids_limit)
+}
+
+/// Stops what is left of older sandboxes and makes a new one.
+pub(crate) async fn create_sandbox(
+    ctx: &Context,
+    pod: &Pod,
+    attempt: u32,
+    stop_first: &[String],
+) -> Result<String, Error> {
+    let about = keelson_client::reference(pod);
+    if !stop_first.is_empty() {
+        ctx.events.normal(&about, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+    }
+    for id in stop_first {
+        ctx.runtime.stop_pod_sandbox(id).await?;
+    }
+    let config = sandbox_config(ctx, pod, attempt);
+    let log_dir = PathBuf::from(&config.log_directory);
+    fs::create_dir_all(&log_dir).map_err(Error::file("create", &log_dir))?;
+    let handler = view::spec(pod).and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default();
+    ctx.runtime.run_pod_sandbox(config, &handler).await.inspect_err(|error| {
+        ctx.events.warning(&about, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
+    })
+}
+
+/// One container's start.
+pub(crate) struct Start {
+    pub pod: Arc<Pod>,
+    pub observed: Arc<Observed>,
+    pub mounted: Arc<Mounted>,
+    pub name: String,
+    pub restart_count: u32,
+    /// A made but never started container that stands in the way.
+    pub replaces: Option<String>,
+    pub cancelled: CancellationToken,
+}
+
+/// Pulls, makes and starts a container and runs its postStart hook.
+pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
+    let pod = start.pod.as_ref();
+    let about = events::about_container(pod, &start.name);
+    let Some(container) = view::find_container(pod, &start.name) else { return Ok(()) };
+    let Some(sandbox) = start.observed.sandbox() else {
+        return Err(Problem::new("CreateContainerError", "the pod's sandbox is gone"));
+    };
+    if let Some(id) = &start.replaces {
+        let removed = ctx.runtime.remove_container(id).await;
+        removed.map_err(|error| Problem::new("CreateContainerError", error.to_string()))?;
+    }
+    let fail = |reason: &str, error: Error| {
+        ctx.events.warning(&about, "Failed", format!("Error: {error}"));
+        Problem::new(reason, error.to_string())
+    };
+    let sandbox_config = sandbox_config(ctx, pod, sandbox.attempt);
+    let image = ctx.images.ensure(pod, &container, &sandbox_config, &start.cancelled).await.inspect_err(|problem| {
+        ctx.events.warning(&about, "Failed", format!("Error: {}", problem.reason));
+    })?;
+    let mut restart_count = start.restart_count;
+    if start.observed.newest(&start.name).is_none() {
+        // The runtime knows of no earlier one, the logs may.
+        let dir = PathBuf::from(&sandbox_config.log_directory).join(&start.name);
+        restart_count = restart_count.max(logs::last_restart_count(&dir).map_or(0, |last| last + 1));
+    }
+    let addresses = addresses(ctx, pod, &sandbox.ips);
+    let links = view::spec(pod).and_then(|spec| spec.enable_service_links).unwrap_or(true);
+    let services = ctx.services.list();
+    let services = env::service_variables(services.iter().map(|service| service.as_ref()), view::namespace(pod), links);
+    let facts = Facts { pod, container: &container, addresses: &addresses, allocatable: &ctx.allocatable, services };
+    let mut sources = Sources::new(ctx.client.clone(), view::namespace(pod));
+    let config_error = |error| fail("CreateContainerConfigError", error);
+    let env = env::environment(&facts, &mut sources).await.map_err(config_error)?;
+    let mounts = mounts_of(ctx, pod, &container, &start.mounted, &env, &addresses).map_err(config_error)?;
+    let target = view::ephemeral_containers(pod)
+        .iter()
+        .find(|ephemeral| ephemeral.name == start.name)
+        .and_then(|ephemeral| ephemeral.target_container_name.as_deref())
+        .and_then(|name| start.observed.newest(name))
+        .map(|record| record.id.clone());
+    let config = container::config(
+        pod,
+        &container,
+        container::Facts {
+            restart_count,
+            image_ref: &image.reference,
+            image_uid: image.uid,
+            image_username: &image.username,
+            env,
+            mounts,
+            resources: resources::container_resources(pod, &container, &ctx.limits),
+            root_dir: &ctx.config.root_dir,
+            target_id: target,
+        },
+    )
+    .map_err(config_error)?;
+    if start.cancelled.is_cancelled() {
+        return Ok(());
+    }
+    let log_path = PathBuf::from(&sandbox_config.log_directory).join(&config.log_path);
+    let log_dir = log_path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(log_dir).map_err(|error| fail("CreateContainerError", Error::file("create", log_dir)(error)))?;
+    let id = ctx
+        .runtime
+        .create_container(&sandbox.id, config, sandbox_config)
+        .await
+        .map_err(|error| fail("CreateContainerError", error))?;
+    ctx.events.normal(&about, "Created", format!("Created container: {}", start.name));
+    if start.cancelled.is_cancelled() {
+        return Ok(());
+    }
+    ctx.runtime.start_container(&id).await.map_err(|error| fail("RunContainerError", error))?;
+    ctx.events.normal(&about, "Started", format!("Started container {}", start.name));
+    let link = logs::link_name(view::name(pod), view::namespace(pod), &start.name, &id);
+    let _ = symlink(&log_path, ctx.config.container_logs_dir.join(link));
+    let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+    if let Some(hook) = hook {
+        let ip = addresses.pod_ips.first().map(String::as_str).unwrap_or_default();
+        let run = hooks::run(&ctx.runtime, pod, &container, &id, ip, hook, POST_START_LIMIT);
+        if let Err(message) = run.await {
+            ctx.events.warning(&about, "FailedPostStartHook", "PostStartHook failed");
+            tracing::warn!(pod = view::format(pod), container = start.name, message, "postStart hook failed");
+            let grace = Duration::from_secs(view::grace_seconds(pod) as u64);
+            end(ctx, pod, &id, &start.name, grace, &Why::PostStart, ip).await.ok();
+            return Err(Problem::new("PostStartHookError", message));
+        }
+    }
+    Ok(())
+}
+
+/// The pod's and the node's addresses.
+pub(crate) fn addresses(ctx: &Context, pod: &Pod, sandbox_ips: &[String]) -> Addresses {
+    let pod_ips = if view::host_network(pod) { ctx.host_ips.clone() } else { sandbox_ips.to_vec() };
+    Addresses { pod_ips, host_ips: ctx.host_ips.clone() }
+}
+
+fn mounts_of(
+    ctx: &Context,
+    pod: &Pod,
+    container: &Container,
+    mounted: &Mounted,
+    env: &[(String, String)],
+    addresses: &Addresses,
+) -> Result<Vec<cri::Mount>, Error> {
+    let pod_dir = ctx.volumes.pod_dir(view::uid(pod));
+    let lookup = |name: &str| env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let mut list = Vec::new();
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let Some(path) = mounted.paths.get(&mount.name) else {
+            return Err(Error::message(format!(
+                "cannot find volume {:?} to mount into container {:?}",
+                mount.name, container.name
+            )));
+        };
+        if mount.recursive_read_only.as_deref() == Some("Enabled") {
+            return Err(Error::message(format!(
+                "volume {:?} requested recursive read-only mode, but the runtime does not support it",
+                mount.name
+            )));
+        }
+        let sub_path = match (mount.sub_path.as_deref(), mount.sub_path_expr.as_deref()) {
+            (_, Some(expression)) if !expression.is_empty() => expansion::expand(expression, lookup),
+            (Some(sub_path), _) => sub_path.to_string(),
+            (None, _) => String::new(),
+        };
+        let host_path = if sub_path.is_empty() {
+            path.clone()
+        } else {
+            let place = pod_dir.join("volume-subpaths").join(&mount.name).join(&container.name).join(index.to_string());
+            subpath::mount(path, &sub_path, &place).map_err(|error| {
+                Error::message(format!(
+                    "failed to prepare subPath for volumeMount {:?} of container {:?}: {error}",
+                    mount.name, container.name
+                ))
+            })?
+        };
+        list.push(cri::Mount {
+            container_path: absolute(&mount.mount_path),
+            host_path: host_path.to_string_lossy().into_owned(),
+            readonly: mount.read_only == Some(true),
+            propagation: match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer as i32,
+                Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional as i32,
+                _ => cri::MountPropagation::PropagationPrivate as i32,
+            },
+            ..Default::default()
+        });
+    }
+    if !list.iter().any(|mount| mount.container_path == "/etc/hosts") {
+        let path = pod_dir.join("etc-hosts");
+        write_file(&path, hosts(pod, addresses, &ctx.config.cluster_domain).as_bytes(), 0o644)?;
+        list.push(file_mount(&path, "/etc/hosts"));
+    }
+    let message_path = container.termination_message_path.as_deref().unwrap_or(container::TERMINATION_LOG);
+    if !message_path.is_empty() {
+        let unique: u32 = rand::random();
+        let path = pod_dir.join("containers").join(&container.name).join(format!("{unique:08x}"));
+        // Whoever the container runs as may write its last words.
+        write_file(&path, b"", 0o666)?;
+        list.push(file_mount(&path, message_path));
+    }
+    Ok(list)
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_string() } else { format!("/{path}") }
+}
+
+fn file_mount(host_path: &Path, container_path: &str) -> cri::Mount {
+    cri::Mount {
+        container_path: container_path.into(),
+        host_path: host_path.to_string_lossy().into_owned(),
+        ..Default::default()
+    }
+}
+
+fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
+    }
+    fs::write(path, content).map_err(Error::file("write", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::file("chmod", path))
+}
+
+/// The pod's /etc/hosts.
+fn hosts(pod: &Pod, addresses: &Addresses, domain: &str) -> String {
+    let mut text = String::from("# Kubernetes-managed hosts file");
+    if view::host_network(pod) {
+        text.push_str(" (host network).\n");
+        text.push_str(&fs::read_to_string("/etc/hosts").unwrap_or_default());
+    } else {
+        text.push_str(
+            ".\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+             fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+        );
+        let hostname = view::hostname(pod);
+        let subdomain = view::spec(pod).and_then(|spec| spec.subdomain.as_deref()).filter(|name| !name.is_empty());
+        for ip in &addresses.pod_ips {
+            match subdomain {
+                Some(subdomain) => {
+                    let full = format!("{hostname}.{subdomain}.{}.svc.{domain}", view::namespace(pod));
+                    text.push_str(&format!("{ip}\t{full}\t{hostname}\n"));
+                }
+                None => text.push_str(&format!("{ip}\t{hostname}\n")),
+            }
+        }
+    }
+    let aliases = view::spec(pod).and_then(|spec| spec.host_aliases.as_deref()).unwrap_or_default();
+    if !aliases.is_empty() {
+        text.push_str("\n# Entries added by HostAliases.\n");
+        for alias in aliases {
+            let names = alias.hostnames.as_deref().unwrap_or_default().join("\t");
+            text.push_str(&format!("{}\t{names}\n", alias.ip));
+        }
+    }
+    text
+}
+
+/// Ends a container: its event, its preStop hook, then the stop signal and what is left of the grace.
+pub(crate) async fn end(
+    ctx: &Context,
+    pod: &Pod,
+    id: &str,
+    name: &str,
+    grace: Duration,
+    why: &Why,
+    pod_ip: &str,
+) -> Result<(), Error> {
+    let about = events::about_container(pod, name);
+    let message = match why {
+        Why::DefinitionChanged => format!("Container {name} definition changed, will be restarted"),
+        Why::Liveness => format!("Container {name} failed liveness probe, will be restarted"),
+        Why::Startup => format!("Container {name} failed startup probe, will be restarted"),
+        Why::PostStart => "FailedPostStartHook".into(),
+        Why::Pod | Why::SandboxChanged => format!("Stopping container {name}"),
+    };
+    ctx.events.normal(&about, "Killing", message);
+    let started = tokio::time::Instant::now();
+    let container = view::find_container(pod, name);
+    let hook = container.as_ref().and_then(|c| c.lifecycle.as_ref()).and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+    if let (Some(container), Some(hook)) = (&container, hook)
+        && !grace.is_zero()
+    {
+        let run = hooks::run(&ctx.runtime, pod, container, id, pod_ip, hook, grace);
+        match tokio::time::timeout(grace, run).await {
+            Ok(Ok(())) => {}
+            Ok(Err(message)) => {
+                tracing::warn!(pod = view::format(pod), container = name, message, "preStop hook failed");
+                ctx.events.warning(&about, "FailedPreStopHook", "PreStopHook failed");
+            }
+            Err(_) => tracing::warn!(pod = view::format(pod), container = name, "preStop hook used up the grace"),
+        }
+    }
+    let left = grace.saturating_sub(started.elapsed());
+    let left = if hook.is_some() { left.max(LEAST_GRACE) } else { left };
+    // CRI counts whole seconds; a fraction that the hook used up must not cost the container a whole one.
+    ctx.runtime.stop_container(id, Duration::from_secs(left.as_secs_f64().round() as u64)).await
+}
+
+/// Removes a dead container, its logs and the link to them.
+pub(crate) async fn remove_container(
+    ctx: &Context,
+    pod: &Pod,
+    id: &str,
+    name: &str,
+    log_path: &str,
+) -> Result<(), Error> {
+    ctx.runtime.remove_container(id).await?;
+    if !log_path.is_empty() {
+        logs::remove(Path::new(log_path));
+    }
+    let link = logs::link_name(view::name(pod), view::namespace(pod), name, id);
+    let _ = fs::remove_file(ctx.config.container_logs_dir.join(link));
+    Ok(())
+}
+
+/// Takes away what a pod used. With `all`, also its containers, sandboxes and logs: nothing is left.
+pub(crate) async fn tear_down(ctx: &Context, pod: &Pod, observed: &Observed, all: bool) -> Result<(), Error> {
+    let uid = view::uid(pod);
+    if all {
+        let removals = observed.containers.iter().map(|record| ctx.runtime.remove_container(&record.id));
+        futures::future::try_join_all(removals).await?;
+        for sandbox in &observed.sandboxes {
+            ctx.runtime.remove_pod_sandbox(&sandbox.id).await?;
+        }
+        for record in &observed.containers {
+            let link = logs::link_name(view::name(pod), view::namespace(pod), &record.name, &record.id);
+            let _ = fs::remove_file(ctx.config.container_logs_dir.join(link));
+        }
+        ctx.volumes.tear_down(uid).await?;
+        let log_dir = logs::pod_directory(&ctx.config.pod_logs_dir, view::namespace(pod), view::name(pod), uid);
+        match fs::remove_dir_all(&log_dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file("remove", &log_dir)(error));
+            }
+            _ => {}
+        }
+    } else {
+        ctx.volumes.unmount(uid).await?;
+    }
+    remove_cgroup(ctx, uid).await
+}
+
+async fn remove_cgroup(ctx: &Context, uid: &str) -> Result<(), Error> {
+    let mut last = ctx.cgroups.remove_pod(uid);
+    for _ in 0..CGROUP_TRIES {
+        if last.is_ok() {
+            return Ok(());
+        }
+        // The kernel empties a group a moment after its last process is reaped; it has no event for that in v1.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        last = ctx.cgroups.remove_pod(uid);
+    }
+    last
+}
+
+/// Ends and removes everything the runtime has of a pod that the API server does not know.
+pub(crate) async fn remove_orphan(ctx: &Context, uid: &str) -> Result<(), Error> {
+    let observed = super::observed::observe(&ctx.runtime, uid, &Observed::default()).await?;
+    let grace = Duration::from_secs(view::DEFAULT_GRACE_SECONDS as u64);
+    let stops = observed.containers.iter().filter(|record| record.state == super::observed::State::Running);
+    futures::future::try_join_all(stops.map(|record| ctx.runtime.stop_container(&record.id, grace))).await?;
+    let mut log_dirs = BTreeMap::new();
+    for record in &observed.containers {
+        ctx.runtime.remove_container(&record.id).await?;
+        if let Some(dir) = Path::new(&record.log_path).parent().and_then(Path::parent) {
+            log_dirs.insert(dir.to_path_buf(), ());
+        }
+    }
+    for sandbox in &observed.sandboxes {
+        ctx.runtime.stop_pod_sandbox(&sandbox.id).await?;
+        ctx.runtime.remove_pod_sandbox(&sandbox.id).await?;
+    }
+    for dir in
+        log_dirs.keys().filter(|dir| dir.starts_with(&ctx.config.pod_logs_dir) && **dir != ctx.config.pod_logs_dir)
+    {
+        let _ = fs::remove_dir_all(dir);
+    }
+    ctx.volumes.tear_down(uid).await?;
+    remove_cgroup(ctx, uid).await
+}

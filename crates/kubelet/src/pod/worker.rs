@@ -1,0 +1,837 @@
+//! The task of one pod. It alone decides for its pod: it takes in the API server's word, the runtime's, the probes' and
+//! the time, plans, starts the steps, and tells the API server. Steps run beside it, so it always listens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::backoff::{Backoff, go_seconds};
+use super::observed::{ContainerRecord, Observed, State, observe};
+use super::plan::{self, Action, Busy, Plan, Probed, SANDBOX_RETRY, Stop, Why};
+use super::start::{self, Start};
+use super::status::{self, Ended, Waiting};
+use super::{events, view};
+use crate::context::{Context, Latest, PodHandle};
+use crate::downward::Addresses;
+use crate::error::Error;
+use crate::images::Problem;
+use crate::probe;
+use crate::volumes::{Failed, Mounted};
+
+/// ErrImagePull is shown this long before it becomes ImagePullBackOff.
+const SHOW_PULL_ERROR: SignedDuration = SignedDuration::from_secs(3);
+/// Wait after a failed start that is not about images.
+const START_RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// Waits after a failed setup of volumes grow between these.
+const SETUP_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
+/// Waits after a refused or lost write to the API server, or an unanswered call to the runtime.
+const WRITE_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Events make every other look; one without a cause comes after this many `sync_frequency`.
+const RESYNC_FACTOR: u32 = 5;
+
+/// Where the pod is in its life.
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Volumes and cgroup are not there yet.
+    Setup,
+    /// Its containers are kept as they should be, or ended when it is to end.
+    Living(Arc<Mounted>),
+    /// Nothing runs; what it used is being taken away (`true`: everything, for it is to vanish).
+    Ended,
+    /// Everything it used but its logs is gone; it waits to be deleted.
+    Released,
+    /// Nothing is left but the API object.
+    Removed,
+    /// The API object is gone, too.
+    Gone,
+}
+
+/// A finished step.
+enum Done {
+    Prepared(Result<Mounted, Failed>),
+    Sandbox(Result<String, Error>),
+    SandboxStopped(String, Result<(), Error>),
+    Removed(String, Result<(), Error>),
+    Started(String, Result<(), Problem>),
+    Killed(String, Result<(), Error>),
+    Patched(Box<PodStatus>, Result<(), kube::Error>),
+    TornDown(bool, Result<(), Error>),
+    Deleted(Result<(), kube::Error>),
+}
+
+/// Failed starts of one container.
+struct FailedStart {
+    problem: Problem,
+    at: Timestamp,
+    retry_at: Timestamp,
+    /// For image pulls: how long the current wait is.
+    backoff: Option<Backoff>,
+    told: bool,
+}
+
+pub(crate) struct Worker {
+    ctx: Arc<Context>,
+    uid: String,
+    pod: Arc<Pod>,
+    removed: bool,
+    handle: Arc<PodHandle>,
+    latest: watch::Receiver<Latest>,
+    changed: Arc<Notify>,
+    stage: Stage,
+    ops: JoinSet<Done>,
+    busy: Busy,
+    preparing: bool,
+    tearing_down: bool,
+    deleting: bool,
+    patching: bool,
+    cancel_starts: CancellationToken,
+    observed: Arc<Observed>,
+    look: bool,
+    looked: bool,
+    probes: BTreeMap<String, AbortOnDropHandle<()>>,
+    probed: BTreeMap<String, Probed>,
+    probe_news: (mpsc::Sender<probe::News>, mpsc::Receiver<probe::News>),
+    failed: BTreeMap<String, FailedStart>,
+    crashes: BTreeMap<String, Backoff>,
+    stopped: BTreeSet<String>,
+    stop: Option<Stop>,
+    ended: Option<Ended>,
+    setup_backoff: keelson_client::Backoff,
+    write_backoff: keelson_client::Backoff,
+    retry_at: Option<Timestamp>,
+    setup_at: Option<Timestamp>,
+    write_at: Option<Timestamp>,
+    refresh: bool,
+    status: PodStatus,
+    sent: PodStatus,
+    final_status: bool,
+}
+
+impl Worker {
+    /// A worker for the pod behind `handle`.
+    pub(crate) fn new(ctx: Arc<Context>, handle: Arc<PodHandle>) -> Worker {
+        let latest = handle.pod.subscribe();
+        let (pod, removed) = {
+            let latest = latest.borrow();
+            (latest.pod.clone(), latest.removed)
+        };
+        let status = pod.status.clone().unwrap_or_default();
+        Worker {
+            uid: view::uid(&pod).to_string(),
+            removed,
+            latest,
+            changed: Arc::default(),
+            stage: Stage::Setup,
+            ops: JoinSet::new(),
+            busy: Busy::default(),
+            preparing: false,
+            tearing_down: false,
+            deleting: false,
+            patching: false,
+            cancel_starts: CancellationToken::new(),
+            observed: Arc::default(),
+            look: true,
+            looked: false,
+            probes: BTreeMap::new(),
+            probed: BTreeMap::new(),
+            probe_news: mpsc::channel(16),
+            failed: BTreeMap::new(),
+            crashes: BTreeMap::new(),
+            stopped: BTreeSet::new(),
+            stop: None,
+            ended: None,
+            setup_backoff: keelson_client::Backoff::new(SETUP_RETRY.0, SETUP_RETRY.1).jitter(0.0),
+            write_backoff: keelson_client::Backoff::new(WRITE_RETRY.0, WRITE_RETRY.1),
+            retry_at: None,
+            setup_at: None,
+            write_at: None,
+            refresh: false,
+            sent: status.clone(),
+            status,
+            final_status: false,
+            pod,
+            handle,
+            ctx,
+        }
+    }
+
+    /// Runs until the pod is gone, or `shutdown`: then its containers go on.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut health = self.ctx.health.subscribe();
+        loop {
+            if self.look {
+                self.observe().await;
+            }
+            let wake_at = if self.looked { self.step() } else { self.retry_at };
+            if matches!(self.stage, Stage::Gone) && self.ops.is_empty() {
+                return;
+            }
+            let now = keelson_client::clock::now();
+            // The safety net for an event that never came.
+            let resync = self.ctx.config.sync_frequency * RESYNC_FACTOR;
+            let pause = wake_at.map_or(resync, |at| {
+                Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(1)
+            });
+            let idle = pause >= resync;
+            tokio::select! {
+                changed = self.latest.changed() => {
+                    if changed.is_ok() {
+                        self.take_latest();
+                    }
+                }
+                () = self.handle.look.notified() => self.look = true,
+                Some(done) = self.ops.join_next() => match done {
+                    Ok(done) => self.take(done),
+                    Err(error) => tracing::error!(pod = view::format(&self.pod), %error, "a step of the pod's task failed"),
+                },
+                Some(news) = self.probe_news.1.recv() => self.take_probe(news),
+                () = self.changed.notified() => self.refresh = true,
+                _ = health.changed() => {}
+                () = tokio::time::sleep(pause.min(resync)) => self.look |= idle,
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    fn take_latest(&mut self) {
+        let latest = self.latest.borrow_and_update().clone();
+        let labels_changed = latest.pod.metadata.labels != self.pod.metadata.labels
+            || latest.pod.metadata.annotations != self.pod.metadata.annotations;
+        self.refresh |= labels_changed && !latest.removed;
+        self.pod = latest.pod;
+        self.removed |= latest.removed;
+    }
+
+    async fn observe(&mut self) {
+        match observe(&self.ctx.runtime, &self.uid, &self.observed).await {
+            Ok(observed) => {
+                self.look = false;
+                self.looked = true;
+                self.retry_at = None;
+                self.observed = Arc::new(observed);
+                self.handle.observed.send_replace(self.observed.clone());
+                self.keep_probes();
+            }
+            Err(error) => {
+                tracing::debug!(pod = view::format(&self.pod), %error, "the runtime does not tell about the pod");
+                self.ctx.check_health.notify_one();
+                self.look = false;
+                self.retry_at = Some(after(keelson_client::clock::now(), Duration::from_secs(1)));
+            }
+        }
+    }
+
+    /// One round of deciding. Gives when to do it again.
+    fn step(&mut self) -> Option<Timestamp> {
+        let now = keelson_client::clock::now();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            // Looked at before the next plan: nothing is decided on old news.
+            self.look = true;
+            return Some(now);
+        }
+        let mut wake = Wake(self.retry_at);
+        self.judge_end(now, &mut wake);
+        let over = self.stop.is_some() || plan::outcome(&self.pod, &self.observed).is_some();
+        match self.stage.clone() {
+            Stage::Setup if over => {
+                if !self.preparing {
+                    self.stage = Stage::Living(Arc::default());
+                    return Some(now);
+                }
+            }
+            Stage::Setup => self.set_up(now, &mut wake),
+            Stage::Living(mounted) => {
+                self.live(&mounted, now, &mut wake);
+                if !over {
+                    self.keep_fresh(&mounted, now, &mut wake);
+                }
+            }
+            Stage::Ended | Stage::Gone => {}
+            Stage::Released | Stage::Removed => self.leave(now, &mut wake),
+        }
+        self.tell(now, &mut wake);
+        wake.0
+    }
+
+    /// Whether the pod is to end for a reason of its own or of the API server's.
+    fn judge_end(&mut self, now: Timestamp, wake: &mut Wake) {
+        if self.ended.is_none()
+            && let Some(limit) = view::spec(&self.pod).and_then(|spec| spec.active_deadline_seconds)
+            && let Some(started) = &self.status.start_time
+            && plan::outcome(&self.pod, &self.observed).is_none()
+        {
+            let at = started.0.saturating_add(SignedDuration::from_secs(limit)).unwrap_or(Timestamp::MAX);
+            if at <= now {
+                let message = "Pod was active on the node longer than the specified deadline".to_string();
+                self.ctx.events.normal(
+                    &keelson_client::reference(self.pod.as_ref()),
+                    "DeadlineExceeded",
+                    message.clone(),
+                );
+                self.ended = Some(Ended { reason: "DeadlineExceeded".into(), message });
+            } else {
+                wake.at(at);
+            }
+        }
+        if self.removed || self.pod.metadata.deletion_timestamp.is_some() || self.ended.is_some() {
+            let grace = SignedDuration::from_secs(view::grace_seconds(&self.pod));
+            let deadline = now.saturating_add(grace).unwrap_or(now);
+            match &mut self.stop {
+                Some(stop) => stop.deadline = stop.deadline.min(deadline),
+                None => {
+                    self.stop = Some(Stop { deadline });
+                    self.cancel_starts.cancel();
+                }
+            }
+        }
+    }
+
+    fn set_up(&mut self, now: Timestamp, wake: &mut Wake) {
+        if self.preparing {
+            return;
+        }
+        if let Some(at) = self.setup_at.filter(|at| *at > now) {
+            return wake.at(at);
+        }
+        let health = self.ctx.health.borrow().clone();
+        if let (Some(error), false) = (&health.network_error, view::host_network(&self.pod)) {
+            // Woken by the change of health.
+            let message = format!("network is not ready: container runtime network not ready: {error}");
+            self.ctx.events.warning(&keelson_client::reference(self.pod.as_ref()), "NetworkNotReady", message);
+            return;
+        }
+        self.prepare();
+    }
+
+    fn prepare(&mut self) {
+        self.preparing = true;
+        let ctx = self.ctx.clone();
+        let pod = self.pod.clone();
+        let changed = self.changed.clone();
+        let ips = self.observed.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+        self.ops.spawn(async move {
+            let made = {
+                let (ctx, pod) = (ctx.clone(), pod.clone());
+                tokio::task::spawn_blocking(move || start::prepare(&ctx, &pod)).await
+            };
+            let failed = |error| Failed { volume: String::new(), error };
+            match made {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Done::Prepared(Err(failed(error))),
+                Err(error) => return Done::Prepared(Err(failed(Error::message(error.to_string())))),
+            }
+            let addresses = start::addresses(&ctx, &pod, &ips);
+            Done::Prepared(ctx.volumes.set_up(&pod, &addresses, &ctx.allocatable, &changed).await)
+        });
+    }
+
+    /// Brings volumes up to date when something behind them changed or a token is due.
+    fn keep_fresh(&mut self, mounted: &Mounted, now: Timestamp, wake: &mut Wake) {
+        if self.preparing {
+            return;
+        }
+        if let Some(at) = self.setup_at.filter(|at| *at > now) {
+            return wake.at(at);
+        }
+        let due = mounted.refresh_at.is_some_and(|at| at <= now);
+        if due || self.refresh {
+            self.refresh = false;
+            self.prepare();
+        } else if let Some(at) = mounted.refresh_at {
+            wake.at(at);
+        }
+    }
+
+    fn live(&mut self, mounted: &Arc<Mounted>, now: Timestamp, wake: &mut Wake) {
+        let retry_at: BTreeMap<String, Timestamp> =
+            self.failed.iter().map(|(name, failed)| (name.clone(), failed.retry_at)).collect();
+        let Plan { actions, wake_at, stopped } = plan::plan(&plan::Input {
+            pod: &self.pod,
+            observed: &self.observed,
+            busy: &self.busy,
+            probed: &self.probed,
+            retry_at: &retry_at,
+            crashes: &self.crashes,
+            stopped: &self.stopped,
+            max_backoff: self.ctx.config.max_container_restart_period,
+            stop: self.stop.as_ref(),
+            now,
+        });
+        wake.maybe(wake_at);
+        for action in actions {
+            self.carry_out(action, mounted, now);
+        }
+        if stopped {
+            self.probes.clear();
+            let going = self.removed || self.pod.metadata.deletion_timestamp.is_some();
+            // What is told from now on is how it ended.
+            self.compute_status(now, true);
+            self.final_status = true;
+            self.stage = Stage::Ended;
+            self.tear_down(going);
+        }
+    }
+
+    fn tear_down(&mut self, all: bool) {
+        if self.tearing_down {
+            return;
+        }
+        self.tearing_down = true;
+        let (ctx, pod, observed) = (self.ctx.clone(), self.pod.clone(), self.observed.clone());
+        self.ops.spawn(async move { Done::TornDown(all, start::tear_down(&ctx, &pod, &observed, all).await) });
+    }
+
+    /// The way out: everything removed, then the API object.
+    fn leave(&mut self, now: Timestamp, wake: &mut Wake) {
+        let going = self.removed || self.pod.metadata.deletion_timestamp.is_some();
+        if !going {
+            return;
+        }
+        if let Some(at) = self.write_at.filter(|at| *at > now) {
+            return wake.at(at);
+        }
+        if matches!(self.stage, Stage::Released) {
+            return self.tear_down(true);
+        }
+        if self.removed {
+            self.stage = Stage::Gone;
+            return;
+        }
+        // The final status first, so that watchers see how it ended.
+        if self.deleting || self.patching || status::patch(&self.uid, &self.sent, &self.status).is_some() {
+            return;
+        }
+        self.deleting = true;
+        let api = self.api();
+        let name = view::name(&self.pod).to_string();
+        let parameters = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions { uid: Some(self.uid.clone()), resource_version: None }),
+            ..Default::default()
+        };
+        self.ops.spawn(async move { Done::Deleted(api.delete(&name, &parameters).await.map(drop)) });
+    }
+
+    fn api(&self) -> Api<Pod> {
+        Api::namespaced(self.ctx.client.clone(), view::namespace(&self.pod))
+    }
+
+    fn carry_out(&mut self, action: Action, mounted: &Arc<Mounted>, now: Timestamp) {
+        let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
+        match action {
+            Action::CreateSandbox { attempt, stop_first } => {
+                self.busy.sandbox = true;
+                self.ops
+                    .spawn(async move { Done::Sandbox(start::create_sandbox(&ctx, &pod, attempt, &stop_first).await) });
+            }
+            Action::StopSandbox { id } => {
+                self.busy.sandbox = true;
+                self.ops.spawn(async move {
+                    let result = ctx.runtime.stop_pod_sandbox(&id).await;
+                    Done::SandboxStopped(id, result)
+                });
+            }
+            Action::RemoveSandbox { id } => {
+                self.busy.removing.insert(id.clone());
+                self.ops.spawn(async move {
+                    let result = ctx.runtime.remove_pod_sandbox(&id).await;
+                    Done::Removed(id, result)
+                });
+            }
+            Action::Remove { id } => {
+                let Some(record) = self.observed.containers.iter().find(|record| record.id == id).cloned() else {
+                    return;
+                };
+                self.busy.removing.insert(id.clone());
+                self.ops.spawn(async move {
+                    let result = start::remove_container(&ctx, &pod, &id, &record.name, &record.log_path).await;
+                    Done::Removed(id, result)
+                });
+            }
+            Action::Start { name, restart_count, replaces } => {
+                self.note_crash(&name, now);
+                self.busy.starting.insert(name.clone());
+                let order = Start {
+                    pod,
+                    observed: self.observed.clone(),
+                    mounted: mounted.clone(),
+                    name: name.clone(),
+                    restart_count,
+                    replaces,
+                    cancelled: self.cancel_starts.clone(),
+                };
+                self.ops.spawn(async move { Done::Started(name, start::start(&ctx, &order).await) });
+            }
+            Action::Kill { id, name, grace_seconds, why } => {
+                let grace = SignedDuration::from_secs(grace_seconds);
+                self.busy.killing.insert(id.clone(), now.saturating_add(grace).unwrap_or(now));
+                self.probes.remove(&id);
+                let ip = self.pod_ip();
+                let grace = Duration::from_secs(grace_seconds.max(0) as u64);
+                self.ops.spawn(async move {
+                    let result = start::end(&ctx, &pod, &id, &name, grace, &why, &ip).await;
+                    Done::Killed(id, result)
+                });
+            }
+        }
+    }
+
+    /// A start after an end that the container brought on itself makes the next wait longer.
+    fn note_crash(&mut self, name: &str, now: Timestamp) {
+        let Some(record) = self.observed.newest(name) else { return };
+        let changed = view::find_container(&self.pod, name)
+            .is_some_and(|container| plan::container_hash(&container) != record.hash);
+        if let (State::Exited, Some(finished), false) = (record.state, record.finished_at, changed) {
+            let limit = self.ctx.config.max_container_restart_period;
+            let next = Backoff::next(self.crashes.get(name).copied(), finished, now, limit);
+            self.crashes.insert(name.to_string(), next);
+        }
+    }
+
+    fn pod_ip(&self) -> String {
+        let ips = self.observed.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+        let Addresses { pod_ips, .. } = start::addresses(&self.ctx, &self.pod, &ips);
+        pod_ips.into_iter().next().unwrap_or_default()
+    }
+
+    fn take(&mut self, done: Done) {
+        let now = keelson_client::clock::now();
+        match done {
+            Done::Prepared(result) => {
+                self.preparing = false;
+                match result {
+                    Ok(mounted) => {
+                        self.setup_at = None;
+                        self.setup_backoff.reset();
+                        if matches!(self.stage, Stage::Setup | Stage::Living(_)) {
+                            self.stage = Stage::Living(Arc::new(mounted));
+                        }
+                    }
+                    Err(failed) => {
+                        self.setup_at = Some(after(now, self.setup_backoff.next_delay()));
+                        self.refresh = true;
+                        let message = if failed.volume.is_empty() {
+                            format!("error preparing the pod: {}", failed.error)
+                        } else {
+                            format!("MountVolume.SetUp failed for volume {:?} : {}", failed.volume, failed.error)
+                        };
+                        let about = keelson_client::reference(self.pod.as_ref());
+                        self.ctx.events.warning(&about, "FailedMount", message);
+                    }
+                }
+            }
+            Done::Sandbox(result) => {
+                self.busy.sandbox = false;
+                self.look = true;
+                match result {
+                    Ok(_) => drop(self.failed.remove(SANDBOX_RETRY)),
+                    Err(error) => {
+                        tracing::warn!(pod = view::format(&self.pod), %error, "no sandbox");
+                        let problem = Problem::new("FailedCreatePodSandBox", error.to_string());
+                        let before = self.failed.get(SANDBOX_RETRY).and_then(|failed| failed.backoff);
+                        let wait = Backoff::next(before, now, now, Duration::from_secs(60));
+                        // The first tries are quick: what is missing at a node's start comes soon.
+                        let delay = if before.is_none() { Duration::from_secs(1) } else { wait.delay };
+                        let retry_at = after(now, delay);
+                        let failed = FailedStart { problem, at: now, retry_at, backoff: Some(wait), told: true };
+                        self.failed.insert(SANDBOX_RETRY.into(), failed);
+                    }
+                }
+            }
+            Done::SandboxStopped(id, result) => {
+                self.busy.sandbox = false;
+                self.look = true;
+                match result {
+                    Ok(()) => drop(self.stopped.insert(id)),
+                    Err(error) => self.runtime_failed("StopPodSandbox", &error, now),
+                }
+            }
+            Done::Removed(id, result) => {
+                self.look = true;
+                match result {
+                    Ok(()) => drop(self.busy.removing.remove(&id)),
+                    // Tried again when something else happens; nothing depends on it.
+                    Err(error) => tracing::debug!(pod = view::format(&self.pod), %error, "garbage stays"),
+                }
+            }
+            Done::Started(name, result) => {
+                self.busy.starting.remove(&name);
+                self.look = true;
+                match result {
+                    Ok(()) => drop(self.failed.remove(&name)),
+                    Err(_) if self.stop.is_some() => {}
+                    Err(problem) => self.start_failed(name, problem, now),
+                }
+            }
+            Done::Killed(id, result) => {
+                self.busy.killing.remove(&id);
+                self.look = true;
+                if let Err(error) = result {
+                    self.runtime_failed("StopContainer", &error, now);
+                }
+            }
+            Done::Patched(status, result) => {
+                self.patching = false;
+                match result {
+                    Ok(()) => {
+                        self.sent = *status;
+                        self.write_at = None;
+                        self.write_backoff.reset();
+                    }
+                    Err(error) => self.write_failed("status", error, now),
+                }
+            }
+            Done::TornDown(all, result) => {
+                self.tearing_down = false;
+                match result {
+                    Ok(()) if all => self.stage = Stage::Removed,
+                    Ok(()) => self.stage = Stage::Released,
+                    Err(error) => {
+                        tracing::warn!(pod = view::format(&self.pod), %error, "cannot take the pod away yet");
+                        self.write_at = Some(after(now, self.write_backoff.next_delay()));
+                        self.stage = Stage::Released;
+                        if !all {
+                            // Tried again like the whole life's end.
+                            self.stage = Stage::Living(Arc::default());
+                            self.retry_at = self.write_at;
+                        }
+                    }
+                }
+            }
+            Done::Deleted(result) => {
+                self.deleting = false;
+                match result {
+                    Ok(()) => self.removed = true,
+                    Err(error) => self.write_failed("deletion", error, now),
+                }
+            }
+        }
+    }
+
+    fn runtime_failed(&mut self, call: &str, error: &Error, now: Timestamp) {
+        tracing::warn!(pod = view::format(&self.pod), call, %error, "the runtime refused");
+        self.look = false;
+        self.retry_at = Some(after(now, self.write_backoff.next_delay()));
+        self.ctx.check_health.notify_one();
+    }
+
+    fn write_failed(&mut self, what: &str, error: kube::Error, now: Timestamp) {
+        if keelson_client::is_not_found(&error) || (what == "deletion" && keelson_client::is_conflict(&error)) {
+            // Gone, or another pod of the same name: either way this one is no more.
+            self.removed = true;
+            return;
+        }
+        tracing::warn!(pod = view::format(&self.pod), what, %error, "the API server refused a write");
+        self.write_at = Some(after(now, self.write_backoff.next_delay()));
+    }
+
+    fn start_failed(&mut self, name: String, problem: Problem, now: Timestamp) {
+        let pull = matches!(problem.reason.as_str(), "ErrImagePull" | "ImageInspectError");
+        let before = self.failed.get(&name).and_then(|failed| failed.backoff);
+        let backoff = pull.then(|| Backoff::next(before, now, now, Duration::from_secs(300)));
+        let retry_at = match &backoff {
+            Some(backoff) => after(now, backoff.delay),
+            None => now.saturating_add(START_RETRY).unwrap_or(now),
+        };
+        self.failed.insert(name, FailedStart { problem, at: now, retry_at, backoff, told: false });
+    }
+
+    fn take_probe(&mut self, news: probe::News) {
+        let Some(probed) = self.probed.get_mut(&news.container_id) else { return };
+        match (news.kind, news.good) {
+            (probe::Kind::Startup, true) => {
+                probed.started = true;
+                let container = self.observed.containers.iter().find(|record| record.id == news.container_id);
+                let has_readiness = container
+                    .and_then(|record| view::find_container(&self.pod, &record.name))
+                    .is_some_and(|container| container.readiness_probe.is_some());
+                probed.ready = !has_readiness;
+            }
+            (probe::Kind::Startup, false) => probed.failed = Some((Why::Startup, news.grace_seconds)),
+            (probe::Kind::Liveness, false) => probed.failed = Some((Why::Liveness, news.grace_seconds)),
+            (probe::Kind::Liveness, true) => {}
+            (probe::Kind::Readiness, good) => probed.ready = good,
+        }
+    }
+
+    /// Starts probing what runs and stops probing what does not.
+    fn keep_probes(&mut self) {
+        let running: Vec<ContainerRecord> =
+            self.observed.containers.iter().filter(|record| record.state == State::Running).cloned().collect();
+        let alive: BTreeSet<&String> = running.iter().map(|record| &record.id).collect();
+        self.probes.retain(|id, _| alive.contains(id));
+        self.probed.retain(|id, _| alive.contains(id));
+        let ip = self.pod_ip();
+        for record in &running {
+            if self.probed.contains_key(&record.id) {
+                continue;
+            }
+            let Some(container) = view::find_container(&self.pod, &record.name) else { continue };
+            let before = view::last_status(&self.pod, &record.name)
+                .filter(|status| status.container_id.as_deref().is_some_and(|id| id.ends_with(&record.id)));
+            let was_started = before.is_some_and(|status| status.started == Some(true));
+            let was_ready = before.is_some_and(|status| status.ready);
+            let started = container.startup_probe.is_none() || was_started;
+            let ready = started && (container.readiness_probe.is_none() || was_ready);
+            self.probed.insert(record.id.clone(), Probed { started, ready, failed: None });
+            let any = container.startup_probe.is_some()
+                || container.liveness_probe.is_some()
+                || container.readiness_probe.is_some();
+            if !any || self.stop.is_some() {
+                continue;
+            }
+            let target = probe::Target {
+                runtime: self.ctx.runtime.clone(),
+                events: self.ctx.events.clone(),
+                about: events::about_container(&self.pod, &record.name),
+                container,
+                container_id: record.id.clone(),
+                pod_ip: ip.clone(),
+                started_at: record.started_at.unwrap_or_else(keelson_client::clock::now),
+                was_ready,
+                was_started,
+            };
+            let task = tokio::spawn(probe::run(target, self.probe_news.0.clone()));
+            self.probes.insert(record.id.clone(), AbortOnDropHandle::new(task));
+        }
+    }
+
+    /// Why containers wait, and when that changes.
+    fn waiting(&mut self, now: Timestamp, wake: &mut Wake) -> BTreeMap<String, Waiting> {
+        let mut waiting = BTreeMap::new();
+        for (name, backoff) in &self.crashes {
+            let Some(record) = self.observed.newest(name).filter(|record| record.state == State::Exited) else {
+                continue;
+            };
+            let limit = self.ctx.config.max_container_restart_period;
+            let Some(until) = record.finished_at.and_then(|finished| backoff.waits_until(finished, now, limit)) else {
+                continue;
+            };
+            let Some(container) = view::find_container(&self.pod, name) else { continue };
+            let init = view::init_containers(&self.pod).iter().any(|init| init.name == *name);
+            let again = plan::restarts(&self.pod, &container, record.exit_code) && !(init && record.exit_code == 0);
+            if !again && !view::is_sidecar(&container) {
+                continue;
+            }
+            wake.at(until);
+            let message = format!(
+                "back-off {} restarting failed container={name} pod={}",
+                go_seconds(backoff.delay),
+                view::format(&self.pod)
+            );
+            waiting.insert(name.clone(), Waiting { reason: "CrashLoopBackOff".into(), message });
+        }
+        for (name, failed) in self.failed.iter_mut().filter(|(name, _)| name.as_str() != SANDBOX_RETRY) {
+            let image = view::find_container(&self.pod, name).and_then(|container| container.image).unwrap_or_default();
+            let shown_until = failed.at.saturating_add(SHOW_PULL_ERROR).unwrap_or(failed.at);
+            let mut told = Waiting { reason: failed.problem.reason.clone(), message: failed.problem.message.clone() };
+            if failed.backoff.is_some() {
+                if now < shown_until {
+                    wake.at(shown_until);
+                } else {
+                    told = Waiting {
+                        reason: "ImagePullBackOff".into(),
+                        message: format!("Back-off pulling image {image:?}: {}: {}", told.reason, told.message),
+                    };
+                    if !std::mem::replace(&mut failed.told, true) {
+                        let about = events::about_container(&self.pod, name);
+                        self.ctx.events.normal(&about, "BackOff", format!("Back-off pulling image {image:?}"));
+                        self.ctx.events.warning(&about, "Failed", "Error: ImagePullBackOff");
+                    }
+                }
+            }
+            waiting.insert(name.clone(), told);
+        }
+        waiting
+    }
+
+    fn compute_status(&mut self, now: Timestamp, stopped: bool) {
+        let mut wake = Wake(None);
+        self.compute_status_waking(now, stopped, &mut wake);
+    }
+
+    fn compute_status_waking(&mut self, now: Timestamp, stopped: bool, wake: &mut Wake) {
+        let before: BTreeSet<String> = self.crash_looping();
+        let waiting = self.waiting(now, wake);
+        let status = status::status(&status::Input {
+            pod: &self.pod,
+            old: &self.status,
+            observed: &self.observed,
+            probed: &self.probed,
+            waiting: &waiting,
+            ended: self.ended.as_ref(),
+            stopped,
+            host_ips: &self.ctx.host_ips,
+            runtime_name: &self.ctx.runtime_name.read(),
+            now,
+        });
+        self.status = status;
+        for name in self.crash_looping().difference(&before) {
+            let about = events::about_container(&self.pod, name);
+            let text = format!("Back-off restarting failed container {name} in pod {}", view::format(&self.pod));
+            self.ctx.events.warning(&about, "BackOff", text);
+        }
+    }
+
+    fn crash_looping(&self) -> BTreeSet<String> {
+        let lists = [&self.status.init_container_statuses, &self.status.container_statuses];
+        let all = lists.into_iter().flatten().flatten();
+        all.filter(|status| {
+            let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+            waiting.and_then(|waiting| waiting.reason.as_deref()) == Some("CrashLoopBackOff")
+        })
+        .map(|status| status.name.clone())
+        .collect()
+    }
+
+    /// Tells the API server what changed.
+    fn tell(&mut self, now: Timestamp, wake: &mut Wake) {
+        if !self.final_status {
+            self.compute_status_waking(now, false, wake);
+        }
+        if self.patching || self.removed {
+            return;
+        }
+        if let Some(at) = self.write_at.filter(|at| *at > now) {
+            return wake.at(at);
+        }
+        let Some(patch) = status::patch(&self.uid, &self.sent, &self.status) else { return };
+        self.patching = true;
+        let status = Box::new(self.status.clone());
+        let api = self.api();
+        let name = view::name(&self.pod).to_string();
+        self.ops.spawn(async move {
+            let result = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
+            Done::Patched(status, result.map(drop))
+        });
+    }
+}
+
+fn after(now: Timestamp, delay: Duration) -> Timestamp {
+    SignedDuration::try_from(delay).ok().and_then(|delay| now.saturating_add(delay).ok()).unwrap_or(now)
+}
+
+/// The earliest of several moments.
+struct Wake(Option<Timestamp>);
+
+impl Wake {
+    fn at(&mut self, at: Timestamp) {
+        self.0 = Some(self.0.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn maybe(&mut self, at: Option<Timestamp>) {
+        if let Some(at) = at {
+            self.at(at);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! HTTP and HTTPS probes and lifecycle hooks. Certificates are not verified (upstream's documented behaviour); redirects
+//! are followed on the same host only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
+use tokio::net::TcpStream;
+
+use super::{Outcome, port_number, tcp};
+
+/// Bytes of a response body that are looked at.
+const MAX_BODY: usize = 10 << 10;
+/// Redirects followed.
+const MAX_REDIRECTS: usize = 10;
+
+/// A request to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    https: bool,
+    host: String,
+    port: u16,
+    path: String,
+    headers: Vec<(String, String)>,
+}
+
+impl Request {
+    /// The request an action describes.
+    pub(crate) fn of(
+        action: &HTTPGetAction,
+        container: &Container,
+        pod_ip: &str,
+        agent: &str,
+    ) -> Result<Request, String> {
+        let Some(port) = port_number(&action.port, container) else {
+            return Err(format!("couldn't find port: {:?}", action.port));
+        };
+        let path = action.path.clone().unwrap_or_default();
+        let path = if path.starts_with('/') { path } else { format!("/{path}") };
+        let mut headers: Vec<(String, String)> =
+            action.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone())).collect();
+        let has = |headers: &[(String, String)], name: &str| {
+            headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
+        };
+        if !has(&headers, "user-agent") {
+            headers.push(("User-Agent".into(), agent.into()));
+        }
+        if !has(&headers, "accept") {
+            headers.push(("Accept".into(), "*/*".into()));
+        }
+        Ok(Request {
+            https: action.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
+            host: action.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| pod_ip.to_string()),
+            port,
+            path,
+            headers,
+        })
+    }
+
+    fn url(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://{}{}", tcp::join(&self.host, self.port), self.path)
+    }
+}
+
+/// Makes the request; 200 to 399 is success.
+pub(crate) async fn probe(request: &Request, timeout: Duration) -> Outcome {
+    match tokio::time::timeout(timeout, follow(request.clone())).await {
+        Err(_) => Outcome::Failure(format!(
+            "Get {:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+            request.url()
+        )),
+        Ok(Err(error)) => Outcome::Failure(format!("Get {:?}: {error}", request.url())),
+        Ok(Ok(status)) if (200..400).contains(&status) => Outcome::Success,
+        Ok(Ok(status)) => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+    }
+}
+
+async fn follow(mut request: Request) -> Result<u16, String> {
+    for _ in 0..=MAX_REDIRECTS {
+        let (status, location) = send(&request).await?;
+        let Some(location) = location.filter(|_| (300..400).contains(&status)) else { return Ok(status) };
+        let uri: http::Uri = location.parse().map_err(|_| format!("failed to parse Location header {location:?}"))?;
+        match uri.host() {
+            // Elsewhere: the probe has done its part.
+            Some(host) if host.trim_matches(['[', ']']) != request.host => return Ok(status),
+            Some(_) => {
+                request.https = uri.scheme_str() == Some("https");
+                request.port = uri.port_u16().unwrap_or(if request.https { 443 } else { 80 });
+            }
+            None => {}
+        }
+        request.path = uri.path_and_query().map_or_else(|| "/".into(), |path| path.to_string());
+    }
+    Err(format!("stopped after {MAX_REDIRECTS} redirects"))
+}
+
+async fn send(request: &Request) -> Result<(u16, Option<String>), String> {
+    let stream = TcpStream::connect((request.host.as_str(), request.port))
+        .await
+        .map_err(|error| tcp::dial_error(&request.host, request.port, &error))?;
+    if request.https {
+        let name = rustls_pki_types::ServerName::try_from(request.host.clone()).map_err(|error| error.to_string())?;
+        let stream = tls().connect(name, stream).await.map_err(|error| format!("tls: {error}"))?;
+        exchange(request, stream).await
+    } else {
+        exchange(request, stream).await
+    }
+}
+
+async fn exchange(
+    request: &Request,
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+) -> Result<(u16, Option<String>), String> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let mut builder = http::Request::get(&request.path).header(http::header::CONNECTION, "close");
+    let has_host = request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+    if !has_host {
+        builder = builder.header(http::header::HOST, tcp::join(&request.host, request.port));
+    }
+    for (name, value) in &request.headers {
+        builder = builder.header(name, value);
+    }
+    let message = builder.body(Empty::<bytes::Bytes>::new()).map_err(|error| error.to_string())?;
+    let answer = async {
+        let response = sender
+            .send_request(message)
+            .await
+            .map_err(|error| if error.is_incomplete_message() { "EOF".to_string() } else { error.to_string() })?;
+        let status = response.status().as_u16();
+        let location =
+            response.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok()).map(str::to_string);
+        // What comes after the limit does not matter, nor do errors in it.
+        let _ = Limited::new(response.into_body(), MAX_BODY).collect().await;
+        Ok((status, location))
+    };
+    tokio::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        ended = connection => match answer.await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(ended.err().map_or(error, |ended| ended.to_string())),
+        },
+    }
+}
+
+fn tls() -> tokio_rustls::TlsConnector {
+    static CONFIG: std::sync::OnceLock<Arc<rustls::ClientConfig>> = std::sync::OnceLock::new();
+    let config = CONFIG.get_or_init(|| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = Arc::new(Unverified(provider.clone()));
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring has the default protocol versions")
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        Arc::new(config)
+    });
+    tokio_rustls::TlsConnector::from(config.clone())
+}
+
+/// Takes any certificate, as upstream's probes do.
+#[derive(Debug)]
+struct Unverified(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &rustls_pki_types::CertificateDer<'_>,
+        _: &[rustls_pki_types::CertificateDer<'_>],
+        _: &rustls_pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls_pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls_pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls_pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Answers each connection with the next of `answers`.
+    async fn server(answers: Vec<String>) -> u16 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0u8; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        port
+    }
+
+    async fn outcome(answers: &[&str]) -> Outcome {
+        let port = server(answers.iter().map(|answer| format!("HTTP/1.1 {answer}\r\n\r\n")).collect()).await;
+        let request =
+            Request { https: false, host: "127.0.0.1".into(), port, path: "/healthz".into(), headers: Vec::new() };
+        probe(&request, Duration::from_secs(5)).await
+    }
+
+    #[tokio::test]
+    async fn status_codes_and_redirects() {
+        let ok = "200 OK\r\nContent-Length: 0";
+        assert_eq!(outcome(&[ok]).await, Outcome::Success);
+        let failed = Outcome::Failure("HTTP probe failed with statuscode: 500".into());
+        assert_eq!(outcome(&["500 Oops\r\nContent-Length: 0"]).await, failed);
+        assert_eq!(outcome(&["302 Found\r\nLocation: /other\r\nContent-Length: 0", ok]).await, Outcome::Success);
+        let elsewhere = "302 Found\r\nLocation: http://elsewhere.example/\r\nContent-Length: 0";
+        assert_eq!(outcome(&[elsewhere]).await, Outcome::Success);
+    }
+}

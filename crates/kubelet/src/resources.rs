@@ -1,0 +1,299 @@
+//! What requests and limits mean to the kernel: QoS class, CPU shares and quota, memory limits, OOM scores; for one
+//! container and for the pod's cgroup. Arithmetic only.
+
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use keelson_cri::v1 as cri;
+
+use crate::pod::view;
+use crate::quantity::{self, ResourceList};
+
+/// CFS period, microseconds.
+pub(crate) const CPU_PERIOD_US: i64 = 100_000;
+/// The kernel's least CPU quota, microseconds.
+const MIN_QUOTA_US: i64 = 1_000;
+/// The kernel's least and most cpu.shares.
+const MIN_SHARES: i64 = 2;
+const MAX_SHARES: i64 = 262_144;
+
+/// A pod's quality of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum QosClass {
+    Guaranteed,
+    Burstable,
+    BestEffort,
+}
+
+impl QosClass {
+    /// As in `status.qosClass`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            QosClass::Guaranteed => "Guaranteed",
+            QosClass::Burstable => "Burstable",
+            QosClass::BestEffort => "BestEffort",
+        }
+    }
+}
+
+fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    let spec = pod.spec.as_ref();
+    spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
+}
+
+/// The class of a pod: what its status says, or computed from its containers as upstream does.
+pub(crate) fn qos_class(pod: &Pod) -> QosClass {
+    match pod.status.as_ref().and_then(|status| status.qos_class.as_deref()) {
+        Some("Guaranteed") => return QosClass::Guaranteed,
+        Some("Burstable") => return QosClass::Burstable,
+        Some("BestEffort") => return QosClass::BestEffort,
+        _ => {}
+    }
+    let mut any = false;
+    let mut guaranteed = true;
+    for container in all_containers(pod) {
+        let resources = container.resources.as_ref();
+        for name in ["cpu", "memory"] {
+            let limit = resources.and_then(|r| quantity::milli_of(r.limits.as_ref(), name)).filter(|v| *v > 0);
+            let request = resources.and_then(|r| quantity::milli_of(r.requests.as_ref(), name)).filter(|v| *v > 0);
+            any |= limit.is_some() || request.is_some();
+            guaranteed &= limit.is_some() && request.unwrap_or_else(|| limit.unwrap_or(0)) == limit.unwrap_or(0);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => QosClass::BestEffort,
+        (true, true) => QosClass::Guaranteed,
+        (true, false) => QosClass::Burstable,
+    }
+}
+
+/// cpu.shares for a request in thousandths of a CPU.
+pub(crate) fn shares(milli: i64) -> i64 {
+    (milli.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)
+}
+
+/// CFS quota in microseconds per [`CPU_PERIOD_US`] for a limit in thousandths of a CPU.
+pub(crate) fn quota_us(milli: i64) -> i64 {
+    (milli.saturating_mul(CPU_PERIOD_US) / 1000).max(MIN_QUOTA_US)
+}
+
+/// cgroup v2's cpu.weight for cpu.shares.
+pub(crate) fn weight(shares: i64) -> i64 {
+    1 + (shares.clamp(MIN_SHARES, MAX_SHARES) - 2) * 9999 / 262_142
+}
+
+fn request_milli_cpu(resources: Option<&ResourceRequirements>) -> i64 {
+    resources
+        .and_then(|r| quantity::milli_of(r.requests.as_ref(), "cpu").or(quantity::milli_of(r.limits.as_ref(), "cpu")))
+        .unwrap_or(0)
+}
+
+fn request_memory(resources: Option<&ResourceRequirements>) -> i64 {
+    resources
+        .and_then(|r| {
+            quantity::value_of(r.requests.as_ref(), "memory").or(quantity::value_of(r.limits.as_ref(), "memory"))
+        })
+        .unwrap_or(0)
+}
+
+/// What the node and the process allow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The machine's memory, bytes.
+    pub memory_capacity_bytes: i64,
+    /// Whether CPU limits become quota.
+    pub cpu_cfs_quota: bool,
+    /// Whether `memory.oom.group` exists.
+    pub cgroup_v2: bool,
+    /// The least OOM score adjustment this process may give away.
+    pub min_oom_score_adj: i64,
+}
+
+/// `oom_score_adj` of a container, before the process's own limits.
+pub(crate) fn oom_score_adj(qos: QosClass, memory_request: i64, memory_capacity: i64) -> i64 {
+    match qos {
+        QosClass::Guaranteed => -997,
+        QosClass::BestEffort => 1000,
+        QosClass::Burstable => {
+            let share = if memory_capacity > 0 {
+                (1000i128 * i128::from(memory_request) / i128::from(memory_capacity)) as i64
+            } else {
+                0
+            };
+            (1000 - share).clamp(3, 999)
+        }
+    }
+}
+
+/// CRI resources of a container.
+pub(crate) fn container_resources(pod: &Pod, container: &Container, limits: &Limits) -> cri::LinuxContainerResources {
+    let resources = container.resources.as_ref();
+    let limit = |name| resources.and_then(|r| r.limits.as_ref()).and_then(|list: &ResourceList| list.get(name));
+    let cpu_limit = limit("cpu").map(quantity::milli).unwrap_or(0);
+    let memory_limit = limit("memory").map(quantity::value).unwrap_or(0);
+    let qos = qos_class(pod);
+    let critical = view::spec(pod).is_some_and(|spec| {
+        spec.priority.unwrap_or(0) >= 2_000_000_000 // system-cluster-critical and above
+    });
+    let score =
+        if critical { -997 } else { oom_score_adj(qos, request_memory(resources), limits.memory_capacity_bytes) };
+    let mut unified = std::collections::HashMap::new();
+    if limits.cgroup_v2 {
+        unified.insert("memory.oom.group".to_string(), "1".to_string());
+    }
+    cri::LinuxContainerResources {
+        cpu_period: CPU_PERIOD_US,
+        cpu_quota: if cpu_limit > 0 && limits.cpu_cfs_quota { quota_us(cpu_limit) } else { 0 },
+        cpu_shares: shares(request_milli_cpu(resources)),
+        memory_limit_in_bytes: memory_limit,
+        oom_score_adj: score.max(limits.min_oom_score_adj),
+        unified,
+        ..Default::default()
+    }
+}
+
+/// What a pod's own cgroup gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PodCgroup {
+    pub cpu_shares: i64,
+    /// `None` when some container has no CPU limit.
+    pub cpu_quota_us: Option<i64>,
+    /// `None` when some container has no memory limit.
+    pub memory_limit_bytes: Option<i64>,
+}
+
+/// Effective request of a pod in `milli` CPU and bytes of memory: the greater of the app containers together (with the
+/// sidecars) and each init container (with the sidecars before it), plus overhead.
+pub(crate) fn pod_requests(pod: &Pod) -> (i64, i64) {
+    let Some(spec) = pod.spec.as_ref() else { return (0, 0) };
+    let mut sidecars = (0, 0);
+    let mut init_peak = (0, 0);
+    for container in spec.init_containers.iter().flatten() {
+        let own = (request_milli_cpu(container.resources.as_ref()), request_memory(container.resources.as_ref()));
+        if view::is_sidecar(container) {
+            sidecars = (sidecars.0 + own.0, sidecars.1 + own.1);
+            init_peak = (init_peak.0.max(sidecars.0), init_peak.1.max(sidecars.1));
+        } else {
+            init_peak = (init_peak.0.max(sidecars.0 + own.0), init_peak.1.max(sidecars.1 + own.1));
+        }
+    }
+    let mut total = sidecars;
+    for container in &spec.containers {
+        total.0 += request_milli_cpu(container.resources.as_ref());
+        total.1 += request_memory(container.resources.as_ref());
+    }
+    let mut total = (total.0.max(init_peak.0), total.1.max(init_peak.1));
+    if let Some(resources) = &spec.resources {
+        total.0 = quantity::milli_of(resources.requests.as_ref(), "cpu").unwrap_or(total.0);
+        total.1 = quantity::value_of(resources.requests.as_ref(), "memory").unwrap_or(total.1);
+    }
+    total.0 += quantity::milli_of(spec.overhead.as_ref(), "cpu").unwrap_or(0);
+    total.1 += quantity::value_of(spec.overhead.as_ref(), "memory").unwrap_or(0);
+    total
+}
+
+/// The limit of `name` for the whole pod, when all containers have one.
+fn pod_limit(pod: &Pod, read: impl Fn(&ResourceList) -> Option<i64>) -> Option<i64> {
+    let spec = pod.spec.as_ref()?;
+    if let Some(limit) = spec.resources.as_ref().and_then(|r| r.limits.as_ref()).and_then(&read) {
+        return Some(limit);
+    }
+    let of = |container: &Container| {
+        container.resources.as_ref().and_then(|r| r.limits.as_ref()).and_then(&read).filter(|limit| *limit > 0)
+    };
+    let mut total = 0i64;
+    for container in &spec.containers {
+        total = total.saturating_add(of(container)?);
+    }
+    let mut sidecars = 0i64;
+    let mut init_peak = 0i64;
+    for container in spec.init_containers.iter().flatten() {
+        let own = of(container)?;
+        if view::is_sidecar(container) {
+            sidecars = sidecars.saturating_add(own);
+            init_peak = init_peak.max(sidecars);
+        } else {
+            init_peak = init_peak.max(sidecars.saturating_add(own));
+        }
+    }
+    Some(total.saturating_add(sidecars).max(init_peak))
+}
+
+/// The pod cgroup's settings.
+pub(crate) fn pod_cgroup(pod: &Pod, cpu_cfs_quota: bool) -> PodCgroup {
+    let cpu_limit = pod_limit(pod, |list| quantity::milli_of(Some(list), "cpu"));
+    PodCgroup {
+        cpu_shares: shares(pod_requests(pod).0),
+        cpu_quota_us: cpu_limit.filter(|_| cpu_cfs_quota).map(quota_us),
+        memory_limit_bytes: pod_limit(pod, |list| quantity::value_of(Some(list), "memory")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(containers: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": containers}})).unwrap()
+    }
+
+    #[test]
+    fn classes() {
+        for (resources, class) in [
+            (json!({}), QosClass::BestEffort),
+            (json!({"requests": {"cpu": "1"}}), QosClass::Burstable),
+            (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), QosClass::Guaranteed),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}}),
+                QosClass::Guaranteed,
+            ),
+            (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), QosClass::Burstable),
+            (json!({"limits": {"memory": "1Gi"}}), QosClass::Burstable),
+        ] {
+            let pod = pod(json!([{"name": "c", "resources": resources}]));
+            assert_eq!(qos_class(&pod), class, "{resources}");
+        }
+    }
+
+    #[test]
+    fn cpu_numbers() {
+        assert_eq!([shares(0), shares(250), shares(1000), shares(1_000_000)], [2, 256, 1024, 262_144]);
+        assert_eq!([quota_us(5), quota_us(500), quota_us(2000)], [1000, 50_000, 200_000]);
+        assert_eq!([weight(2), weight(1024), weight(262_144)], [1, 39, 10_000]);
+    }
+
+    #[test]
+    fn oom_scores() {
+        let gib = 1 << 30;
+        assert_eq!(oom_score_adj(QosClass::Burstable, 0, gib), 999);
+        assert_eq!(oom_score_adj(QosClass::Burstable, gib / 2, gib), 500);
+        assert_eq!(oom_score_adj(QosClass::Burstable, gib, gib), 3);
+        let limits = Limits { memory_capacity_bytes: gib, cpu_cfs_quota: true, cgroup_v2: true, min_oom_score_adj: 0 };
+        let pod = pod(json!([{"name": "c", "resources": {"limits": {"cpu": "1", "memory": "64Mi"}}}]));
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let resources = container_resources(&pod, container, &limits);
+        assert_eq!(resources.oom_score_adj, 0, "an unprivileged kubelet gives no negative scores");
+        assert_eq!(
+            (resources.cpu_quota, resources.cpu_shares, resources.memory_limit_in_bytes),
+            (100_000, 1024, 64 << 20)
+        );
+    }
+
+    #[test]
+    fn pod_level_numbers() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {
+        "initContainers": [
+            {"name": "side", "restartPolicy": "Always", "resources": {"limits": {"cpu": "100m", "memory": "10Mi"}}},
+            {"name": "init", "resources": {"limits": {"cpu": "2", "memory": "20Mi"}}},
+        ],
+        "containers": [
+            {"name": "a", "resources": {"limits": {"cpu": "500m", "memory": "30Mi"}}},
+            {"name": "b", "resources": {"limits": {"cpu": "500m", "memory": "30Mi"}}},
+        ]}}))
+        .unwrap();
+        assert_eq!(pod_requests(&pod), (2100, 70 << 20));
+        assert_eq!(
+            pod_cgroup(&pod, true),
+            PodCgroup { cpu_shares: 2150, cpu_quota_us: Some(210_000), memory_limit_bytes: Some(70 << 20) }
+        );
+    }
+}

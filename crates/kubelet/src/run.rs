@@ -1,0 +1,118 @@
+//! Putting a kubelet together and running it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use keelson_client::{EventRecorder, SharedInformer};
+use kube::Api;
+use kube::runtime::watcher;
+use parking_lot::RwLock;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::cgroup::Cgroups;
+use crate::config::Config;
+use crate::context::{Context, PodTable, RuntimeHealth};
+use crate::error::Error;
+use crate::images::Images;
+use crate::node::machine::{self, Machine};
+use crate::node::{self, health};
+use crate::pod::sandbox::Resolver;
+use crate::resources::{self, Limits};
+use crate::runtime::Runtime;
+use crate::volumes::Volumes;
+use crate::{manager, pleg, quantity, rotation};
+
+/// Unknown pods waiting to be cleaned up.
+const UNKNOWN_CAPACITY: usize = 256;
+
+/// Runs the kubelet until `shutdown`. Containers go on after that.
+pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    make_directories(&config)?;
+    let machine = Machine::read(&config);
+    let ctx = Arc::new(context(client, config, &machine)?);
+    // Known before the first pod is looked at, so that nobody waits for a check that says "all is well".
+    ctx.health.send_replace(health::check(&ctx).await);
+    if let Ok(version) = ctx.runtime.version().await {
+        *ctx.runtime_name.write() = version.runtime_name;
+    }
+    let cpu = ctx.allocatable.get("cpu").map(quantity::milli).unwrap_or(machine.cpu_milli);
+    let memory = ctx.allocatable.get("memory").map(quantity::value).unwrap_or(machine.memory_bytes);
+    ctx.cgroups.set_up(resources::shares(cpu), memory)?;
+    let fields = format!("spec.nodeName={}", ctx.config.node_name);
+    let pods =
+        SharedInformer::start(Api::<Pod>::all(ctx.client.clone()), watcher::Config::default().fields(&fields), None);
+    let (unknown, unknown_pods) = mpsc::channel(UNKNOWN_CAPACITY);
+    let port = ctx.config.port;
+    tokio::join!(
+        node::run(ctx.clone(), machine, port, shutdown.clone()),
+        health::run(ctx.clone(), shutdown.clone()),
+        pleg::run(ctx.clone(), unknown, shutdown.clone()),
+        rotation::run(ctx.clone(), shutdown.clone()),
+        async {
+            // Environment variables of Services are read when a container starts: they must be there by then.
+            tokio::select! {
+                () = ctx.services.synced() => {}
+                () = shutdown.cancelled() => return,
+            }
+            manager::run(ctx.clone(), pods, unknown_pods, shutdown.clone()).await;
+        },
+    );
+    Ok(())
+}
+
+fn make_directories(config: &Config) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    for dir in [&config.root_dir, &config.root_dir.join("pods")] {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o750).create(dir).map_err(Error::file("create", dir))?;
+    }
+    for dir in [&config.pod_logs_dir, &config.container_logs_dir] {
+        std::fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
+    }
+    Ok(())
+}
+
+fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Context, Error> {
+    let runtime = Runtime::connect(
+        &config.container_runtime_endpoint,
+        config.runtime_request_timeout,
+        config.image_pull_deadline,
+    )?;
+    let events = EventRecorder::new(client.clone(), "kubelet", Some(&config.node_name));
+    let cgroups = Cgroups::new(&config.cgroup_mount, &config.cgroup_root, config.cgroups_per_qos);
+    let services = SharedInformer::start(Api::<Service>::all(client.clone()), watcher::Config::default(), Some(slim));
+    Ok(Context {
+        volumes: Volumes::new(&config.root_dir, &client),
+        images: Images::new(runtime.clone(), client.clone(), events.clone(), config.max_parallel_image_pulls),
+        limits: Limits {
+            memory_capacity_bytes: machine.memory_bytes,
+            cpu_cfs_quota: config.cpu_cfs_quota,
+            cgroup_v2: cgroups.is_v2(),
+            min_oom_score_adj: machine::min_oom_score_adj(),
+        },
+        allocatable: machine.allocatable(&config),
+        host_ips: vec![config.node_ip.to_string()],
+        node_dns: Resolver::parse(&std::fs::read_to_string(&config.resolv_conf).unwrap_or_default()),
+        health: watch::Sender::new(RuntimeHealth::default()),
+        check_health: Notify::new(),
+        runtime_name: RwLock::default(),
+        pods: PodTable::default(),
+        config,
+        client,
+        runtime,
+        events,
+        cgroups,
+        services,
+    })
+}
+
+/// Only what environment variables are made of.
+fn slim(service: &mut Service) {
+    service.status = None;
+    service.metadata.labels = None;
+    service.metadata.annotations = None;
+    if let Some(spec) = &mut service.spec {
+        spec.selector = None;
+    }
+}

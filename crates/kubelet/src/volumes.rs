@@ -1,0 +1,231 @@
+//! A pod's volumes: made before its containers, kept up to date while it runs, taken away after it. All below
+//! `<root>/pods/<uid>/volumes/kubernetes.io~<kind>/<name>`, upstream's layout.
+
+pub(crate) mod atomic;
+mod host_path;
+pub(crate) mod mounts;
+mod ownership;
+mod payload;
+pub(crate) mod subpath;
+mod token;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Volume};
+use tokio::sync::Notify;
+
+use crate::downward::Addresses;
+use crate::error::Error;
+use crate::objects::Watched;
+use crate::pod::view;
+use crate::quantity::{self, ResourceList};
+use payload::{Gather, Gathered};
+
+/// A pod's volumes by name, and when the first of them must be looked at again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mounted {
+    pub paths: BTreeMap<String, PathBuf>,
+    pub refresh_at: Option<Timestamp>,
+}
+
+/// A volume that could not be made.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub volume: String,
+    pub error: Error,
+}
+
+/// Makes volumes.
+pub(crate) struct Volumes {
+    root: PathBuf,
+    config_maps: Watched<ConfigMap>,
+    secrets: Watched<Secret>,
+    tokens: token::Tokens,
+}
+
+impl Volumes {
+    /// Volumes below `root` (the kubelet's root directory).
+    pub(crate) fn new(root: &Path, client: &kube::Client) -> Self {
+        Volumes {
+            root: root.to_path_buf(),
+            config_maps: Watched::new(client.clone()),
+            secrets: Watched::new(client.clone()),
+            tokens: token::Tokens::new(client.clone()),
+        }
+    }
+
+    /// The pod's own directory.
+    pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.root.join("pods").join(uid)
+    }
+
+    /// Makes the pod's volumes, or brings them up to date. `changed` is told when an object behind them changes.
+    pub(crate) async fn set_up(
+        &self,
+        pod: &Pod,
+        addresses: &Addresses,
+        allocatable: &ResourceList,
+        changed: &Arc<Notify>,
+    ) -> Result<Mounted, Failed> {
+        let gather = Gather {
+            pod,
+            config_maps: &self.config_maps,
+            secrets: &self.secrets,
+            tokens: &self.tokens,
+            addresses,
+            allocatable,
+            changed,
+        };
+        let mut mounted = Mounted::default();
+        for volume in view::spec(pod).and_then(|spec| spec.volumes.as_deref()).unwrap_or_default() {
+            let failed = |error| Failed { volume: volume.name.clone(), error };
+            let gathered = gather.volume(volume).await.map_err(failed)?;
+            let refresh_at = gathered.as_ref().and_then(|gathered| gathered.refresh_at);
+            let path = self.make(pod, volume, gathered).await.map_err(failed)?;
+            mounted.paths.insert(volume.name.clone(), path);
+            mounted.refresh_at = match (mounted.refresh_at, refresh_at) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        Ok(mounted)
+    }
+
+    async fn make(&self, pod: &Pod, volume: &Volume, gathered: Option<Gathered>) -> Result<PathBuf, Error> {
+        if let Some(source) = &volume.host_path {
+            let path = PathBuf::from(&source.path);
+            host_path::check(&path, source.type_.as_deref().unwrap_or_default())?;
+            return Ok(path);
+        }
+        let kind = match (&gathered, &volume.empty_dir) {
+            (Some(_), _) if volume.config_map.is_some() => Kind::Files { plugin: "configmap", in_memory: false },
+            (Some(_), _) if volume.secret.is_some() => Kind::Files { plugin: "secret", in_memory: true },
+            (Some(_), _) if volume.projected.is_some() => Kind::Files { plugin: "projected", in_memory: true },
+            (Some(_), _) => Kind::Files { plugin: "downward-api", in_memory: true },
+            (None, Some(source)) => {
+                let size = source.size_limit.as_ref().map(quantity::value).filter(|size| *size > 0);
+                match source.medium.as_deref().unwrap_or_default() {
+                    "" => Kind::Empty,
+                    "Memory" => Kind::Memory { size },
+                    other => return Err(Error::message(format!("unknown storage medium {other:?}"))),
+                }
+            }
+            (None, None) => {
+                return Err(Error::message(
+                    "no volume plugin matched: this node has emptyDir, hostPath, configMap, secret, projected and \
+                     downwardAPI",
+                ));
+            }
+        };
+        let path = self
+            .pod_dir(view::uid(pod))
+            .join("volumes")
+            .join(format!("kubernetes.io~{}", kind.plugin()))
+            .join(&volume.name);
+        let context = view::spec(pod).and_then(|spec| spec.security_context.as_ref());
+        let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+        let once = context.and_then(|c| c.fs_group_change_policy.as_deref()) == Some("OnRootMismatch");
+        let now = keelson_client::clock::now();
+        let version = format!("{}.{:09}", now.strftime("%Y_%m_%d_%H_%M_%S"), now.subsec_nanosecond());
+        let made = path.clone();
+        let work = move || fill(&made, &kind, gathered.unwrap_or_default(), group, once, &version);
+        tokio::task::spawn_blocking(work).await.map_err(|error| Error::message(error.to_string()))??;
+        Ok(path)
+    }
+
+    /// Takes a pod's volumes and its directory away.
+    pub(crate) async fn tear_down(&self, uid: &str) -> Result<(), Error> {
+        self.release(uid);
+        let dir = self.pod_dir(uid);
+        tokio::task::spawn_blocking(move || mounts::remove_tree(&dir))
+            .await
+            .map_err(|error| Error::message(error.to_string()))?
+    }
+
+    /// Takes the volumes of a pod that is over away, but leaves what is no volume.
+    pub(crate) async fn unmount(&self, uid: &str) -> Result<(), Error> {
+        self.release(uid);
+        let dir = self.pod_dir(uid);
+        tokio::task::spawn_blocking(move || {
+            mounts::remove_tree(&dir.join("volume-subpaths"))?;
+            mounts::remove_tree(&dir.join("volumes"))
+        })
+        .await
+        .map_err(|error| Error::message(error.to_string()))?
+    }
+
+    fn release(&self, uid: &str) {
+        self.config_maps.release(uid);
+        self.secrets.release(uid);
+        self.tokens.release(uid);
+    }
+
+    /// Uids of all pods that have a directory here.
+    pub(crate) fn pods_on_disk(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.root.join("pods")) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+}
+
+enum Kind {
+    Files { plugin: &'static str, in_memory: bool },
+    Empty,
+    Memory { size: Option<i64> },
+}
+
+impl Kind {
+    fn plugin(&self) -> &'static str {
+        match self {
+            Kind::Files { plugin, .. } => plugin,
+            Kind::Empty | Kind::Memory { .. } => "empty-dir",
+        }
+    }
+}
+
+fn fill(
+    path: &Path,
+    kind: &Kind,
+    gathered: Gathered,
+    group: Option<u32>,
+    once: bool,
+    version: &str,
+) -> Result<(), Error> {
+    let fresh = !path.exists();
+    fs::create_dir_all(path).map_err(Error::file("create", path))?;
+    let open_to_all =
+        || fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(Error::file("chmod", path));
+    match kind {
+        Kind::Files { in_memory, .. } => {
+            if *in_memory {
+                mounts::tmpfs(path, None)?;
+            }
+            if fresh {
+                open_to_all()?;
+            }
+            let own = |version: &Path| match group {
+                Some(group) => ownership::give_to_group(version, group, true, false),
+                None => Ok(()),
+            };
+            atomic::write(path, &gathered.payload, version, own)?;
+        }
+        Kind::Memory { size } => {
+            mounts::tmpfs(path, *size)?;
+            if let Some(group) = group.filter(|_| fresh) {
+                ownership::give_to_group(path, group, false, once)?;
+            }
+        }
+        Kind::Empty if fresh => {
+            open_to_all()?;
+            if let Some(group) = group {
+                ownership::give_to_group(path, group, false, once)?;
+            }
+        }
+        Kind::Empty => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! Mount points below the kubelet's directories: made, found and removed. Removal never descends into something that is
+//! still mounted.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::error::Error;
+
+/// Mounts a tmpfs of at most `size_bytes` on `path`, unless it is one already.
+pub(crate) fn tmpfs(path: &Path, size_bytes: Option<i64>) -> Result<(), Error> {
+    if is_mount_point(path) {
+        return Ok(());
+    }
+    let options = match size_bytes {
+        Some(size) => format!("mode=0777,size={size}"),
+        None => "mode=0777".to_string(),
+    };
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
+        .map_err(|errno| Error::file("mount tmpfs on", path)(errno.into()))
+}
+
+/// Bind-mounts the open file or directory `source` on `target`.
+pub(crate) fn bind_fd(source: &impl std::os::fd::AsRawFd, target: &Path) -> Result<(), Error> {
+    let source = format!("/proc/self/fd/{}", source.as_raw_fd());
+    rustix::mount::mount_bind(&source, target).map_err(|errno| Error::file("bind mount on", target)(errno.into()))
+}
+
+/// Whether `path` is the root of a mount, judged by its device and its parent's.
+pub(crate) fn is_mount_point(path: &Path) -> bool {
+    let Some(parent) = path.parent() else { return true };
+    match (std::fs::symlink_metadata(path), std::fs::symlink_metadata(parent)) {
+        (Ok(own), Ok(parent)) => own.dev() != parent.dev(),
+        _ => false,
+    }
+}
+
+/// Mount points at or below `dir`, deepest first.
+pub(crate) fn below(dir: &Path) -> Vec<PathBuf> {
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut found: Vec<PathBuf> = mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| PathBuf::from(unescape(point)))
+        .filter(|point| point.starts_with(dir))
+        .collect();
+    found.reverse();
+    found
+}
+
+/// `\040` and its like in mountinfo.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code = (*first == b'\\').then(|| after.get(..3)).flatten();
+        let octal =
+            code.and_then(|code| std::str::from_utf8(code).ok()).and_then(|code| u8::from_str_radix(code, 8).ok());
+        match octal {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Takes everything at or below `dir` off. What is busy is detached and goes when its last user does.
+pub(crate) fn unmount_below(dir: &Path) -> Result<(), Error> {
+    for point in below(dir) {
+        match rustix::mount::unmount(&point, UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+            Err(_) => rustix::mount::unmount(&point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
+                .map_err(|errno| Error::file("unmount", &point)(errno.into()))?,
+        }
+    }
+    Ok(())
+}
+
+/// Unmounts and removes `dir` with everything in it.
+pub(crate) fn remove_tree(dir: &Path) -> Result<(), Error> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    unmount_below(dir)?;
+    if !below(dir).is_empty() {
+        return Err(Error::message(format!("{} still has mounts", dir.display())));
+    }
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_names() {
+        assert_eq!(unescape(r"/a\040b\134"), r"/a b\");
+        assert_eq!(unescape(r"/a\9"), r"/a\9");
+    }
+
+    #[test]
+    fn tmpfs_comes_and_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("pods/x");
+        std::fs::create_dir_all(&inner).unwrap();
+        tmpfs(&inner, Some(1 << 20)).unwrap();
+        tmpfs(&inner, Some(1 << 20)).unwrap();
+        assert_eq!(below(dir.path()), [inner.clone()], "mounted once");
+        assert!(is_mount_point(&inner));
+        std::fs::write(inner.join("file"), "x").unwrap();
+        remove_tree(&dir.path().join("pods")).unwrap();
+        assert!(below(dir.path()).is_empty() && !inner.exists());
+    }
+}
