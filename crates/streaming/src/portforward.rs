@@ -1,6 +1,9 @@
 //! Port-forwarding: each forwarded connection is a pair of SPDY streams, one for data and one for an error's text, that
 //! belong together by `requestID`.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;

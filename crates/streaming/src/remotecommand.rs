@@ -7,6 +7,8 @@ mod bridge;
 mod client;
 mod server;
 mod status;
+#[cfg(test)]
+mod tests;
 mod ws;
 
 use tokio::sync::watch;

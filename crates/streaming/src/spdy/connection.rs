@@ -230,8 +230,9 @@ impl Shared {
     /// A stream is dropped on our side.
     pub(super) fn forget(&self, id: u32) {
         let mut state = self.state();
+        // The peer may have more to send, also where our direction has ended.
         if let Some(stream) = state.streams.remove(&id)
-            && !stream.local_closed
+            && !(stream.local_closed && stream.remote_closed)
             && !stream.reset
             && !state.dead
         {
@@ -323,7 +324,6 @@ impl Shared {
             Frame::Ping(_) | Frame::Unknown => {}
             Frame::GoAway { last } => {
                 state.heard_go_away = true;
-                self.writer.notify_one();
                 let ours = 1 - state.remote_parity;
                 for (_, stream) in
                     state.streams.iter_mut().filter(|(id, s)| *id % 2 == ours && **id > last && !s.replied)
@@ -364,7 +364,7 @@ impl Shared {
         if state.outbound.len() > OUTBOUND_LIMIT {
             return Err("the peer asks more than it reads");
         }
-        if !state.outbound.is_empty() {
+        if !state.outbound.is_empty() || state.heard_go_away {
             self.writer.notify_one();
         }
         Ok(None)
@@ -386,7 +386,8 @@ impl State {
 
     /// Whether there is nothing left to wait for.
     fn is_over(&self) -> bool {
-        self.dead || (self.heard_go_away && self.streams.is_empty())
+        let done = |s: &StreamState| s.reset || (s.local_closed && s.remote_closed);
+        self.dead || (self.heard_go_away && self.streams.values().all(done))
     }
 
     fn say_go_away(&mut self, status: u32) {

@@ -19,7 +19,8 @@ use super::{
 /// The longest data frame sent, so that streams take turns.
 const FRAME_BYTES: usize = 32 << 10;
 
-/// A stream. `shutdown` ends the sending direction; dropping it before that resets the stream.
+/// A stream. `shutdown` ends the sending direction; dropping it before both directions have ended
+/// resets the stream.
 pub struct Stream {
     handle: Arc<Handle>,
     id: u32,
