@@ -229,7 +229,9 @@ fn pid_namespace(
 pub(crate) fn running_pid(container: &Container) -> Option<i32> {
     use crate::shim::{LaunchResult, process_start_time, read_json};
     match read_json(&container.bundle.join(LaunchResult::FILE)) {
-        Ok(Some(LaunchResult::Started { pid, start_time })) if process_start_time(pid) == Some(start_time) => Some(pid),
+        Ok(Some(LaunchResult::Started { pid, start_time, .. })) if process_start_time(pid) == Some(start_time) => {
+            Some(pid)
+        }
         _ => None,
     }
 }
@@ -250,9 +252,9 @@ pub(crate) async fn start(core: &Arc<Core>, container: &Arc<Container>) -> Resul
     });
     let answer = shim_client::ask(&container.sandbox.state, &Request::Start { launch }).await;
     let failure = match answer {
-        Ok(Reply::Started { .. }) => {
+        Ok(Reply::Started { started_at_ns }) => {
             container.update(|record| {
-                record.started_at = now_ns();
+                record.started_at = started_at_ns;
                 record.set_phase(ContainerPhase::Running);
                 true
             });

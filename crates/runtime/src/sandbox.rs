@@ -158,7 +158,7 @@ pub(crate) async fn dismantle(core: &Core, sandbox: &Arc<Sandbox>) {
 /// Ends the first process of a pod-wide PID namespace, and with it the namespace.
 fn end_pause(state: &Path) {
     let file = state.join(shim::PAUSE_FILE);
-    if let Ok(Some(LaunchResult::Started { pid, start_time })) = shim::read_json(&file)
+    if let Ok(Some(LaunchResult::Started { pid, start_time, .. })) = shim::read_json(&file)
         && shim::process_start_time(pid) == Some(start_time)
         && let Some(pid) = rustix::process::Pid::from_raw(pid)
     {

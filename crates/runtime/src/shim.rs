@@ -12,6 +12,7 @@ mod files;
 mod helper;
 mod log;
 mod pause;
+mod pidfd;
 mod process;
 pub(crate) mod protocol;
 mod reactor;

@@ -2,6 +2,8 @@
 
 mod world;
 
+use std::time::{Duration, Instant};
+
 use keelson_cri::v1::*;
 use world::World;
 
@@ -18,5 +20,303 @@ async fn a_container_runs_and_ends() {
     let mut lines = world.container_log("main.log");
     lines.sort();
     assert_eq!(lines, ["stderr F err", "stdout F out", "stdout P tail"]);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn the_inside_is_a_pods() {
+    let mut world = World::new().await;
+    let pod = world.pod("inside");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "sleep 1000");
+    config.envs = vec![KeyValue { key: "GREETING".into(), value: "hello there".into() }];
+    config.working_dir = "/not/there/yet".into();
+    config.mounts = vec![Mount {
+        container_path: "/data".into(),
+        host_path: world.dir.path().join("volume").to_str().unwrap().into(),
+        readonly: true,
+        ..Default::default()
+    }];
+    let id = world.run(&sandbox, &pod, config).await;
+    assert_eq!(world.sh(&id, "hostname; cat /etc/hostname").await, "inside\ninside");
+    assert_eq!(world.sh(&id, "echo $GREETING $HOSTNAME $HOME; pwd").await, "hello there inside /root\n/not/there/yet");
+    let resolv = world.sh(&id, "cat /etc/resolv.conf").await;
+    assert_eq!(resolv, "search default.svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5");
+    assert_eq!(world.sh(&id, "ps -o comm | sort -u | grep -v -e ps -e sort -e grep -e sh").await, "COMMAND\nsleep");
+    assert!(world.sh(&id, "ip addr show eth0; ip addr show lo").await.contains("10.99.0.2/24"));
+    assert!(world.sh(&id, "ping -c1 -W1 127.0.0.1").await.contains("1 packets received"));
+    assert_eq!(world.exec(&id, &["/bin/sh", "-c", "echo x > /data/f"]).await.unwrap().exit_code, 1);
+    // Its groups hold it.
+    let procs = std::fs::read_to_string(format!("/sys/fs/cgroup/memory{}/{id}/cgroup.procs", world.cgroup)).unwrap();
+    assert_eq!(procs.lines().count(), 1);
+    // Capabilities are the default ones.
+    let caps = world.sh(&id, "grep CapEff /proc/self/status").await;
+    assert_eq!(caps, "CapEff:\t00000000a80425fb");
+    let status =
+        world.clients.runtime.pod_sandbox_status(PodSandboxStatusRequest { pod_sandbox_id: sandbox, verbose: false });
+    assert_eq!(status.await.unwrap().into_inner().status.unwrap().network.unwrap().ip, "10.99.0.2");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn containers_of_a_pod_share_network_and_ipc_but_not_processes() {
+    let mut world = World::new().await;
+    let pod = world.pod("two");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("server", "echo hi > /dev/shm/note; httpd -f -p 8080 -h /etc");
+    let server = world.run(&sandbox, &pod, config).await;
+    let config = world.shell("client", "sleep 1000");
+    let client = world.run(&sandbox, &pod, config).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while world.exec(&client, &["wget", "-qO-", "http://127.0.0.1:8080/hostname"]).await.unwrap().exit_code != 0 {
+        assert!(Instant::now() < deadline);
+    }
+    assert_eq!(world.sh(&client, "wget -qO- http://127.0.0.1:8080/hostname; cat /dev/shm/note").await, "two\nhi");
+    assert!(!world.sh(&client, "ps").await.contains("httpd"));
+    assert!(world.sh(&server, "ps").await.contains("httpd"));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_pod_may_share_its_processes() {
+    let mut world = World::new().await;
+    let mut pod = world.pod("shared");
+    let linux = pod.linux.as_mut().unwrap();
+    let options = NamespaceOption { pid: NamespaceMode::Pod as i32, ..Default::default() };
+    linux.security_context.as_mut().unwrap().namespace_options = Some(options.clone());
+    let sandbox = world.run_pod(&pod).await;
+    let mut ids = Vec::new();
+    for (name, script) in [("one", "exec sleep 1003"), ("two", "sleep 1004 & exec sleep 1005")] {
+        let mut config = world.shell(name, script);
+        let security = LinuxContainerSecurityContext { namespace_options: Some(options.clone()), ..Default::default() };
+        config.linux = Some(LinuxContainerConfig { security_context: Some(security), ..Default::default() });
+        ids.push(world.run(&sandbox, &pod, config).await);
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let (one, two) = (ids[0].clone(), ids[1].clone());
+    while !world.sh(&one, "ps -o args").await.contains("sleep 1005") {
+        assert!(Instant::now() < deadline);
+    }
+    let processes = world.sh(&one, "ps -o args").await;
+    assert!(["shim pause", "sleep 1003", "sleep 1004"].iter().all(|name| processes.contains(name)), "{processes}");
+    // The end of a container's first process ends the others of its group, in the shared namespace too.
+    world.sh(&one, "kill -9 $(ps -o pid,args | grep '[s]leep 1005$' | awk '{print $1}')").await;
+    assert_eq!(world.ended(&two).await.exit_code, 137);
+    while world.sh(&one, "ps -o args").await.contains("sleep 1004") {
+        assert!(Instant::now() < deadline);
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn host_network_needs_no_plugin() {
+    let mut world = World::new().await;
+    std::fs::remove_file(world.dir.path().join("net.d/10-test.conflist")).unwrap();
+    let status =
+        world.clients.runtime.status(StatusRequest { verbose: false }).await.unwrap().into_inner().status.unwrap();
+    let network = status.conditions.iter().find(|condition| condition.r#type == "NetworkReady").unwrap();
+    assert_eq!((network.status, network.reason.as_str()), (false, "NetworkPluginNotReady"));
+    let pod = world.pod("isolated");
+    let request = RunPodSandboxRequest { config: Some(pod), runtime_handler: String::new() };
+    let error = world.clients.runtime.run_pod_sandbox(request).await.unwrap_err();
+    assert!(error.message().contains("cni plugin not initialized"), "{error}");
+    let mut pod = world.pod("host");
+    let options = NamespaceOption {
+        network: NamespaceMode::Node as i32,
+        pid: NamespaceMode::Container as i32,
+        ..Default::default()
+    };
+    pod.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options = Some(options);
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "readlink /proc/self/ns/net");
+    let id = world.run(&sandbox, &pod, config).await;
+    world.ended(&id).await;
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(world.container_log("main.log"), [format!("stdout F {}", own.display())]);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn exec_reports_code_output_and_timeout() {
+    let mut world = World::new().await;
+    let pod = world.pod("exec");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "sleep 1000");
+    let id = world.run(&sandbox, &pod, config).await;
+    let response = world.exec(&id, &["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]).await.unwrap();
+    assert_eq!(
+        (response.exit_code, response.stdout.as_slice(), response.stderr.as_slice()),
+        (3, &b"out\n"[..], &b"err\n"[..])
+    );
+    let large = world.exec(&id, &["/bin/sh", "-c", "dd if=/dev/zero bs=1024 count=2000 2>/dev/null"]).await.unwrap();
+    assert_eq!(large.stdout.len(), 2_048_000);
+    let error = world.exec(&id, &["/no/such/program"]).await.unwrap_err();
+    assert!(error.message().contains("/no/such/program"), "{error}");
+    let request = ExecSyncRequest { container_id: id.clone(), cmd: vec!["sleep".into(), "77".into()], timeout: 1 };
+    let error = world.clients.runtime.exec_sync(request).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::DeadlineExceeded);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while world.sh(&id, "ps -o args").await.contains("sleep 77") {
+        assert!(Instant::now() < deadline, "the command outlived its timeout");
+    }
+    // Nothing piles up in the container's directory.
+    let bundle = world.dir.path().join(format!("state/sandboxes/{sandbox}/c/{id}"));
+    while std::fs::read_dir(&bundle)
+        .unwrap()
+        .flatten()
+        .any(|entry| entry.file_name().to_str().unwrap().starts_with('x'))
+    {
+        assert!(Instant::now() < deadline, "exec directories are left");
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn memory_is_limited_and_the_kill_is_told() {
+    let mut world = World::new().await;
+    let pod = world.pod("oom");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "x=a; while true; do x=$x$x; done");
+    config.linux.as_mut().unwrap().resources =
+        Some(LinuxContainerResources { memory_limit_in_bytes: 16 << 20, oom_score_adj: 1000, ..Default::default() });
+    let id = world.run(&sandbox, &pod, config).await;
+    let status = world.ended(&id).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn stopping_asks_first() {
+    let mut world = World::new().await;
+    let pod = world.pod("stop");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("polite", "trap 'echo bye; exit 5' TERM; echo up; while true; do sleep 0.1; done");
+    let polite = world.run(&sandbox, &pod, config).await;
+    let config = world.shell("deaf", "trap '' TERM; echo up; while true; do sleep 0.1; done");
+    let deaf = world.run(&sandbox, &pod, config).await;
+    for (id, name, grace, code) in [(&polite, "polite", 20, 5), (&deaf, "deaf", 1, 137)] {
+        world.logged(&format!("{name}.log"), "stdout F up").await;
+        let request = StopContainerRequest { container_id: id.clone(), timeout: grace };
+        let began = Instant::now();
+        world.clients.runtime.stop_container(request.clone()).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(10));
+        assert_eq!(world.status(id).await.exit_code, code);
+        // Again is fine.
+        world.clients.runtime.stop_container(request).await.unwrap();
+    }
+    world.logged("polite.log", "stdout F bye").await;
+    let remove = RemoveContainerRequest { container_id: polite };
+    world.clients.runtime.remove_container(remove.clone()).await.unwrap();
+    world.clients.runtime.remove_container(remove).await.unwrap();
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn users_and_read_only_roots() {
+    let mut world = World::new().await;
+    let pod = world.pod("user");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "id -u; id -g; id -G; echo again > /dev/stdout; touch /x || echo refused");
+    config.linux.as_mut().unwrap().security_context = Some(LinuxContainerSecurityContext {
+        run_as_user: Some(Int64Value { value: 1000 }),
+        run_as_group: Some(Int64Value { value: 2000 }),
+        supplemental_groups: vec![3000],
+        readonly_rootfs: true,
+        no_new_privs: true,
+        masked_paths: vec!["/proc/kcore".into()],
+        readonly_paths: vec!["/proc/sys".into()],
+        ..Default::default()
+    });
+    let id = world.run(&sandbox, &pod, config).await;
+    assert_eq!(world.ended(&id).await.exit_code, 0);
+    let lines = world.container_log("main.log");
+    let stdout: Vec<_> = lines.iter().filter_map(|line| line.strip_prefix("stdout F ")).collect();
+    assert_eq!(stdout, ["1000", "2000", "2000 3000", "again", "refused"]);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_why() {
+    let mut world = World::new().await;
+    let pod = world.pod("broken");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "");
+    config.command = vec!["/no/such/entrypoint".into()];
+    let id = world.create(&sandbox, &pod, config).await.unwrap();
+    let error = world.start_container(&id).await.unwrap_err();
+    assert!(error.message().contains("/no/such/entrypoint"), "{error}");
+    let status = world.status(&id).await;
+    assert_eq!(
+        (status.state(), status.exit_code, status.reason.as_str()),
+        (ContainerState::ContainerExited, 128, "StartError")
+    );
+    // An image that nobody has.
+    let mut config = world.shell("other", "");
+    config.image.as_mut().unwrap().image = "nobody.test/has:this".into();
+    let error = world.create(&sandbox, &pod, config).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::NotFound);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn logs_rotate() {
+    let mut world = World::new().await;
+    let pod = world.pod("rotate");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "echo one; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo two; sleep 1000");
+    let id = world.run(&sandbox, &pod, config).await;
+    world.logged("main.log", "stdout F one").await;
+    std::fs::rename(world.logs_dir().join("main.log"), world.logs_dir().join("main.log.1")).unwrap();
+    let request = ReopenContainerLogRequest { container_id: id.clone() };
+    world.clients.runtime.reopen_container_log(request).await.unwrap();
+    world.sh(&id, "touch /tmp/go").await;
+    world.logged("main.log", "stdout F two").await;
+    assert_eq!(world.container_log("main.log.1"), ["stdout F one"]);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn events_and_stats_tell_what_happens() {
+    let mut world = World::new().await;
+    let mut events = world.clients.runtime.get_container_events(GetEventsRequest {}).await.unwrap().into_inner();
+    let pod = world.pod("events");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "while [ ! -e /tmp/go ]; do sleep 0.05; done");
+    config.linux.as_mut().unwrap().resources =
+        Some(LinuxContainerResources { memory_limit_in_bytes: 64 << 20, cpu_shares: 512, ..Default::default() });
+    let id = world.run(&sandbox, &pod, config).await;
+    let request = ContainerStatsRequest { container_id: id.clone() };
+    let stats = world.clients.runtime.container_stats(request).await.unwrap().into_inner().stats.unwrap();
+    assert!(stats.memory.unwrap().working_set_bytes.unwrap().value > 0);
+    assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 0);
+    let request = PodSandboxStatsRequest { pod_sandbox_id: sandbox.clone() };
+    let stats =
+        world.clients.runtime.pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap().linux.unwrap();
+    assert_eq!((stats.containers.len(), stats.network.unwrap().default_interface.unwrap().name.as_str()), (1, "eth0"));
+    let update = LinuxContainerResources { memory_limit_in_bytes: 32 << 20, cpu_shares: 256, ..Default::default() };
+    let request =
+        UpdateContainerResourcesRequest { container_id: id.clone(), linux: Some(update), ..Default::default() };
+    world.clients.runtime.update_container_resources(request).await.unwrap();
+    let limit = format!("/sys/fs/cgroup/memory{}/{id}/memory.limit_in_bytes", world.cgroup);
+    assert_eq!(std::fs::read_to_string(limit).unwrap().trim(), "33554432");
+    world.sh(&id, "touch /tmp/go").await;
+    world.ended(&id).await;
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        let event = tokio::time::timeout(Duration::from_secs(10), events.message()).await.unwrap().unwrap().unwrap();
+        let what = if event.container_id == id { "container" } else { "sandbox" };
+        seen.push((what, event.container_event_type()));
+    }
+    use ContainerEventType::*;
+    assert_eq!(
+        seen,
+        [
+            ("sandbox", ContainerCreatedEvent),
+            ("sandbox", ContainerStartedEvent),
+            ("container", ContainerCreatedEvent),
+            ("container", ContainerStartedEvent),
+            ("container", ContainerStoppedEvent),
+        ]
+    );
     world.finish().await;
 }

@@ -4,6 +4,7 @@ use std::{
     os::{fd::AsFd, unix::net::UnixListener},
     path::Path,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -18,6 +19,7 @@ use super::{
     files::{process_start_time, read_json, write_json},
     helper::CONSOLE_SOCKET,
     log::Log,
+    pidfd::exit_code,
     process::{
         Process, STDIN_HIGH_BYTES, ShimEnds, State, Stdin, What, container_pipes, exec_pipes, now, receive_terminal,
         reopen_pipes,
@@ -26,6 +28,9 @@ use super::{
     reactor::{Shim, Token, file_name},
 };
 use crate::cgroup;
+
+/// How long an adopted process's parent may take to reap it, for its exit code to be known.
+const REAP_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Shim {
     /// The process that is the container `id`.
@@ -147,8 +152,8 @@ impl Shim {
             log,
             sessions: Vec::new(),
         };
+        // Its outputs are not read before the helper has ended: the reply comes first.
         self.processes.insert(id, process);
-        self.watch_outputs(id);
         Ok(id)
     }
 
@@ -159,7 +164,7 @@ impl Shim {
         let waiting = |role: Role| matches!(role, Role::AwaitsStart(process) | Role::Session { process, owner: true, .. } if process == id);
         let waiter = self.connections.iter().find(|(_, connection)| waiting(connection.role)).map(|(id, _)| *id);
         let failure = match result {
-            Ok(Some(LaunchResult::Started { pid, .. })) if helper_code == 0 => {
+            Ok(Some(LaunchResult::Started { pid, started_at_ns, .. })) if helper_code == 0 => {
                 process.state = State::Running { pid, child: true };
                 if let Some(terminal) = process.console.take().and_then(|console| receive_terminal(&console)) {
                     process.stdin = terminal.try_clone().ok().map(Stdin::new);
@@ -173,7 +178,7 @@ impl Shim {
                     {
                         connection.role = Role::Idle;
                     }
-                    self.reply(waiter, &Reply::Started { pid });
+                    self.reply(waiter, &Reply::Started { started_at_ns });
                 }
                 return;
             }
@@ -260,14 +265,10 @@ impl Shim {
         if let Some(connection) = self.connections.get_mut(&connection) {
             connection.role = Role::Session { process, stdin, stdout, stderr, owner };
         }
-        let pid = match self.processes.get_mut(&process) {
-            Some(process) => {
-                process.sessions.push(connection);
-                process.pid().unwrap_or_default()
-            }
-            None => 0,
-        };
-        self.reply(connection, &Reply::Started { pid });
+        if let Some(process) = self.processes.get_mut(&process) {
+            process.sessions.push(connection);
+        }
+        self.reply(connection, &Reply::Started { started_at_ns: 0 });
     }
 
     pub(super) fn stdin(&mut self, process: u64, connection: u64, data: &[u8]) {
@@ -383,7 +384,7 @@ impl Shim {
     fn adopt_container(&mut self, dir: &Path, launch: Launch) {
         let result = read_json::<LaunchResult>(&dir.join(LaunchResult::FILE)).ok().flatten();
         let alive = match result {
-            Some(LaunchResult::Started { pid, start_time }) => Pid::from_raw(pid)
+            Some(LaunchResult::Started { pid, start_time, .. }) => Pid::from_raw(pid)
                 .and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok())
                 .filter(|_| process_start_time(pid) == Some(start_time))
                 .map(|pidfd| (pid, pidfd)),
@@ -423,9 +424,30 @@ impl Shim {
         }
     }
 
-    /// An adopted process has ended. It was not this shim's child, so its code went to another parent.
-    pub(super) fn adopted_ended(&mut self, id: u64) {
-        self.ended(id, 255, true);
+    /// An adopted process has ended. It was not this shim's child: its status is known once its parent has reaped it, if
+    /// the kernel is one that tells.
+    pub(super) fn adopted_ended(&mut self, id: u64, reaped: bool) {
+        let Some(pidfd) = self.processes.get(&id).and_then(|process| process.pidfd.as_ref()) else { return };
+        match exit_code(pidfd.as_fd()) {
+            Some(code) => self.ended(id, code, false),
+            None if reaped => self.ended(id, 255, true),
+            // From now on only the reaping is reported.
+            None => {
+                self.watch_reaping(pidfd.as_fd(), id);
+                self.zombies.push((id, Instant::now() + REAP_PATIENCE));
+            }
+        }
+    }
+
+    /// Gives up on parents that do not reap.
+    pub(super) fn end_zombies(&mut self) {
+        let now = Instant::now();
+        let (due, waiting) =
+            std::mem::take(&mut self.zombies).into_iter().partition::<Vec<_>, _>(|(_, end)| *end <= now);
+        self.zombies = waiting;
+        for (id, _) in due {
+            self.adopted_ended(id, true);
+        }
     }
 }
 

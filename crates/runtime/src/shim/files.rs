@@ -48,7 +48,12 @@ pub(crate) struct Exit {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum LaunchResult {
     /// Running, with the process's start time (clock ticks since boot), which tells it from a later owner of the PID.
-    Started { pid: i32, start_time: u64 },
+    Started {
+        pid: i32,
+        start_time: u64,
+        /// When it was let go, in nanoseconds since the epoch.
+        started_at_ns: i64,
+    },
     /// `libcontainer` refused.
     Failed { message: String },
 }

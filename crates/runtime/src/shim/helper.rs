@@ -69,12 +69,17 @@ fn exec_process(dir: &Path, exec_dir: &Path) -> Result<Option<LaunchResult>, Str
         .build()
         .map_err(words)?;
     // The process may be over already; then its start time does not matter either.
-    Ok(Some(started(pid.as_raw()).unwrap_or(LaunchResult::Started { pid: pid.as_raw(), start_time: 0 })))
+    Ok(Some(started(pid.as_raw()).unwrap_or(LaunchResult::Started {
+        pid: pid.as_raw(),
+        start_time: 0,
+        started_at_ns: 0,
+    })))
 }
 
 fn started(pid: i32) -> Result<LaunchResult, String> {
     let start_time = process_start_time(pid).ok_or("the container's first process ended before it was started")?;
-    Ok(LaunchResult::Started { pid, start_time })
+    let started_at_ns = jiff::Timestamp::now().as_nanosecond() as i64;
+    Ok(LaunchResult::Started { pid, start_time, started_at_ns })
 }
 
 fn container_id(dir: &Path) -> Result<String, String> {

@@ -52,7 +52,7 @@ pub(crate) fn pid_namespace_init(dir: &Path) -> Result<(), String> {
     setns(own.as_fd(), CloneFlags::CLONE_NEWPID).map_err(|error| format!("return to the PID namespace: {error}"))?;
     let pid = child.map_err(say("start the pod's first process"))?.id() as i32;
     let start_time = process_start_time(pid).ok_or("the pod's first process ended at once")?;
-    write_json(&dir.join(PAUSE_FILE), &LaunchResult::Started { pid, start_time })
+    write_json(&dir.join(PAUSE_FILE), &LaunchResult::Started { pid, start_time, started_at_ns: 0 })
         .map_err(say("note the pause process"))?;
     let target = dir.join("ns/pid");
     std::fs::write(&target, []).map_err(say("make a mount point"))?;

@@ -85,8 +85,8 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     /// Done.
     Ok,
-    /// The process runs; its PID as the shim sees it.
-    Started { pid: i32 },
+    /// The process runs, since when.
+    Started { started_at_ns: i64 },
     /// It could not be done, and why.
     Error { message: String },
     /// No such running container here.

@@ -8,6 +8,7 @@ use std::{
         unix::net::UnixListener,
     },
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use nix::sys::{
@@ -15,7 +16,10 @@ use nix::sys::{
     signalfd::{SfdFlags, SignalFd},
 };
 use rustix::{
-    event::epoll::{self, EventData, EventFlags},
+    event::{
+        Timespec,
+        epoll::{self, EventData, EventFlags},
+    },
     io::Errno,
     process::{WaitOptions, WaitStatus, wait},
 };
@@ -89,6 +93,8 @@ pub(super) struct Shim {
     unclaimed: VecDeque<(i32, i32)>,
     /// Groups that still held dying processes when their container ended.
     pub(super) dying_cgroups: Vec<PathBuf>,
+    /// Adopted processes that have ended and are not reaped yet, and how long to wait for that.
+    pub(super) zombies: Vec<(u64, Instant)>,
     stopping: bool,
     buffer: Vec<u8>,
 }
@@ -119,6 +125,7 @@ pub(super) fn serve(dir: PathBuf, share_pid: bool) -> Result<(), String> {
         processes: HashMap::new(),
         unclaimed: VecDeque::new(),
         dying_cgroups: Vec::new(),
+        zombies: Vec::new(),
         stopping: false,
         buffer: vec![0; 32 << 10],
     };
@@ -135,7 +142,8 @@ impl Shim {
     fn run(&mut self) -> Result<(), String> {
         let mut events = Vec::with_capacity(32);
         loop {
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            let timeout = self.timeout();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(format!("wait for events: {error}")),
             }
@@ -147,14 +155,24 @@ impl Shim {
                     Some(Token::Connection(id)) => self.connection_event(id, flags),
                     Some(Token::Output(id, stream)) => self.read_output(id, stream),
                     Some(Token::Stdin(id)) => self.write_stdin(id),
-                    Some(Token::Pidfd(id)) => self.adopted_ended(id),
+                    Some(Token::Pidfd(id)) => self.adopted_ended(id, flags.contains(EventFlags::HUP)),
                     None => {}
                 }
+            }
+            if !self.zombies.is_empty() {
+                self.end_zombies();
             }
             if self.stopping && self.connections.values().all(|connection| connection.backlog() == 0) {
                 return Ok(());
             }
         }
+    }
+
+    /// Until the first zombie is given up; usually there is none, and nothing to wake for.
+    fn timeout(&self) -> Option<Timespec> {
+        let first = self.zombies.iter().map(|(_, end)| *end).min()?;
+        let left = first.saturating_duration_since(Instant::now());
+        Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
     }
 
     pub(super) fn new_id(&mut self) -> u64 {
@@ -164,6 +182,11 @@ impl Shim {
 
     pub(super) fn add(&self, fd: BorrowedFd<'_>, token: Token, flags: EventFlags) -> Result<(), String> {
         epoll::add(&self.epoll, fd, token.pack(), flags).map_err(|error| format!("watch a descriptor: {error}"))
+    }
+
+    /// Watches for nothing but the hang-up that a pidfd reports when its process has been reaped.
+    pub(super) fn watch_reaping(&self, pidfd: BorrowedFd<'_>, id: u64) {
+        let _ = epoll::modify(&self.epoll, pidfd, Token::Pidfd(id).pack(), EventFlags::empty());
     }
 
     pub(super) fn forget(&self, fd: BorrowedFd<'_>) {

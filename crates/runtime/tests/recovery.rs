@@ -1,0 +1,163 @@
+//! Kills at bad moments: the runtime, the shim, both. Containers go on, and nothing is forgotten.
+
+mod world;
+
+use std::time::{Duration, Instant};
+
+use keelson_cri::v1::*;
+use world::{World, processes_of};
+
+fn kill(pid: i32) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+}
+
+fn shims(world: &World) -> Vec<i32> {
+    processes_of(&world.dir.path().join("state/sandboxes"), world.server_pid())
+}
+
+#[tokio::test]
+async fn a_killed_runtime_finds_everything_again() {
+    let mut world = World::new().await;
+    let pod = world.pod("survivor");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "n=0; while true; do echo $n; n=$((n+1)); sleep 0.02; done");
+    let running = world.run(&sandbox, &pod, config).await;
+    let config = world.shell("brief", "while [ ! -e /tmp/go ]; do sleep 0.02; done; exit 9");
+    let brief = world.run(&sandbox, &pod, config).await;
+    let config = world.shell("created", "echo later");
+    let created = world.create(&sandbox, &pod, config).await.unwrap();
+    world.logged("main.log", "stdout F 3").await;
+    let pid = std::fs::read_to_string(format!("/sys/fs/cgroup/memory{}/{brief}/cgroup.procs", world.cgroup)).unwrap();
+    world.kill_server();
+    // This one ends while nobody but its shim looks.
+    std::fs::write(format!("/proc/{}/root/tmp/go", pid.lines().next().unwrap()), "").unwrap();
+    let exit = world.dir.path().join(format!("root/containers/{brief}/exit.json"));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !exit.exists() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    world.start().await;
+    assert_eq!(world.status(&running).await.state(), ContainerState::ContainerRunning);
+    assert_eq!(world.status(&created).await.state(), ContainerState::ContainerCreated);
+    let status = world.status(&brief).await;
+    assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 9));
+    assert_eq!(world.sh(&running, "echo inside").await, "inside");
+    world.start_container(&created).await.unwrap();
+    assert_eq!(world.ended(&created).await.exit_code, 0);
+    // The end of the survivor is still noticed, and no line of its log is missing.
+    let request = StopContainerRequest { container_id: running.clone(), timeout: 0 };
+    world.clients.runtime.stop_container(request).await.unwrap();
+    assert_eq!(world.status(&running).await.exit_code, 137);
+    let lines = world.container_log("main.log");
+    let expected: Vec<String> = (0..lines.len()).map(|n| format!("stdout F {n}")).collect();
+    assert_eq!(lines, expected);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_killed_shim_is_replaced_and_its_containers_go_on() {
+    let mut world = World::new().await;
+    let pod = world.pod("orphan");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "n=0; while [ ! -e /tmp/end ]; do echo $n; n=$((n+1)); sleep 0.02; done; exit 4");
+    let id = world.run(&sandbox, &pod, config).await;
+    world.logged("main.log", "stdout F 3").await;
+    let before = shims(&world);
+    assert_eq!(before.len(), 1, "{before:?}");
+    kill(before[0]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while shims(&world).iter().all(|pid| before.contains(pid)) {
+        assert!(Instant::now() < deadline, "no new shim: {}", world.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let lines = world.container_log("main.log").len();
+    world.logged("main.log", &format!("stdout F {}", lines + 5)).await;
+    assert_eq!(world.status(&id).await.state(), ContainerState::ContainerRunning);
+    assert_eq!(world.sh(&id, "echo still").await, "still");
+    world.sh(&id, "touch /tmp/end").await;
+    let status = world.ended(&id).await;
+    assert_eq!(status.exit_code, 4, "{status:?}");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn both_killed_at_once() {
+    let mut world = World::new().await;
+    let pod = world.pod("both");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "while true; do echo tick; sleep 0.05; done");
+    let alive = world.run(&sandbox, &pod, config).await;
+    let config = world.shell("dies", "echo up; sleep 1000");
+    let dies = world.run(&sandbox, &pod, config).await;
+    world.logged("dies.log", "stdout F up").await;
+    let procs = std::fs::read_to_string(format!("/sys/fs/cgroup/memory{}/{dies}/cgroup.procs", world.cgroup)).unwrap();
+    let shim = shims(&world);
+    world.kill_server();
+    shim.iter().for_each(|pid| kill(*pid));
+    procs.lines().for_each(|pid| kill(pid.parse().unwrap()));
+    world.start().await;
+    assert_eq!(world.status(&alive).await.state(), ContainerState::ContainerRunning);
+    let status = world.ended(&dies).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
+    let sandbox_status = PodSandboxStatusRequest { pod_sandbox_id: sandbox, verbose: false };
+    let status = world.clients.runtime.pod_sandbox_status(sandbox_status).await.unwrap().into_inner().status.unwrap();
+    assert_eq!(status.state(), PodSandboxState::SandboxReady);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn half_made_pods_are_cleaned_away() {
+    let mut world = World::new().await;
+    // A plugin that never answers keeps the sandbox half made.
+    let slow = world.dir.path().join("cni/dummy");
+    let original = std::fs::read_to_string(&slow).unwrap();
+    let marker = world.dir.path().join("adding");
+    let script = format!("#!/bin/sh\n[ $CNI_COMMAND = ADD ] || exit 0\ntouch {}\nexec sleep 1000\n", marker.display());
+    std::fs::write(&slow, script).unwrap();
+    let pod = world.pod("half");
+    let request = RunPodSandboxRequest { config: Some(pod), runtime_handler: String::new() };
+    let mut runtime = world.clients.runtime.clone();
+    let call = tokio::spawn(async move { runtime.run_pod_sandbox(request).await });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !marker.exists() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.kill_server();
+    assert!(call.await.unwrap().is_err());
+    std::fs::write(&slow, original).unwrap();
+    world.start().await;
+    let pods =
+        world.clients.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await.unwrap().into_inner().items;
+    assert!(pods.is_empty(), "{pods:?}");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn after_a_reboot_pods_are_not_ready_and_containers_ended() {
+    let mut world = World::new().await;
+    let pod = world.pod("reboot");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "sleep 1000");
+    let id = world.run(&sandbox, &pod, config).await;
+    let shim = shims(&world);
+    let procs = std::fs::read_to_string(format!("/sys/fs/cgroup/memory{}/{id}/cgroup.procs", world.cgroup)).unwrap();
+    world.kill_server();
+    shim.iter().for_each(|pid| kill(*pid));
+    procs.lines().for_each(|pid| kill(pid.parse().unwrap()));
+    for point in world::mounts_below(world.dir.path()).iter().rev() {
+        rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+    std::fs::remove_dir_all(world.dir.path().join("state")).unwrap();
+    world.start().await;
+    let status = world.status(&id).await;
+    assert_eq!(
+        (status.state(), status.exit_code, status.reason.as_str()),
+        (ContainerState::ContainerExited, 255, "Unknown")
+    );
+    let sandbox_status = PodSandboxStatusRequest { pod_sandbox_id: sandbox, verbose: false };
+    let status = world.clients.runtime.pod_sandbox_status(sandbox_status).await.unwrap().into_inner().status.unwrap();
+    assert_eq!(status.state(), PodSandboxState::SandboxNotready);
+    world.finish().await;
+}
