@@ -2,6 +2,7 @@
 
 pub(crate) mod documents;
 pub(crate) mod health;
+mod openapi;
 
 use http::header::{ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Method};
@@ -28,8 +29,8 @@ pub(crate) fn serve(core: &Core, method: &Method, path: &str, accepts: Option<&s
             "the server does not allow this method on the requested resource",
         ));
     }
-    if path.starts_with("/openapi/") || path == "/openapi" {
-        return crate::discovery::documents::openapi(core, path, accepts, headers);
+    if path.starts_with("/openapi/") {
+        return openapi::serve(core, path, accepts, headers);
     }
     let offers = if matches!(path, "/api" | "/apis") { Offers::Discovery } else { Offers::Plain };
     let accepted = accept(accepts, offers)?;
@@ -48,6 +49,7 @@ pub(crate) fn serve(core: &Core, method: &Method, path: &str, accepts: Option<&s
     Ok(response)
 }
 
+/// A document that clients keep by its ETag.
 fn with_etag(
     document: bytes::Bytes,
     etag: &str,

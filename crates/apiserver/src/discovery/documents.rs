@@ -4,15 +4,12 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use keelson_api::kind::{Kind, Scope, Str, Subresource, Verb};
-use keelson_api::status::Status;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::strings;
 use crate::core::Core;
-use crate::http::reply::Reply;
 use crate::registry::Registry;
 
 /// All verbs, as discovery sorts them.
@@ -145,12 +142,6 @@ impl Discovery {
         paths.sort();
         json!({ "paths": paths })
     }
-}
-
-/// `/openapi/v2`, `/openapi/v3`, `/openapi/v3/apis/…`
-pub(super) fn openapi(core: &Core, path: &str, accepts: Option<&str>, headers: &HeaderMap) -> Reply {
-    let _ = (core, path, accepts, headers);
-    Err(Status::unknown_path())
 }
 
 fn version() -> Value {

@@ -52,15 +52,33 @@ pub(crate) fn decode_any(media_type: &str, body: &[u8]) -> Result<Decoded, Statu
         "application/yaml" => {
             codec::yaml::decode(body).map_err(|e| Status::bad_request(format!("couldn't get version/kind; {e}")))
         }
+        // DeleteOptions and the like; objects come by way of `decode`.
+        PROTOBUF => {
+            let bad = |e: codec::Error| Status::bad_request(e.to_string());
+            let envelope = codec::protobuf::open(body).map_err(bad)?;
+            let schema = codec::protobuf::schema_for(&envelope.api_version, &envelope.kind).ok_or_else(|| {
+                let (kind, version) = (&envelope.kind, &envelope.api_version);
+                Status::bad_request(format!("no kind {kind:?} is registered for version {version:?}"))
+            })?;
+            let value = codec::protobuf::decode_message(envelope.raw, schema).map_err(bad)?;
+            Ok(Decoded { value, strict: Vec::new() })
+        }
         _ => Err(Status::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: application/json, \
-             application/yaml",
+             application/yaml, application/vnd.kubernetes.protobuf",
         )),
     }
 }
 
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
 /// Reads a body as an object of `kind`. 400 for what is none; strict findings go to `strictness`.
 pub(crate) fn decode(kind: &Kind, media_type: &str, body: &[u8], strictness: &mut Strictness) -> Result<Value, Status> {
+    if media_type == PROTOBUF {
+        let object = codec::protobuf::decode(body, schema_of(kind)?).map_err(|e| Status::bad_request(e.to_string()))?;
+        check_type(kind, &object)?;
+        return Ok(object);
+    }
     let Decoded { value: mut object, mut strict } = decode_any(media_type, body)?;
     check_type(kind, &object)?;
     conform(schema_of(kind)?, &mut object, &mut strict).map_err(|why| {

@@ -1,0 +1,59 @@
+//! `/openapi/v2`, `/openapi/v3`, `/openapi/v3/apis/…`. The documents are large and seldom asked for, so they are made for
+//! each request and not kept; clients keep them by hash.
+
+use http::header::{CACHE_CONTROL, EXPIRES};
+use http::{HeaderMap, HeaderValue};
+use keelson_api::kind::Kind;
+use keelson_api::openapi;
+use keelson_api::status::Status;
+
+use super::with_etag;
+use crate::core::Core;
+use crate::http::negotiate::{Offers, accept};
+use crate::http::reply::Reply;
+
+/// Answers a path under `/openapi/`.
+pub(super) fn serve(core: &Core, path: &str, accepts: Option<&str>, headers: &HeaderMap) -> Reply {
+    // kubectl asks for the v2 document in protobuf first, and takes JSON.
+    accept(accepts, Offers::Plain)?;
+    let kinds: Vec<&Kind> = core.registry.all().iter().map(|r| &*r.kind).collect();
+    let parts: Vec<&str> = path.trim_start_matches("/openapi/").trim_end_matches('/').split('/').collect();
+    match parts.as_slice() {
+        ["v2"] => {
+            let hash = openapi::v2_hash(&kinds);
+            if let Some(kept) = kept(headers, &hash) {
+                return Ok(kept);
+            }
+            Ok(with_etag(openapi::v2_document(&kinds).into(), &hash, "application/json", headers))
+        }
+        ["v3"] => {
+            let index = openapi::v3_index(&kinds);
+            Ok(with_etag(index.into(), &openapi::v2_hash(&kinds), "application/json", headers))
+        }
+        ["v3", "api", version] => group_version(&kinds, "", version, headers),
+        ["v3", "apis", group, version] => group_version(&kinds, group, version, headers),
+        _ => Err(Status::unknown_path()),
+    }
+}
+
+fn kept(headers: &HeaderMap, hash: &str) -> Option<http::Response<crate::Body>> {
+    let response = with_etag(bytes::Bytes::new(), hash, "application/json", headers);
+    (response.status() == 304).then_some(response)
+}
+
+fn group_version(kinds: &[&Kind], group: &str, version: &str, headers: &HeaderMap) -> Reply {
+    let hash = openapi::v3_hash(kinds, group, version);
+    if let Some(kept) = kept(headers, &hash) {
+        return Ok(kept);
+    }
+    let document = openapi::v3_document(kinds, group, version).ok_or_else(Status::unknown_path)?;
+    let mut response = with_etag(document.into(), &hash, "application/json", headers);
+    // The URL that the index gives holds the hash, so what is there never changes.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    let year = keelson_client::clock::now() + jiff::SignedDuration::from_hours(365 * 24);
+    let expires = year.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    if let Ok(expires) = HeaderValue::from_str(&expires) {
+        response.headers_mut().insert(EXPIRES, expires);
+    }
+    Ok(response)
+}
