@@ -71,12 +71,7 @@ pub(crate) fn prepare(object: &mut Value, write: Write<'_>, rules: Rules) {
                 Some(status) => drop(map.insert("status".into(), status.clone())),
                 None => drop(map.remove("status")),
             }
-            if rules.generation && changed(map, old) {
-                let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
-                if let Some(meta) = make(map, "metadata") {
-                    meta.insert("generation".into(), generation.saturating_add(1).into());
-                }
-            }
+            count_change(map, old, rules);
         }
         Write::Subresource("status", old) => {
             map.retain(|key, _| matches!(key.as_str(), "metadata" | "status"));
@@ -86,7 +81,17 @@ pub(crate) fn prepare(object: &mut Value, write: Write<'_>, rules: Rules) {
                 }
             }
         }
-        Write::Subresource(..) => {}
+        // `scale`, `binding`, …: whoever serves them has made the change and nothing else.
+        Write::Subresource(_, old) => count_change(map, old, rules),
+    }
+}
+
+fn count_change(map: &mut Object, old: &Value, rules: Rules) {
+    if rules.generation && changed(map, old) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        if let Some(meta) = make(map, "metadata") {
+            meta.insert("generation".into(), generation.saturating_add(1).into());
+        }
     }
 }
 

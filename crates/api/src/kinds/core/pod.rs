@@ -86,7 +86,6 @@ impl Strategy for Pod {
                     pod.insert("status".into(), status);
                 }
             }
-            Write::Update(_) => prepare(pod, write, Rules { generation: true, create_with_status: false }),
             Write::Subresource("status", old) => {
                 prepare(pod, write, Rules { generation: true, create_with_status: false });
                 let references = old["metadata"].get("ownerReferences");
@@ -103,7 +102,9 @@ impl Strategy for Pod {
             }
             Write::Subresource("ephemeralcontainers", old) => update::keep_ephemeral_containers(pod, old),
             Write::Subresource("resize", old) => update::keep_resources(pod, old),
-            Write::Subresource(..) => {}
+            Write::Update(_) | Write::Subresource(..) => {
+                prepare(pod, write, Rules { generation: true, create_with_status: false });
+            }
         }
     }
 

@@ -96,6 +96,8 @@ fn writes() {
         json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}}}}),
         &["spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\",\"app\":\"web\"}}: field is immutable"],
     );
+    let scaled = check_write("apps/v1 Deployment", "scale", &old, json!({"spec": {"replicas": 2}}), &[]);
+    assert_eq!((&scaled["metadata"]["generation"], &scaled["spec"]["replicas"]), (&json!(2), &json!(2)));
     let status = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 9}, "status": {"replicas": 1, "readyReplicas": 1}});
     let stored = check_write("apps/v1 Deployment", "status", &old, status, &[]);
     assert_eq!(

@@ -34,12 +34,7 @@ pub fn bind(pod: &mut Value, binding: &Value, now: Timestamp) -> Result<(), Stat
     if let Some(spec) = make(map, "spec") {
         spec.insert("nodeName".into(), binding["target"]["name"].clone());
     }
-    // The spec changed, and pods count that.
     if let Some(meta) = make(map, "metadata") {
-        let generation = meta.get("generation").and_then(Value::as_i64);
-        if let Some(generation) = generation {
-            meta.insert("generation".into(), generation.saturating_add(1).into());
-        }
         for field in ["annotations", "labels"] {
             let Some(extra) = binding["metadata"][field].as_object().filter(|m| !m.is_empty()) else { continue };
             if let Some(own) = make(meta, field) {

@@ -455,7 +455,11 @@ fn warnings_and_addresses() {
 
 #[test]
 fn binding() {
-    let mut pod = created("v1 Pod", pod());
+    let old = created("v1 Pod", pod());
+    let bound =
+        check_write("v1 Pod", "binding", &old, json!({"spec": {"nodeName": "n"}, "status": {"conditions": []}}), &[]);
+    assert_eq!((&bound["metadata"]["generation"], &bound["spec"]["nodeName"]), (&json!(2), &json!("n")));
+    let mut pod = old;
     let now = jiff::Timestamp::UNIX_EPOCH;
     super::binding::bind(
         &mut pod,
