@@ -29,10 +29,9 @@ impl Stale {
         let mut stale = Self::default();
         let udp = |f: &Frontend| (f.protocol == Protocol::Udp).then_some((f.ip, f.port));
         for (key, value) in &diff.remove {
-            if let (Key::Endpoint(frontend, _), Value::To(to)) = (key, value) {
-                if let Some(at) = udp(frontend) {
-                    stale.lost.entry(at).or_default().insert(*to);
-                }
+            let (Key::Endpoint(frontend, _), Value::To(to)) = (key, value) else { continue };
+            if let Some(at) = udp(frontend) {
+                stale.lost.entry(at).or_default().insert(*to);
             }
         }
         for (key, value) in &diff.add {
