@@ -1,6 +1,7 @@
 //! OpenAPI v3 and v2 documents, made when asked for from `k8s-openapi`'s schemas and the kinds, and not kept: their
 //! descriptions are megabytes. The API server may hold on to the bytes for a while, by the hashes here.
 
+mod gnostic;
 mod paths;
 mod schemas;
 #[cfg(test)]
@@ -62,15 +63,26 @@ pub fn v3_document<K: Borrow<Kind>>(kinds: &[K], group: &str, version: &str) -> 
 
 /// The document at `/openapi/v2`, as JSON.
 pub fn v2_document<K: Borrow<Kind>>(kinds: &[K]) -> Vec<u8> {
+    to_bytes(&v2(kinds))
+}
+
+/// The document at `/openapi/v2` as `application/com.github.proto-openapi.spec.v2.v1.0+protobuf` (client-go writes `v2@v1.0`
+/// in its Accept header), the only form in which
+/// client-go asks for it (kubectl does when a server has no v3).
+pub fn v2_protobuf<K: Borrow<Kind>>(kinds: &[K]) -> Vec<u8> {
+    gnostic::encode(&v2(kinds))
+}
+
+fn v2<K: Borrow<Kind>>(kinds: &[K]) -> Value {
     let kinds: Vec<&Kind> = kinds.iter().map(K::borrow).collect();
-    to_bytes(&json!({
+    json!({
         "swagger": "2.0",
         "info": info(),
         "paths": paths::all(&kinds, Format::V2),
         "definitions": schemas::all(&kinds, Format::V2),
         "securityDefinitions": { "BearerToken": bearer_token() },
         "security": [{ "BearerToken": [] }],
-    }))
+    })
 }
 
 /// Changes when the group version's document does.

@@ -5,7 +5,7 @@ mod decode;
 mod encode;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(crate) mod wire;
 
 use serde_json::Value;
 
@@ -154,7 +154,7 @@ fn envelope(
     wire::put_nested(&mut out, 1, |out| {
         wire::put_bytes(out, 1, api_version.as_bytes());
         wire::put_bytes(out, 2, kind.as_bytes());
-        Ok(())
+        Ok::<_, Error>(())
     })?;
     wire::put_nested(&mut out, 2, write)?;
     // Encoding and media type: empty, as upstream writes them.

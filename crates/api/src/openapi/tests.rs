@@ -84,3 +84,33 @@ fn hashes_follow_the_kinds() {
     assert_ne!(super::v3_hash(&kinds, "apps", "v1"), super::v3_hash(&kinds[..kinds.len() / 2], "", "v1"));
     assert_ne!(super::v2_hash(&kinds), super::v2_hash(&kinds[1..]));
 }
+
+/// Finds fields of messages by their numbers.
+fn messages<'a>(mut raw: &'a [u8], path: &[u32], found: &mut Vec<&'a [u8]>) {
+    use crate::codec::protobuf::wire;
+    let Some((first, rest)) = path.split_first() else { return found.push(raw) };
+    while let Some((tag, field)) = wire::next(&mut raw).unwrap() {
+        if let (true, wire::Field::Bytes(inner)) = (tag == *first, field) {
+            messages(inner, rest, found);
+        }
+    }
+}
+
+#[test]
+fn v2_as_protobuf() {
+    let kinds = kinds::all();
+    let document: Value = serde_json::from_slice(&super::v2_document(&kinds)).unwrap();
+    let message = super::v2_protobuf(&kinds);
+    let get = |path: &[u32]| {
+        let mut found = Vec::new();
+        messages(&message, path, &mut found);
+        found.into_iter().map(|raw| String::from_utf8_lossy(raw).into_owned()).collect::<Vec<_>>()
+    };
+    let keys = |key: &str| document[key].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(get(&[1]), ["2.0"]);
+    assert_eq!(get(&[9, 1, 1]), keys("definitions"));
+    assert_eq!(get(&[8, 2, 1]), keys("paths"));
+    // Extensions of definitions, and their names.
+    let extensions = get(&[9, 1, 2, 31, 1]);
+    assert!(extensions.contains(&"x-kubernetes-group-version-kind".to_owned()), "{extensions:?}");
+}

@@ -58,7 +58,7 @@ fn put(tag: u32, ty: &Type, value: &Value, name: &str, out: &mut Vec<u8>) -> Res
         (Type::Quantity, Value::String(text)) => {
             put_nested(out, tag, |out| {
                 put_bytes(out, 1, text.as_bytes());
-                Ok(())
+                Ok::<_, Error>(())
             })?;
         }
         (Type::Time | Type::MicroTime, Value::String(text)) => {
@@ -66,7 +66,7 @@ fn put(tag: u32, ty: &Type, value: &Value, name: &str, out: &mut Vec<u8>) -> Res
             put_nested(out, tag, |out| {
                 put_number(out, 1, time.as_second().cast_unsigned());
                 put_number(out, 2, i64::from(time.subsec_nanosecond()).cast_unsigned());
-                Ok(())
+                Ok::<_, Error>(())
             })?;
         }
         (Type::IntOrString, Value::Number(n)) => {
@@ -75,7 +75,7 @@ fn put(tag: u32, ty: &Type, value: &Value, name: &str, out: &mut Vec<u8>) -> Res
                 put_number(out, 1, 0);
                 put_number(out, 2, number.cast_unsigned());
                 put_bytes(out, 3, b"");
-                Ok(())
+                Ok::<_, Error>(())
             })?;
         }
         (Type::IntOrString, Value::String(text)) => {
@@ -83,14 +83,14 @@ fn put(tag: u32, ty: &Type, value: &Value, name: &str, out: &mut Vec<u8>) -> Res
                 put_number(out, 1, 1);
                 put_number(out, 2, 0);
                 put_bytes(out, 3, text.as_bytes());
-                Ok(())
+                Ok::<_, Error>(())
             })?;
         }
         (Type::Any | Type::Fields, value) => {
             let json = serde_json::to_vec(value).map_err(|e| Error(format!("{name}: {e}")))?;
             put_nested(out, tag, |out| {
                 put_bytes(out, 1, &json);
-                Ok(())
+                Ok::<_, Error>(())
             })?;
         }
         (Type::Struct(link), Value::Object(map)) => put_nested(out, tag, |out| fields(map, link, out))?,

@@ -4,7 +4,7 @@ use super::Error;
 
 /// A field's value as it is on the wire.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Field<'a> {
+pub(crate) enum Field<'a> {
     Varint(u64),
     Fixed64(u64),
     /// No field that we know has this type.
@@ -17,7 +17,7 @@ fn truncated() -> Error {
 }
 
 /// Takes the next field off `rest`; `None` at the end.
-pub(super) fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u32, Field<'a>)>, Error> {
+pub(crate) fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u32, Field<'a>)>, Error> {
     if rest.is_empty() {
         return Ok(None);
     }
@@ -48,7 +48,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Error> {
     Ok(*head)
 }
 
-pub(super) fn varint(rest: &mut &[u8]) -> Result<u64, Error> {
+pub(crate) fn varint(rest: &mut &[u8]) -> Result<u64, Error> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
         let (byte, tail) = rest.split_first().ok_or_else(truncated)?;
@@ -62,11 +62,11 @@ pub(super) fn varint(rest: &mut &[u8]) -> Result<u64, Error> {
 }
 
 /// Text; bytes that are not UTF-8 become U+FFFD, as they would on the way to JSON in upstream.
-pub(super) fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
@@ -74,26 +74,26 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value.to_le_bytes()[0]);
 }
 
-pub(super) fn varint_len(value: u64) -> usize {
+pub(crate) fn varint_len(value: u64) -> usize {
     (64 - value.leading_zeros() as usize).div_ceil(7).max(1)
 }
 
-pub(super) fn put_tag(out: &mut Vec<u8>, tag: u32, wire_type: u8) {
+pub(crate) fn put_tag(out: &mut Vec<u8>, tag: u32, wire_type: u8) {
     put_varint(out, u64::from(tag) << 3 | u64::from(wire_type));
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
     put_tag(out, tag, 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// A nested message. Most are shorter than 128 bytes, so one byte is kept for the length and the rare long one is moved.
-pub(super) fn put_nested(
+pub(crate) fn put_nested<E>(
     out: &mut Vec<u8>,
     tag: u32,
-    write: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
-) -> Result<(), Error> {
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
     put_tag(out, tag, 2);
     let start = out.len();
     out.push(0);
