@@ -146,3 +146,67 @@ fn names_are_unique() {
     }
     assert_eq!(crate::kinds::all().len(), 30);
 }
+
+/// What a typed client reads and sends back unchanged changes nothing.
+#[test]
+fn typed_clients_change_nothing() {
+    use k8s_openapi::api;
+
+    fn check<T: serde::Serialize + serde::de::DeserializeOwned>(kind_name: &str, object: Value) {
+        let stored = created(kind_name, object);
+        let typed: T = serde_json::from_value(stored.clone()).unwrap();
+        let kind = kind(kind_name);
+        let mut sent = decoded(&kind, serde_json::to_value(typed).unwrap());
+        // `created` does not set them; a typed client does.
+        for field in ["apiVersion", "kind"] {
+            sent.as_object_mut().unwrap().remove(field);
+        }
+        kind.strategy.default(&mut sent);
+        kind.strategy.prepare(&mut sent, Write::Update(&stored));
+        assert_eq!(messages(&kind, &sent, Write::Update(&stored)), Vec::<String>::new());
+        assert!(crate::validation::same(&sent, &stored), "{sent}\n{stored}");
+    }
+    let pod = json!({
+        "hostNetwork": false, "tolerations": [{"operator": "Exists"}], "overhead": {"cpu": 0.25},
+        "initContainers": [{"name": "i", "image": "i", "env": [{"name": "A", "value": ""}]}],
+        "containers": [{
+            "name": "c", "image": "i:1", "args": [], "stdin": false, "ports": [{"containerPort": 80, "hostPort": 0}],
+            "env": [{"name": "M", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}}],
+            "livenessProbe": {"grpc": {"port": 1}, "initialDelaySeconds": 0},
+            "resources": {"limits": {"cpu": "1000m", "memory": "1024Mi"}},
+        }],
+        "volumes": [{"name": "a"}, {"name": "b", "hostPath": {"path": "/"}}, {"name": "c", "emptyDir": {"sizeLimit": "1024Mi"}}],
+    });
+    let workload = json!({"spec": {
+        "paused": false, "minReadySeconds": 0, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"creationTimestamp": null, "labels": {"a": "b"}}, "spec": pod},
+    }});
+    check::<api::core::v1::Pod>("v1 Pod", json!({"spec": pod}));
+    check::<api::apps::v1::Deployment>("apps/v1 Deployment", workload.clone());
+    check::<api::apps::v1::ReplicaSet>("apps/v1 ReplicaSet", workload.clone());
+    let rc = with(&workload, json!({"spec": {"selector": {"matchLabels": null, "a": "b"}, "paused": null}}));
+    check::<api::core::v1::ReplicationController>("v1 ReplicationController", rc);
+    check::<api::core::v1::PodTemplate>("v1 PodTemplate", json!({"template": workload["spec"]["template"]}));
+    check::<api::core::v1::Service>(
+        "v1 Service",
+        json!({"spec": {"type": "NodePort", "publishNotReadyAddresses": false, "ports": [{"port": 80, "nodePort": 0, "name": ""}]}}),
+    );
+    check::<api::core::v1::Node>(
+        "v1 Node",
+        json!({"spec": {"podCIDR": "10.0.0.0/24", "unschedulable": false}, "status": {"capacity": {"cpu": 2}}}),
+    );
+    check::<api::core::v1::Namespace>("v1 Namespace", json!({"metadata": {"name": "a"}}));
+    check::<api::core::v1::Secret>("v1 Secret", json!({"stringData": {"a": "b"}, "immutable": false}));
+    check::<api::discovery::v1::EndpointSlice>(
+        "discovery.k8s.io/v1 EndpointSlice",
+        json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {}}], "ports": [{}]}),
+    );
+    check::<api::rbac::v1::RoleBinding>(
+        "rbac.authorization.k8s.io/v1 RoleBinding",
+        json!({"roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "ServiceAccount", "name": "s", "apiGroup": ""}]}),
+    );
+    check::<api::scheduling::v1::PriorityClass>(
+        "scheduling.k8s.io/v1 PriorityClass",
+        json!({"metadata": {"name": "a"}, "value": 0, "globalDefault": false}),
+    );
+}
