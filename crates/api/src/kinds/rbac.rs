@@ -84,10 +84,10 @@ impl Strategy for Binding {
         for subject in root.get("subjects").items() {
             self.validate_subject(subject, &mut errors);
         }
-        if let Write::Update(old) = write {
-            if !same(role.value, &old["roleRef"]) {
-                errors.push(role.invalid("cannot change roleRef"));
-            }
+        if let Write::Update(old) = write
+            && !same(role.value, &old["roleRef"])
+        {
+            errors.push(role.invalid("cannot change roleRef"));
         }
         errors
     }

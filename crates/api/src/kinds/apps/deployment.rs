@@ -47,11 +47,11 @@ impl Strategy for Deployment {
         set(spec, "progressDeadlineSeconds", 600);
         if let Some(strategy) = make(spec, "strategy") {
             set_str(strategy, "type", "RollingUpdate");
-            if strategy.get("type").is_some_and(|kind| kind == "RollingUpdate") {
-                if let Some(rolling) = make(strategy, "rollingUpdate") {
-                    set(rolling, "maxUnavailable", "25%");
-                    set(rolling, "maxSurge", "25%");
-                }
+            if strategy.get("type").is_some_and(|kind| kind == "RollingUpdate")
+                && let Some(rolling) = make(strategy, "rollingUpdate")
+            {
+                set(rolling, "maxUnavailable", "25%");
+                set(rolling, "maxSurge", "25%");
             }
         }
         if let Some(template) = spec.get_mut("template") {

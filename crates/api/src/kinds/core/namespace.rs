@@ -53,10 +53,10 @@ impl Strategy for Namespace {
                 map.insert("status".into(), json!({"phase": "Active"}));
                 let Some(spec) = make(map, "spec") else { return };
                 set(spec, "finalizers", json!([]));
-                if let Some(finalizers) = spec.get_mut("finalizers").and_then(Value::as_array_mut) {
-                    if !finalizers.iter().any(|f| f == "kubernetes") {
-                        finalizers.push("kubernetes".into());
-                    }
+                if let Some(finalizers) = spec.get_mut("finalizers").and_then(Value::as_array_mut)
+                    && !finalizers.iter().any(|f| f == "kubernetes")
+                {
+                    finalizers.push("kubernetes".into());
                 }
             }
             // Finalizers go through their own subresource only.

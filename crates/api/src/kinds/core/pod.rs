@@ -183,15 +183,15 @@ fn first_of_many(status: &mut Object, one: &str, many: &str) {
 
 fn first_status(spec: &Value) -> Value {
     let mut status = json!({"phase": "Pending", "qosClass": qos_class(spec)});
-    if !View::root(spec).get("schedulingGates").is_empty() {
-        if let Some(status) = status.as_object_mut() {
-            let condition = json!([{
-                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
-                "message": "Scheduling is blocked due to non-empty scheduling gates",
-                "lastProbeTime": null, "lastTransitionTime": null,
-            }]);
-            status.insert("conditions".into(), condition);
-        }
+    if !View::root(spec).get("schedulingGates").is_empty()
+        && let Some(status) = status.as_object_mut()
+    {
+        let condition = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastProbeTime": null, "lastTransitionTime": null,
+        }]);
+        status.insert("conditions".into(), condition);
     }
     status
 }

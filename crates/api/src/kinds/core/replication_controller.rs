@@ -48,15 +48,15 @@ impl Strategy for ReplicationController {
         let Some(object) = object.as_object_mut() else { return };
         let template_labels = object.get("spec").map(|spec| spec["template"]["metadata"]["labels"].clone());
         if let Some(own) = template_labels.filter(|l| l.as_object().is_some_and(|map| !map.is_empty())) {
-            if let Some(spec) = make(object, "spec") {
-                if View::root(&spec.get("selector").cloned().unwrap_or_default()).is_empty() {
-                    spec.insert("selector".into(), own.clone());
-                }
+            if let Some(spec) = make(object, "spec")
+                && View::root(&spec.get("selector").cloned().unwrap_or_default()).is_empty()
+            {
+                spec.insert("selector".into(), own.clone());
             }
-            if let Some(meta) = make(object, "metadata") {
-                if View::root(&meta.get("labels").cloned().unwrap_or_default()).is_empty() {
-                    meta.insert("labels".into(), own);
-                }
+            if let Some(meta) = make(object, "metadata")
+                && View::root(&meta.get("labels").cloned().unwrap_or_default()).is_empty()
+            {
+                meta.insert("labels".into(), own);
             }
         }
         let Some(spec) = make(object, "spec") else { return };

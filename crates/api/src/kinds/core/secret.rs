@@ -29,13 +29,12 @@ impl Strategy for Secret {
     fn default(&self, object: &mut Value) {
         let Some(map) = object.as_object_mut() else { return };
         // Text is write-only: it becomes data, and wins over it.
-        if let Some(Value::Object(text)) = map.remove("stringData") {
-            if let Some(data) = make(map, "data") {
-                data.extend(
-                    text.into_iter()
-                        .map(|(key, value)| (key, json!(STANDARD.encode(value.as_str().unwrap_or_default())))),
-                );
-            }
+        if let Some(Value::Object(text)) = map.remove("stringData")
+            && let Some(data) = make(map, "data")
+        {
+            data.extend(
+                text.into_iter().map(|(key, value)| (key, json!(STANDARD.encode(value.as_str().unwrap_or_default())))),
+            );
         }
         set_str(map, "type", "Opaque");
         drop_nulls(object, &["data"]);

@@ -43,10 +43,8 @@ pub(super) fn validate(volumes: View, errors: &mut Errors) {
 
 fn source(field: &str, source: View, errors: &mut Errors) {
     match field {
-        "emptyDir" => {
-            if source.get("sizeLimit").is_set() {
-                resources::quantity(source.get("sizeLimit"), errors);
-            }
+        "emptyDir" if source.get("sizeLimit").is_set() => {
+            resources::quantity(source.get("sizeLimit"), errors);
         }
         "hostPath" => {
             let path = source.get("path");

@@ -60,10 +60,11 @@ fn munged(new: &Value, old: &Value, gated: bool, errors: &mut Errors) -> Value {
         }
         restore("nodeSelector");
         // Until it has a node, a pod may be narrowed down from no node affinity to some.
-        if !old["affinity"]["nodeAffinity"].is_object() && new["affinity"]["nodeAffinity"].is_object() {
-            if let Some(affinity) = make(map, "affinity") {
-                affinity.remove("nodeAffinity");
-            }
+        if !old["affinity"]["nodeAffinity"].is_object()
+            && new["affinity"]["nodeAffinity"].is_object()
+            && let Some(affinity) = make(map, "affinity")
+        {
+            affinity.remove("nodeAffinity");
         }
     }
     for list in ["containers", "initContainers"] {

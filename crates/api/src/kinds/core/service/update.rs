@@ -57,12 +57,8 @@ pub(super) fn carry_over(spec: &mut Object, old: &Value) {
         copy(spec, old, "ipFamilyPolicy");
     }
     if has_node_ports(&new_kind, spec) && has_node_ports(&old_kind, &old_map) {
-        let used: Vec<i64> = spec
-            .get("ports")
-            .into_iter()
-            .flat_map(|ports| items(ports))
-            .filter_map(|p| p["nodePort"].as_i64())
-            .collect();
+        let used: Vec<i64> =
+            spec.get("ports").into_iter().flat_map(items).filter_map(|p| p["nodePort"].as_i64()).collect();
         for port in each(spec, "ports") {
             if port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) != 0 {
                 continue;
