@@ -12,19 +12,30 @@ use crate::core::Core;
 use crate::http::negotiate::{Offers, accept};
 use crate::http::reply::Reply;
 
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// Answers a path under `/openapi/`.
 pub(super) fn serve(core: &Core, path: &str, accepts: Option<&str>, headers: &HeaderMap) -> Reply {
-    // kubectl asks for the v2 document in protobuf first, and takes JSON.
-    accept(accepts, Offers::Plain)?;
+    // client-go asks for v2 in protobuf and nothing else (and writes an @ for a dot).
+    let clauses =
+        accepts.unwrap_or_default().split(',').map(|clause| clause.split(';').next().unwrap_or_default().trim());
+    let protobuf = clauses.clone().any(|media| V2_PROTOBUF == media.replace('@', "."));
+    if !protobuf {
+        accept(accepts, Offers::Plain)?;
+    }
     let kinds: Vec<&Kind> = core.registry.all().iter().map(|r| &*r.kind).collect();
     let parts: Vec<&str> = path.trim_start_matches("/openapi/").trim_end_matches('/').split('/').collect();
     match parts.as_slice() {
         ["v2"] => {
-            let hash = openapi::v2_hash(&kinds);
+            let hash = format!("{}{}", openapi::v2_hash(&kinds), if protobuf { "P" } else { "" });
             if let Some(kept) = kept(headers, &hash) {
                 return Ok(kept);
             }
-            Ok(with_etag(openapi::v2_document(&kinds).into(), &hash, "application/json", headers))
+            let (document, media) = match protobuf {
+                true => (openapi::v2_protobuf(&kinds), V2_PROTOBUF),
+                false => (openapi::v2_document(&kinds), "application/json"),
+            };
+            Ok(with_etag(document.into(), &hash, media, headers))
         }
         ["v3"] => {
             let index = openapi::v3_index(&kinds);
