@@ -43,7 +43,7 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Ours.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// A name outside the cluster.
     Elsewhere,
 }
@@ -122,7 +122,7 @@ impl Zone {
         if answer.records.is_empty() {
             answer.soa = Some(self.soa(&self.domain));
         }
-        Outcome::Answer(answer)
+        Outcome::Answer(Box::new(answer))
     }
 
     /// The SOA record that goes with a denial below `apex`.
@@ -260,7 +260,7 @@ impl Zone {
         if answer.records.is_empty() {
             answer.soa = Name::from_ascii("in-addr.arpa.").ok().map(|apex| self.soa(&apex));
         }
-        Outcome::Answer(answer)
+        Outcome::Answer(Box::new(answer))
     }
 }
 

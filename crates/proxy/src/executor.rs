@@ -6,8 +6,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nlink::netlink::{Connection, Netfilter, Nftables, nftables::Family};
 
 use crate::{
-    Error, conntrack,
-    model::{Class, Key, Protocol, Value},
+    Error,
+    conntrack::Stale,
+    model::{Class, Value},
     nft,
     plan::NodeView,
     state::{Diff, State},
@@ -66,7 +67,7 @@ impl Executor {
         done.map_err(|e| Error::Kernel("program the services", e))?;
         state.programmed();
         tracing::debug!(removed = diff.remove.len(), added = diff.add.len(), "services programmed");
-        self.forget_stale_flows(&diff).await
+        self.forget_stale_flows(&diff, state).await
     }
 
     async fn commit(&mut self, diff: &Diff) -> nlink::Result<()> {
@@ -94,13 +95,8 @@ impl Executor {
     }
 
     /// UDP has no end of connection: a flow to an endpoint that is gone would live on as long as the client sends.
-    async fn forget_stale_flows(&self, diff: &Diff) -> Result<(), Error> {
-        let udp = |key: &Key| matches!(key, Key::Endpoint(f, _) | Key::Service(f) if f.protocol == Protocol::Udp);
-        let changed: Vec<_> = diff.remove.iter().chain(&diff.add).filter(|(key, _)| udp(key)).copied().collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let stale = conntrack::Stale::of(diff);
-        conntrack::forget(&self.netfilter, &stale).await.map_err(|e| Error::Kernel("forget stale UDP flows", e))
+    async fn forget_stale_flows(&self, diff: &Diff, state: &State) -> Result<(), Error> {
+        let stale = Stale::of(diff, |frontend| state.endpoints_of(frontend));
+        stale.forget(&self.netfilter).await.map_err(|e| Error::Kernel("forget stale UDP flows", e))
     }
 }

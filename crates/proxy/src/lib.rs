@@ -57,7 +57,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: kubeadm's ranges, node routes on, 10 ms between transactions.
+    /// The defaults: kubeadm's ranges, node routes on, 2 ms between transactions.
     pub fn new(node_name: impl Into<String>, node_ip: Ipv4Addr) -> Self {
         Self {
             node_name: node_name.into(),
@@ -66,7 +66,7 @@ impl Config {
             masquerade_all: false,
             service_cidr: Ipv4Net::new(Ipv4Addr::new(10, 96, 0, 0), 12).ok(),
             node_routes: true,
-            min_sync_period: Duration::from_millis(10),
+            min_sync_period: Duration::from_millis(2),
             netns: None,
         }
     }
@@ -147,7 +147,8 @@ async fn follow(
                 continue;
             }
         }
-        tokio::time::sleep_until(started + min_sync_period).await;
+        // Never more than half of the time, however large the table is.
+        tokio::time::sleep_until(started + min_sync_period.max(2 * started.elapsed())).await;
         if !proxier.is_dirty() {
             tokio::select! {
                 change = services.next() => proxier.service_changed(change),

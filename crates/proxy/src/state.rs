@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    net::SocketAddrV4,
     sync::Arc,
 };
 
@@ -12,7 +13,7 @@ use k8s_openapi::{
 };
 
 use crate::{
-    model::{Entry, Key, Value},
+    model::{Entry, Frontend, Key, LOCAL, Value},
     plan::{NodeView, plan},
 };
 
@@ -135,6 +136,15 @@ impl State {
             }
         }
         all.into_iter().for_each(|slice| self.set_slice(slice));
+    }
+
+    /// All endpoints a frontend may send to.
+    pub(crate) fn endpoints_of(&self, frontend: Frontend) -> HashSet<SocketAddrV4> {
+        let at = |index| match self.slots.get(&Key::Endpoint(frontend, index)).and_then(Slot::wanted) {
+            Some(Value::To(to)) => Some(to),
+            _ => None,
+        };
+        [0, LOCAL].into_iter().flat_map(|base| (base..).map_while(at)).collect()
     }
 
     /// Whether the kernel may have to be changed.

@@ -289,6 +289,43 @@ fn udp_flows_follow_the_endpoints() {
     assert!(exchange(&socket).unwrap().starts_with("b "), "the same flow goes on to the new endpoint");
 }
 
+/// As the cluster's DNS: an endpoint that is the node itself, for this node's pods only.
+#[test]
+fn a_service_of_the_node_itself() {
+    let node = Node::new(1);
+    let (client, client_ip) = node.pod("c");
+    let own = Ipv4Addr::new(10, 244, 1, 1);
+    node.netns.serve_udp(own, 5353, "node");
+    let mut proxy = node.proxy();
+    let ports = json!([{"name": "dns", "port": 53, "protocol": "UDP"}]);
+    proxy.service(json!({"internalTrafficPolicy": "Local", "ports": ports}));
+    proxy.endpoints(&[(own, "n1"), (Ipv4Addr::new(10, 244, 2, 1), "n2")]);
+    for _ in 0..10 {
+        assert_eq!(client.ask_udp(VIP, 53).unwrap(), format!("node {client_ip}"));
+    }
+    assert_eq!(node.netns.ask_udp(VIP, 53).unwrap(), "node 10.244.1.1");
+}
+
+#[test]
+fn udp_flows_to_what_is_gone_end_with_a_restart() {
+    let node = Node::new(1);
+    let ((a, a_ip), (b, b_ip), (client, _)) = (node.pod("a"), node.pod("b"), node.pod("c"));
+    a.serve_udp(a_ip, 5353, "a");
+    b.serve_udp(b_ip, 5353, "b");
+    let spec = json!({"ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]});
+    let mut proxy = node.proxy();
+    proxy.service(spec.clone());
+    proxy.endpoints(&[(a_ip, "n1")]);
+    let socket = client.udp();
+    socket.connect((VIP, 53)).unwrap();
+    assert!(exchange(&socket).unwrap().starts_with("a "));
+    drop(proxy);
+    let mut proxy = node.proxy();
+    proxy.proxier.slice_changed(Change::Added(Arc::new(slice("web", &[(b_ip, "n1")]))));
+    proxy.service(spec);
+    assert!(exchange(&socket).unwrap().starts_with("b "));
+}
+
 #[test]
 fn a_restart_keeps_services_and_removes_stale_ones() {
     let node = Node::new(1);
@@ -344,6 +381,60 @@ fn pods_of_two_nodes_talk_through_services() {
         routes::Keeper::open(&one.config()).await.unwrap().sync(&Default::default()).await.unwrap();
     });
     assert!(client.ask_tcp(server_ip, 8080).is_err(), "the route went with its node");
+}
+
+/// The whole proxy on informers, which are fed by hand: budget 20 ms from a change to an answer.
+#[test]
+fn the_proxy_follows_its_informers() {
+    use futures::StreamExt as _;
+    use keelson_client::SharedInformer;
+    use kube::runtime::watcher::Event;
+
+    let node = Node::new(1);
+    let ((a, a_ip), (client, client_ip)) = (node.pod("a"), node.pod("c"));
+    a.serve_tcp(a_ip, 8080, "a");
+    let service = |vip: Ipv4Addr| -> Service {
+        let service = json!({
+            "metadata": {"name": format!("s-{vip}"), "namespace": "d"},
+            "spec": {"clusterIP": vip, "ports": [{"port": 80}]},
+        });
+        serde_json::from_value(service).unwrap()
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (services, from_services) = futures::channel::mpsc::unbounded();
+        let (slices, from_slices) = futures::channel::mpsc::unbounded();
+        let informer = SharedInformer::<Service>::start_from("services".into(), from_services.map(Ok), None);
+        let slice_informer = SharedInformer::<EndpointSlice>::start_from("slices".into(), from_slices.map(Ok), None);
+        let stop = tokio_util::sync::CancellationToken::new();
+        let config = node.config();
+        let proxy = tokio::spawn(keelson_proxy::run_with(informer, slice_informer, None, config, stop.clone()));
+        for event in [Event::Init, Event::InitApply(service(VIP)), Event::InitDone] {
+            services.unbounded_send(event).unwrap();
+        }
+        for event in [Event::Init, Event::InitApply(slice(&format!("s-{VIP}"), &[(a_ip, "n1")])), Event::InitDone] {
+            slices.unbounded_send(event).unwrap();
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let works = |vip| matches!(client.ask_tcp(vip, 80), Ok(answer) if answer == format!("a {client_ip}"));
+        while !tokio::task::block_in_place(|| works(VIP)) {
+            assert!(Instant::now() < deadline, "the first service never worked");
+        }
+        let other = Ipv4Addr::new(10, 96, 0, 60);
+        let start = Instant::now();
+        services.unbounded_send(Event::Apply(service(other))).unwrap();
+        slices.unbounded_send(Event::Apply(slice(&format!("s-{other}"), &[(a_ip, "n1")]))).unwrap();
+        // Until then packets to it are dropped: a new connection each time, never a retransmission.
+        while !tokio::task::block_in_place(|| {
+            client.run(|| std::net::TcpStream::connect_timeout(&(other, 80).into(), Duration::from_millis(2)).is_ok())
+        }) {
+            assert!(Instant::now() < deadline, "the second service never worked");
+        }
+        println!("service created to connected: {:?}", start.elapsed());
+        stop.cancel();
+        proxy.await.unwrap().unwrap();
+    });
+    assert!(client.ask_tcp(VIP, 80).is_ok(), "the table outlives the proxy");
 }
 
 /// Budgets: a change among 5,000 services in 50 ms, a new service in 20 ms, in an optimized build. The bounds here are

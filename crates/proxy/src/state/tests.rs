@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::model::{Class, Frontend};
+use crate::model::Class;
 
 fn state() -> State {
     State::new(NodeView { name: "n1".to_owned(), cluster_cidr: None, service_cidr: None, masquerade_all: false })
