@@ -12,7 +12,7 @@ pub(super) fn all() -> Vec<Kind> {
 }
 
 /// Status counts that cannot exceed `status.replicas`, and available pods that are all ready.
-fn within_replicas(status: View, fields: &[&'static str], errors: &mut Errors) {
+pub(super) fn within_replicas(status: View, fields: &[&'static str], errors: &mut Errors) {
     let replicas = status.get("replicas").int().unwrap_or(0);
     for field in fields {
         if status.get(field).int().unwrap_or(0) > replicas {

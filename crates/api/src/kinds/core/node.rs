@@ -109,7 +109,8 @@ impl Strategy for Node {
         let root = View::root(object);
         let (spec, status) = (root.get("spec"), root.get("status"));
         if !matches!(write, Write::Subresource("status", _)) {
-            taints(spec.get("taints"), &mut errors);
+            // Upstream looks for them in the spec and reports them in the metadata.
+            taints(View::at("metadata.taints", spec.get("taints").value), &mut errors);
             let cidrs = spec.get("podCIDRs");
             for cidr in cidrs.items() {
                 checked(cidr, names::cidr, &mut errors);
@@ -121,8 +122,9 @@ impl Strategy for Node {
         }
         if !matches!(write, Write::Update(_)) {
             for list in ["capacity", "allocatable"] {
-                for (_, amount) in status.get(list).entries() {
-                    resources::quantity(amount, &mut errors);
+                let list = status.get(list);
+                for (name, _) in list.entries() {
+                    resources::quantity(list.get(name), &mut errors);
                 }
             }
             let mut seen = HashSet::new();
@@ -166,14 +168,7 @@ fn validate_update(spec: View, old: &Value, errors: &mut Errors) {
             errors.push(spec.get(field).forbidden(&detail));
         }
     }
-    let mutable = ["podCIDR", "podCIDRs", "providerID", "taints", "unschedulable", "configSource"];
-    let rest = |spec: &Value| {
-        let mut map = spec.as_object().cloned().unwrap_or_default();
-        map.retain(|key, _| !mutable.contains(&key.as_str()));
-        Value::Object(map)
-    };
-    if !same(&rest(spec.value), &rest(old)) {
-        let detail = "node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature gate is enabled)";
-        errors.push(FieldError::forbidden("[]", detail));
+    if spec.get("externalID").str() != old["externalID"].as_str().unwrap_or_default() {
+        errors.push(spec.get("externalID").forbidden("may not be updated"));
     }
 }

@@ -126,7 +126,7 @@ impl Strategy for Pod {
             }
             Write::Update(old) => {
                 pod_spec(spec, Context { pod: true }, &mut errors);
-                update::validate(spec, &old["spec"], &mut errors);
+                update::validate(spec, old, &mut errors);
             }
             Write::Subresource("status", _) => update::validate_status(root.get("status"), &mut errors),
             Write::Subresource("ephemeralcontainers", old) => {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kind::{Column, Kind, Strategy, Write};
+use crate::kinds::apps::within_replicas;
 use crate::kinds::core::template_warnings;
 use crate::kinds::mutate::{make, set};
 use crate::kinds::pod_spec::{defaults, validate};
@@ -76,6 +77,7 @@ impl Strategy for ReplicationController {
             {
                 non_negative(status.get(field), &mut errors);
             }
+            within_replicas(status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], &mut errors);
             return errors;
         }
         non_negative(spec.get("minReadySeconds"), &mut errors);

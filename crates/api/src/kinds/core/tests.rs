@@ -57,14 +57,14 @@ fn nodes() {
         "v1 Node",
         json!({"spec": {"taints": [{"key": "a", "effect": "x"}]}}),
         &[
-            "spec.taints[0].effect: Unsupported value: \"x\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
+            "metadata.taints[0].effect: Unsupported value: \"x\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
         ],
     );
     check(
         "v1 Node",
         json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}]}}),
         &[
-            "spec.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints must be unique by key and effect pair",
+            "metadata.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints must be unique by key and effect pair",
         ],
     );
     check(
@@ -78,12 +78,7 @@ fn nodes() {
         json!({"spec": {"podCIDR": "10.0.1.0/24"}}),
         &["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"],
     );
-    update(
-        json!({"spec": {"externalID": "x"}}),
-        &[
-            "[]: Forbidden: node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature gate is enabled)",
-        ],
-    );
+    update(json!({"spec": {"externalID": "x"}}), &["spec.externalID: Forbidden: may not be updated"]);
     let object = json!({
         "metadata": {"labels": {"node-role.kubernetes.io/control-plane": "", "node-role.kubernetes.io/a": ""}}, "spec": {"unschedulable": true},
         "status": {"conditions": [{"type": "Ready", "status": "True"}], "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}], "nodeInfo": {"kubeletVersion": "v1.35.0", "osImage": "Debian", "kernelVersion": "6.1"}},

@@ -47,6 +47,10 @@ pub(super) fn validate(spec: View, context: Context, errors: &mut Errors) {
                     errors.push(view.forbidden("may not be set for init containers without restartPolicy=Always"));
                 }
             }
+            let resize = container.get("resizePolicy");
+            if !resize.is_empty() {
+                errors.push(resize.invalid("must not be set for init containers"));
+            }
         }
         host_port_conflicts(container, &mut HashSet::new(), errors);
     }
@@ -200,17 +204,18 @@ impl Pod<'_> {
                 errors.push(path.invalid_str("must be unique"));
             }
             let (sub_path, expression) = (mount.get("subPath"), mount.get("subPathExpr"));
-            for view in [sub_path, expression] {
-                descending(view, errors);
+            // Upstream reports these at the list, without an index.
+            for (field, view) in [("subPath", sub_path), ("subPathExpr", expression)] {
+                descending(mounts.get(field).with(view.value), errors);
             }
             if !sub_path.is_empty() && !expression.is_empty() {
                 errors.push(expression.invalid("subPathExpr and subPath are mutually exclusive"));
             }
-            let propagation = mount.get("mountPropagation");
+            let propagation = mounts.get("mountPropagation").with(mount.get("mountPropagation").value);
             if propagation.is_set() {
                 one_of(propagation, &["Bidirectional", "HostToContainer", "None"], errors);
             }
-            let recursive = mount.get("recursiveReadOnly");
+            let recursive = mounts.get("recursiveReadOnly").with(mount.get("recursiveReadOnly").value);
             if recursive.is_set() {
                 one_of(recursive, &["Disabled", "Enabled", "IfPossible"], errors);
                 if recursive.str() != "Disabled" && !mount.get("readOnly").bool() {
@@ -222,13 +227,15 @@ impl Pod<'_> {
 
     fn resize_policy(&self, container: View, errors: &mut Errors) {
         let mut seen = HashSet::new();
-        for policy in container.get("resizePolicy").items() {
-            let resource = policy.get("resourceName");
-            if !seen.insert(resource.str()) {
-                errors.push(FieldError::duplicate(resource.path(), resource.str()));
+        let policies = container.get("resizePolicy");
+        for policy in policies.items() {
+            let name = policy.get("resourceName").str();
+            if !seen.insert(name) {
+                errors.push(FieldError::duplicate(policy.path(), name));
             }
-            required_one_of(resource, &["cpu", "memory"], errors);
-            let restart = policy.get("restartPolicy");
+            // Upstream reports the rest at the list, without an index.
+            required_one_of(policies.with(policy.get("resourceName").value), &["cpu", "memory"], errors);
+            let restart = policies.with(policy.get("restartPolicy").value);
             required_one_of(restart, &["NotRequired", "RestartContainer"], errors);
             if self.restart_policy == "Never" && restart.str() == "RestartContainer" {
                 errors.push(restart.invalid("must be 'NotRequired' when `restartPolicy` is 'Never'"));

@@ -80,7 +80,7 @@ fn value_from(variable: View, source: View, errors: &mut Errors) {
 }
 
 fn key_ref(reference: View, errors: &mut Errors) {
-    required(reference.get("name"), errors);
+    checked(reference.get("name"), names::subdomain, errors);
     let key = reference.get("key");
     if required(key, errors) {
         checked(key, names::config_key, errors);
@@ -99,7 +99,9 @@ pub(super) fn sources(sources: View, errors: &mut Errors) {
             let reference = source.get(field);
             if reference.is_set() {
                 count += 1;
-                required(reference.get("name"), errors);
+                if required(reference.get("name"), errors) {
+                    checked(reference.get("name"), names::subdomain, errors);
+                }
             }
         }
         match count {

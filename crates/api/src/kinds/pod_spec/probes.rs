@@ -42,7 +42,7 @@ pub(super) fn handler(view: View, grace_seconds: Option<i64>, errors: &mut Error
             "httpGet" => http_get(action, errors),
             "tcpSocket" => port_or_name(action.get("port"), errors),
             "grpc" => port(action.get("port"), errors),
-            _ => sleep(action.get("seconds"), grace_seconds.unwrap_or(0), errors),
+            _ => sleep(action, grace_seconds.unwrap_or(0), errors),
         }
     }
     if count == 0 {
@@ -67,10 +67,10 @@ pub(crate) fn port_or_name(view: View, errors: &mut Errors) {
     if view.value.is_string() { checked(view, names::port_name, errors) } else { port(view, errors) }
 }
 
-fn sleep(seconds: View, grace_seconds: i64, errors: &mut Errors) {
-    let n = seconds.int().unwrap_or(0);
+fn sleep(action: View, grace_seconds: i64, errors: &mut Errors) {
+    let n = action.get("seconds").int().unwrap_or(0);
     if n < 0 || n > grace_seconds {
         let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace_seconds})");
-        errors.push(FieldError::invalid(seconds.path(), n, &detail));
+        errors.push(FieldError::invalid(action.path(), n, &detail));
     }
 }

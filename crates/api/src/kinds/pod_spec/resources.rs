@@ -9,11 +9,11 @@ pub(crate) fn requirements(resources: View, errors: &mut Errors) {
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
     let mut huge_pages = false;
     for (name, amount) in limits.entries() {
-        resource(name, limits, amount, errors);
+        resource(name, amount, errors);
         huge_pages |= name.starts_with("hugepages-");
     }
     for (name, amount) in requests.entries() {
-        resource(name, requests, amount, errors);
+        resource(name, amount, errors);
         huge_pages |= name.starts_with("hugepages-");
         against_limit(name, limits, requests, amount, errors);
     }
@@ -43,7 +43,7 @@ pub(crate) fn pod_level(resources: View, errors: &mut Errors) {
 /// A plain resource list.
 pub(crate) fn list(list: View, errors: &mut Errors) {
     for (name, amount) in list.entries() {
-        resource(name, list, amount, errors);
+        resource(name, amount, errors);
     }
 }
 
@@ -66,9 +66,8 @@ fn against_limit(name: &str, limits: View, requests: View, amount: View, errors:
     }
 }
 
-fn resource(name: &str, list: View, amount: View, errors: &mut Errors) {
+fn resource(name: &str, amount: View, errors: &mut Errors) {
     let complaints = names::qualified(name);
-    // Upstream names the list and the key together.
     errors.extend(complaints.iter().map(|c| FieldError::invalid(amount.path(), name, c)));
     if !name.contains('/') && complaints.is_empty() {
         let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
@@ -83,11 +82,11 @@ fn resource(name: &str, list: View, amount: View, errors: &mut Errors) {
                     | "replicationcontrollers"
                     | "resourcequotas"
             );
-            let detail = match known {
-                true => "must be a standard resource for containers",
-                false => "must be a standard resource type or fully qualified",
-            };
-            errors.push(FieldError::invalid(list.path(), name, detail));
+            if !known {
+                let detail = "must be a standard resource type or fully qualified";
+                errors.push(FieldError::invalid(amount.path(), name, detail));
+            }
+            errors.push(FieldError::invalid(amount.path(), name, "must be a standard resource for containers"));
         }
     }
     if let Some(amount_value) = quantity(amount, errors) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{containers, resources, scheduling, security, volumes};
 use crate::status::FieldError;
-use crate::validation::{Errors, View, checked, labels, meta, names, one_of, required, required_one_of, within};
+use crate::validation::{Errors, View, checked, labels, names, one_of, required, required_one_of, within};
 
 /// What differs between the places where a pod spec stands.
 #[derive(Clone, Copy, Default)]
@@ -16,9 +16,9 @@ pub(crate) struct Context {
 /// A `PodTemplateSpec`.
 pub(crate) fn template(template: View, errors: &mut Errors) {
     let metadata = template.get("metadata");
-    labels::validate(metadata.get("labels"), errors);
-    labels::validate_annotations(metadata.get("annotations"), errors);
-    meta::validate_finalizers(metadata.get("finalizers"), errors);
+    // Upstream reports these beside the spec, without `metadata`.
+    labels::validate(template.get("labels").with(metadata.get("labels").value), errors);
+    labels::validate_annotations(template.get("annotations").with(metadata.get("annotations").value), errors);
     let spec = template.get("spec");
     pod_spec(spec, Context::default(), errors);
     let ephemeral = spec.get("ephemeralContainers");
@@ -76,8 +76,17 @@ pub(crate) fn pod_spec(spec: View, context: Context, errors: &mut Errors) {
         checked(gate.get("conditionType"), names::qualified, errors);
     }
     scheduling::spread_constraints(spec.get("topologySpreadConstraints"), errors);
+    let users = spec.get("hostUsers");
+    if users.is_set() && !users.bool() {
+        // Upstream writes two of these paths with a capital.
+        for (field, path) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+            if spec.get(field).bool() {
+                errors.push(spec.get(path).forbidden("when `pod.Spec.HostUsers` is false"));
+            }
+        }
+    }
     if spec.get("activeDeadlineSeconds").is_set() {
-        within(spec.get("activeDeadlineSeconds"), 1, i64::from(u32::MAX), errors);
+        within(spec.get("activeDeadlineSeconds"), 1, i64::from(i32::MAX), errors);
     }
     for (field, check) in [
         ("serviceAccountName", names::subdomain as fn(&str) -> Vec<String>),

@@ -106,6 +106,13 @@ fn pull_policies() {
 #[test]
 fn rules_of_a_spec() {
     check(json!({}), &[]);
+    check(
+        json!({"hostUsers": false, "hostNetwork": true, "hostPID": true}),
+        &[
+            "spec.hostNetwork: Forbidden: when `pod.Spec.HostUsers` is false",
+            "spec.HostPID: Forbidden: when `pod.Spec.HostUsers` is false",
+        ],
+    );
     check(json!({"containers": null}), &["spec.containers: Required value"]);
     check(
         json!({"restartPolicy": "Sometimes"}),
@@ -125,7 +132,7 @@ fn rules_of_a_spec() {
     );
     check(
         json!({"activeDeadlineSeconds": 0}),
-        &["spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 4294967295, inclusive"],
+        &["spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive"],
     );
     check(
         json!({"shareProcessNamespace": true, "hostPID": true}),
@@ -205,6 +212,13 @@ fn rules_of_a_spec() {
 
 #[test]
 fn rules_of_a_container() {
+    check_container(
+        json!({"volumeMounts": [{"name": "v", "mountPath": "/", "subPath": "/x"}]}),
+        &[
+            "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
+            "spec.containers[0].volumeMounts.subPath: Invalid value: \"/x\": must be a relative path",
+        ],
+    );
     check_container(json!({"name": null}), &["spec.containers[0].name: Required value"]);
     check_container(json!({"image": ""}), &["spec.containers[0].image: Required value"]);
     check_container(
@@ -299,8 +313,10 @@ fn rules_of_a_container() {
     check_container(
         json!({"resources": {"limits": {"foo": "1"}, "requests": {}}}),
         &[
-            "spec.containers[0].resources.limits: Invalid value: \"foo\": must be a standard resource type or fully qualified",
-            "spec.containers[0].resources.requests: Invalid value: \"foo\": must be a standard resource type or fully qualified",
+            "spec.containers[0].resources.limits[foo]: Invalid value: \"foo\": must be a standard resource type or fully qualified",
+            "spec.containers[0].resources.limits[foo]: Invalid value: \"foo\": must be a standard resource for containers",
+            "spec.containers[0].resources.requests[foo]: Invalid value: \"foo\": must be a standard resource type or fully qualified",
+            "spec.containers[0].resources.requests[foo]: Invalid value: \"foo\": must be a standard resource for containers",
         ],
     );
     check_container(
@@ -316,7 +332,7 @@ fn rules_of_a_container() {
     check_container(
         json!({"lifecycle": {"preStop": {"sleep": {"seconds": 31}}}}),
         &[
-            "spec.containers[0].lifecycle.preStop.sleep.seconds: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)",
+            "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)",
         ],
     );
 }
@@ -332,6 +348,10 @@ fn updates() {
     let image = json!({"spec": {"containers": [with(&old["spec"]["containers"][0], json!({"image": "b:1"}))]}});
     assert_eq!(update(image, &[])["metadata"]["generation"], 2);
     update(json!({"spec": {"nodeName": "n"}}), &[OTHERS]);
+    let resources = json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}});
+    let resized =
+        json!({"spec": {"containers": [with(&old["spec"]["containers"][0], json!({"resources": resources}))]}});
+    update(resized, &["metadata: Invalid value: \"BestEffort\": Pod QoS is immutable", OTHERS]);
     update(json!({"spec": {"terminationGracePeriodSeconds": 1}}), &[OTHERS]);
     update(
         json!({"spec": {"containers": []}}),

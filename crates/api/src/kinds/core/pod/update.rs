@@ -13,7 +13,8 @@ const MUTABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`
     `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 /// An update of the main resource.
-pub(super) fn validate(spec: View, old: &Value, errors: &mut Errors) {
+pub(super) fn validate(spec: View, old_pod: &Value, errors: &mut Errors) {
+    let old = &old_pod["spec"];
     for list in ["containers", "initContainers"] {
         if spec.get(list).len() != items(&old[list]).len() {
             errors.push(spec.get(list).forbidden("pod updates may not add or remove containers"));
@@ -28,6 +29,10 @@ pub(super) fn validate(spec: View, old: &Value, errors: &mut Errors) {
             let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", name.str());
             errors.push(gate.forbidden(&detail));
         }
+    }
+    if qos_class(old) != qos_class(spec.value) {
+        let class = old_pod["status"]["qosClass"].clone();
+        errors.push(FieldError::invalid("metadata", class, "Pod QoS is immutable"));
     }
     let gated = items(&old["schedulingGates"]).len() > 0;
     let munged = munged(spec.value, old, gated, errors);

@@ -9,7 +9,7 @@ use crate::kinds::core::special_address;
 use crate::kinds::pod_spec::port_or_name;
 use crate::kinds::print::items;
 use crate::status::FieldError;
-use crate::validation::{Errors, View, checked, labels, names, non_negative, one_of, port, required, required_one_of};
+use crate::validation::{Errors, View, checked, labels, names, one_of, port, required, required_one_of};
 
 const ONLY_BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
 
@@ -20,6 +20,9 @@ pub(super) fn validate(object: &Value, write: Write<'_>) -> Errors {
     if let Write::Subresource("status", _) = write {
         validate_status(status, &mut errors);
         return errors;
+    }
+    if let Write::Update(old) = write {
+        validate_update(spec, &old["spec"], &mut errors);
     }
     let kind = spec.get("type").str();
     let cluster_ip = spec.get("clusterIP").str();
@@ -52,9 +55,6 @@ pub(super) fn validate(object: &Value, write: Write<'_>) -> Errors {
     required_one_of(spec.get("type"), &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], &mut errors);
     balancer(spec, kind, &mut errors);
     traffic(spec, kind, &mut errors);
-    if let Write::Update(old) = write {
-        validate_update(spec, &old["spec"], &mut errors);
-    }
     errors
 }
 
@@ -122,7 +122,7 @@ fn affinity(spec: View, errors: &mut Errors) {
             let client = config.get("clientIP");
             let seconds = client.get("timeoutSeconds");
             match seconds.int() {
-                None => errors.push(seconds.required("")),
+                None => errors.push(seconds.required("when session affinity type is ClientIP")),
                 Some(n) if n <= 0 || n > 86_400 => {
                     errors.push(seconds.invalid("must be greater than 0 and less than 86400"));
                 }
@@ -170,7 +170,8 @@ fn validate_addresses(spec: View, errors: &mut Errors) {
 
 fn balancer(spec: View, kind: &str, errors: &mut Errors) {
     let balanced = kind == "LoadBalancer";
-    let ranges = spec.get("loadBalancerSourceRanges");
+    // Upstream reports it with a capital L.
+    let ranges = spec.get("LoadBalancerSourceRanges").with(spec.get("loadBalancerSourceRanges").value);
     if !ranges.is_empty() && !balanced {
         errors.push(ranges.forbidden(ONLY_BALANCED));
     }
@@ -197,16 +198,19 @@ fn traffic(spec: View, kind: &str, errors: &mut Errors) {
         errors.push(external.invalid("may only be set for externally-accessible services"));
     }
     let health = spec.get("healthCheckNodePort");
-    non_negative(health, errors);
-    if health.int().unwrap_or(0) != 0 && !(kind == "LoadBalancer" && external.str() == "Local") {
-        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
-        errors.push(health.invalid(detail));
+    let needed = kind == "LoadBalancer" && external.str() == "Local";
+    match (needed, health.int().unwrap_or(0)) {
+        (true, 0) => errors.push(health.required("")),
+        (true, _) => port(health, errors),
+        (false, 0) => {}
+        (false, _) => {
+            let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            errors.push(health.invalid(detail));
+        }
     }
     let internal = spec.get("internalTrafficPolicy");
-    if kind != "ExternalName" {
+    if kind != "ExternalName" || internal.is_set() {
         required_one_of(internal, &["Cluster", "Local"], errors);
-    } else if internal.is_set() {
-        errors.push(internal.forbidden("may only be set when `type` is 'ClusterIP', 'NodePort', or 'LoadBalancer'"));
     }
     let distribution = spec.get("trafficDistribution");
     if distribution.is_set() {
@@ -232,6 +236,12 @@ fn validate_update(spec: View, old: &Value, errors: &mut Errors) {
             let first = format!("{}[0]", families.path());
             errors.push(FieldError::invalid(first, families.value.clone(), "may not change once set"));
         }
+    }
+    let checks_health = |kind: &str, spec: &Value| kind == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local";
+    let health = spec.get("healthCheckNodePort");
+    let kept = health.value == &old["healthCheckNodePort"];
+    if checks_health(old_kind, old) && checks_health(kind, spec.value) && !kept {
+        errors.push(health.forbidden("field is immutable"));
     }
     let class = spec.get("loadBalancerClass");
     if old_kind == "LoadBalancer" && kind == "LoadBalancer" && class.value.as_str() != old["loadBalancerClass"].as_str()

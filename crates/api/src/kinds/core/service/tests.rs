@@ -101,6 +101,20 @@ fn rules() {
 }
 
 #[test]
+fn balancers() {
+    check(
+        json!({"loadBalancerSourceRanges": ["10.0.0.0/33"]}),
+        &[
+            "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
+            "spec.LoadBalancerSourceRanges[0]: Invalid value: \"10.0.0.0/33\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        ],
+    );
+    let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
+    check(local.clone(), &["spec.healthCheckNodePort: Required value"]);
+    check(with(&local, json!({"healthCheckNodePort": 30000})), &[]);
+}
+
+#[test]
 fn updates() {
     let old = created(
         "v1 Service",
