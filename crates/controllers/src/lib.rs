@@ -11,7 +11,6 @@ mod config;
 mod context;
 mod manager;
 
-pub mod clusterrole;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;

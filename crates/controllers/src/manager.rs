@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::common::slim;
 use crate::context::Context;
 use crate::{
-    Config, clusterrole, deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle,
-    podgc, replicaset, rootca, serviceaccount, tainteviction,
+    Config, deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle, podgc,
+    replicaset, rootca, serviceaccount, tainteviction,
 };
 
 /// Why the controller manager ended other than by being told to.
@@ -33,7 +33,7 @@ pub enum Error {
 type Start = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Upstream's names, and what they start.
-pub const CONTROLLERS: [(&str, Start); 14] = [
+pub const CONTROLLERS: [(&str, Start); 13] = [
     ("deployment-controller", |context| Box::pin(deployment::run(context))),
     ("endpoints-controller", |context| Box::pin(endpoints::run(context))),
     ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
@@ -47,7 +47,6 @@ pub const CONTROLLERS: [(&str, Start); 14] = [
     ("root-ca-certificate-publisher-controller", |context| Box::pin(rootca::run(context))),
     ("serviceaccount-controller", |context| Box::pin(serviceaccount::run(context))),
     ("taint-eviction-controller", |context| Box::pin(tainteviction::run(context))),
-    ("clusterrole-aggregation-controller", |context| Box::pin(clusterrole::run(context))),
 ];
 
 /// Runs the enabled controllers until `shutdown`, while holding the lease if so configured. Returns when all have ended

@@ -1,10 +1,11 @@
 //! Empties namespaces that are being deleted, and lets them go when they are empty.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use keelson_client::{Change, Key, SharedInformer, WorkQueue, clock, is_conflict, is_not_found, run_workers};
+use keelson_client::{Backoff, Change, Key, SharedInformer, WorkQueue, clock, is_conflict, is_not_found, run_workers};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use serde_json::json;
@@ -18,8 +19,9 @@ use crate::context::{Context, objects};
 const COMPONENT: &str = "namespace-controller";
 /// The finalizer (in `spec`) that this controller removes.
 const FINALIZER: &str = "kubernetes";
-/// Pause before another look at what remains, when nothing tells of its end.
-const PAUSE: Duration = Duration::from_secs(5);
+/// Pauses between looks at what remains when nothing tells of its end.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(15);
 
 /// The `namespace-controller`.
 pub async fn run(context: Context) {
@@ -43,7 +45,11 @@ pub async fn run(context: Context) {
             }
         }
     });
-    let this = Arc::new(Controller { client: context.client.clone(), namespaces: namespaces.clone() });
+    let this = Arc::new(Controller {
+        client: context.client.clone(),
+        namespaces: namespaces.clone(),
+        pauses: parking_lot::Mutex::default(),
+    });
     let workers = context.config.concurrent_namespace_syncs;
     let work = run_workers(COMPONENT, queue.clone(), workers, context.shutdown.clone(), move |key: Key| {
         let this = this.clone();
@@ -55,11 +61,15 @@ pub async fn run(context: Context) {
 struct Controller {
     client: kube::Client,
     namespaces: SharedInformer<Namespace>,
+    pauses: parking_lot::Mutex<HashMap<Key, Backoff>>,
 }
 
 impl Controller {
     async fn sync(&self, key: &Key) -> Result<Option<Duration>, kube::Error> {
-        let Some(seen) = self.namespaces.get_key(key) else { return Ok(None) };
+        let Some(seen) = self.namespaces.get_key(key) else {
+            self.pauses.lock().remove(key);
+            return Ok(None);
+        };
         if !is_deleting(&seen.metadata) || finalizers(&seen).is_empty() {
             return Ok(None);
         }
@@ -78,7 +88,9 @@ impl Controller {
             Err(error) => return Err(error),
         };
         if !pass.is_complete() {
-            return Ok(Some(PAUSE));
+            let mut pauses = self.pauses.lock();
+            let pause = pauses.entry(key.clone()).or_insert_with(|| Backoff::new(FIRST_PAUSE, LAST_PAUSE));
+            return Ok(Some(pause.next_delay()));
         }
         self.finalize(&live).await?;
         Ok(None)

@@ -53,12 +53,13 @@ pub fn silenced(node: &Node, now: Timestamp) -> Node {
 fn wanted_taints(node: &Node, evict: bool) -> Vec<(&'static str, &'static str)> {
     let mut wanted = Vec::new();
     let is = |type_: &str, status: &str| condition(node, type_).is_some_and(|condition| condition.status == status);
-    let readiness = match readiness(node) {
-        "True" => None,
-        "False" => Some(NOT_READY),
-        _ => Some(UNREACHABLE),
+    let reason = match condition(node, "Ready").map(|condition| condition.status.as_str()) {
+        Some("True") => None,
+        // A node that has yet to report keeps the taint it was admitted with.
+        Some("False") | None => Some(NOT_READY),
+        Some(_) => Some(UNREACHABLE),
     };
-    if let Some(key) = readiness {
+    if let Some(key) = reason {
         wanted.push((key, "NoSchedule"));
         if evict {
             wanted.push((key, "NoExecute"));

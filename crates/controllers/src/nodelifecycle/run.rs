@@ -209,7 +209,8 @@ impl Controller {
 
     /// Whether the node's pods may be moved: see [`tainted`].
     fn may_evict(&self, node: &Node, again: &mut Option<Duration>) -> Option<bool> {
-        if readiness(node) == "True" {
+        // A node that has yet to report has no pods to lose.
+        if readiness(node) == "True" || condition(node, "Ready").is_none() {
             return Some(false);
         }
         let nodes = self.nodes.list();
