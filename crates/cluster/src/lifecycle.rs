@@ -245,8 +245,8 @@ fn is_free(port: u16) -> bool {
 /// The kubelet's, proxy's and DNS server's ways to the API, and the kubelet's serving certificate.
 fn prepare_node(layout: &Layout, pki: &Pki, profile: &Profile, node: &Node) -> Result<()> {
     let dir = layout.node_var(&node.name).join("lib/keelson");
-    make_private_dir(&dir.join("pki"))?;
     make_dir(&layout.node_logs(&node.name))?;
+    make_private_dir(&dir.join("pki"))?;
     let server = match profile.nodes.first() {
         Some(first) => format!("https://{}:{API_PORT}", first.ip),
         None => return Err(invalid("--nodes", "a cluster has at least one node")),

@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and which file answers. One file per family of commands.
 
 mod cluster;
+mod image;
 mod node;
 
 use std::path::PathBuf;
@@ -34,6 +35,17 @@ enum Command {
     Logs(cluster::Logs),
     /// Check what this machine has and lacks for running clusters
     Doctor(DataDir),
+    /// Run a control plane: API server, controller manager, scheduler, cloud controller manager
+    Server(crate::server::Server),
+    /// Run a node: container runtime, kubelet, service proxy, cluster DNS
+    Agent(crate::agent::Agent),
+    /// Put images into a local cluster, list and remove them
+    Image {
+        #[command(subcommand)]
+        command: image::ImageCommand,
+    },
+    /// Measure Keelson against its budgets, on a cluster made for it
+    Bench(crate::bench::Bench),
     /// List local clusters
     Profile {
         #[command(subcommand)]
@@ -59,7 +71,10 @@ struct DataDir {
 }
 
 /// Anything that goes wrong in a command, to be shown to the user.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Threads of a component: it waits much more than it computes, and each costs memory.
+const WORKERS: usize = 2;
 
 /// Runs the command line.
 pub(crate) fn main() -> ExitCode {
@@ -72,6 +87,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Kubeconfig(selected) => cluster::kubeconfig(&selected),
         Command::Logs(command) => command.run(),
         Command::Doctor(data) => return finish_with(blocking(cluster::doctor(&data))),
+        Command::Server(command) => component(command.run()),
+        Command::Agent(command) => component(command.run()),
+        Command::Image { command } => blocking(command.run()),
+        Command::Bench(command) => blocking(command.run()),
         Command::Profile { command } => command.run(),
     };
     finish_with(result.map(|()| ExitCode::SUCCESS))
@@ -87,4 +106,10 @@ fn finish_with(result: Result<ExitCode, Failure>) -> ExitCode {
 /// Runs a command's future on a small runtime.
 fn blocking<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+/// Runs a component until it ends.
+fn component(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    crate::logging::init();
+    tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?.block_on(future)
 }

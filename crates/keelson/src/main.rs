@@ -3,8 +3,13 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
+mod bench;
 mod cli;
+mod hello;
 mod logging;
+mod server;
+mod signals;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,6 +22,10 @@ fn main() -> ExitCode {
         ("keelson-cni", _) | (_, "cni") => cli::cni(),
         (_, "shim") => keelson_runtime::shim_main(args.into_iter().skip(2)),
         (_, "node-init") => cli::node_init(args.get(2..).unwrap_or_default()),
+        (_, "hello") => {
+            let args: Vec<String> = args.iter().skip(2).map(|a| a.to_string_lossy().into_owned()).collect();
+            hello::main(&args)
+        }
         _ => cli::main(),
     }
 }

@@ -1,0 +1,41 @@
+# What can be done here; the README says what for. Needs a Rust toolchain, and root for everything that runs containers.
+
+# In CI the build is kept outside the clone, so that the next clone finds it.
+ifdef CI
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/keelson/target
+endif
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+BUILT := $(TARGET)/x86_64-unknown-linux-gnu
+KEELSON := $(BUILT)/release/keelson
+TOOLS := $(abspath $(TARGET))/tools
+KUBECTL := $(TOOLS)/kubectl
+PROFILE ?= demo
+# Debian packages that only tests use: real programs to be tested with.
+TEST_PACKAGES := busybox-static containerd runc iproute2 util-linux nftables
+
+.PHONY: up down test bench lint build tools test-setup
+
+up: build tools
+	@KUBECTL=$(KUBECTL) KEELSON=$(KEELSON) PROFILE=$(PROFILE) tools/up
+
+down: build
+	$(KEELSON) down --profile $(PROFILE)
+
+build:
+	cargo build --release --locked -p keelson
+
+tools:
+	@tools/fetch-kubectl $(TOOLS)
+
+test-setup: tools
+	@tools/install-packages $(TEST_PACKAGES)
+
+test: test-setup
+	KEELSON_KUBECTL=$(KUBECTL) cargo test --workspace --locked --no-fail-fast
+
+bench: build tools
+	$(KEELSON) bench
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings

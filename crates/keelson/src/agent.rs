@@ -1,0 +1,187 @@
+//! `keelson agent`: the whole node in one process. Container runtime, kubelet, service proxy and cluster DNS, each with
+//! its own identity at the API server; and the CNI configuration, which follows from the node's pod CIDR.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use futures::TryStreamExt as _;
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Failure;
+use crate::signals;
+
+/// How long components get to end.
+const STOP_GRACE: Duration = Duration::from_secs(4);
+/// Between tries of a component that failed while its surroundings come up.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// `keelson agent`
+#[derive(Args)]
+pub(crate) struct Agent {
+    /// The node's name
+    #[arg(long)]
+    hostname_override: String,
+    /// The node's address
+    #[arg(long)]
+    node_ip: Ipv4Addr,
+    /// Holds `kubelet.kubeconfig`, `proxy.kubeconfig`, `dns.kubeconfig`, `pki/` and the container runtime's files
+    #[arg(long, default_value = "/var/lib/keelson")]
+    data_dir: PathBuf,
+    /// A CRI endpoint to use instead of Keelson's own runtime
+    #[arg(long)]
+    container_runtime_endpoint: Option<String>,
+    /// Pull images from this network namespace (a file)
+    #[arg(long)]
+    pull_netns: Option<PathBuf>,
+    /// The cluster's DNS server
+    #[arg(long, default_value = "10.96.0.10")]
+    cluster_dns: Ipv4Addr,
+    /// The cluster's DNS domain
+    #[arg(long, default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Where the CNI configuration is written
+    #[arg(long, default_value = "/etc/cni/net.d")]
+    cni_conf_dir: PathBuf,
+}
+
+type Components = JoinSet<(&'static str, Result<(), Failure>)>;
+
+impl Agent {
+    /// Runs until SIGTERM or SIGINT. Containers go on after that.
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let shutdown = CancellationToken::new();
+        let mut components = Components::new();
+        let endpoint = self.start_runtime(&shutdown, &mut components)?;
+        self.start_kubelet(endpoint, &shutdown, &mut components).await?;
+        self.start_network(&shutdown, &mut components).await?;
+        tracing::info!(node = self.hostname_override, "node is up");
+
+        let mut result = Ok(());
+        tokio::select! {
+            () = signals::terminated() => {}
+            Some(ended) = components.join_next() => {
+                result = Err(match ended {
+                    Ok((name, Ok(()))) => format!("{name} ended").into(),
+                    Ok((name, Err(error))) => format!("{name}: {error}").into(),
+                    Err(error) => error.into(),
+                });
+            }
+        }
+        shutdown.cancel();
+        let rest = async { while components.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_GRACE, rest).await.is_err() {
+            tracing::warn!("some components did not end in time");
+        }
+        result
+    }
+
+    /// Our own runtime, unless another is asked for. Returns its endpoint.
+    fn start_runtime(&self, shutdown: &CancellationToken, components: &mut Components) -> Result<String, Failure> {
+        if let Some(endpoint) = &self.container_runtime_endpoint {
+            return Ok(endpoint.clone());
+        }
+        let mut config = keelson_runtime::Config::new(std::env::current_exe()?);
+        config.root = self.data_dir.join("runtime");
+        config.cni_conf_dir.clone_from(&self.cni_conf_dir);
+        config.pull_netns.clone_from(&self.pull_netns);
+        let endpoint = format!("unix://{}", config.socket.display());
+        let stop = shutdown.clone();
+        components.spawn(async move {
+            ("container runtime", keelson_runtime::run(config, stop).await.map_err(Failure::from))
+        });
+        Ok(endpoint)
+    }
+
+    async fn start_kubelet(
+        &self,
+        endpoint: String,
+        shutdown: &CancellationToken,
+        components: &mut Components,
+    ) -> Result<(), Failure> {
+        let pki = self.data_dir.join("pki");
+        let mut config = keelson_kubelet::Config::new(self.hostname_override.clone(), IpAddr::V4(self.node_ip));
+        config.container_runtime_endpoint = endpoint;
+        config.cluster_dns = vec![IpAddr::V4(self.cluster_dns)];
+        config.cluster_domain.clone_from(&self.cluster_domain);
+        config.address = IpAddr::V4(self.node_ip);
+        config.tls_cert_file = Some(pki.join("kubelet.crt"));
+        config.tls_private_key_file = Some(pki.join("kubelet.key"));
+        config.client_ca_file = Some(pki.join("ca.crt"));
+        let (client, stop) = (self.client("kubelet").await?, shutdown.clone());
+        components
+            .spawn(async move { ("kubelet", keelson_kubelet::run(client, config, stop).await.map_err(Failure::from)) });
+        Ok(())
+    }
+
+    async fn start_network(&self, shutdown: &CancellationToken, components: &mut Components) -> Result<(), Failure> {
+        let (client, name) = (self.client("kubelet").await?, self.hostname_override.clone());
+        let (dir, stop) = (self.cni_conf_dir.clone(), shutdown.clone());
+        components.spawn(async move {
+            let result = tokio::select! {
+                result = keep_cni_config(client, &name, &dir) => result,
+                () = stop.cancelled() => Ok(()),
+            };
+            ("CNI configuration", result)
+        });
+
+        let config = keelson_proxy::Config::new(self.hostname_override.clone(), self.node_ip);
+        let (client, stop) = (self.client("proxy").await?, shutdown.clone());
+        components.spawn(async move {
+            ("service proxy", keelson_proxy::run(client, config, stop).await.map_err(Failure::from))
+        });
+
+        let mut config = keelson_dns::Config::new(self.hostname_override.clone(), self.node_ip);
+        config.cluster_domain.clone_from(&self.cluster_domain);
+        config.service_ip = self.cluster_dns;
+        let (client, stop) = (self.client("dns").await?, shutdown.clone());
+        components
+            .spawn(async move { ("cluster DNS", keelson_dns::run(client, config, stop).await.map_err(Failure::from)) });
+        Ok(())
+    }
+
+    async fn client(&self, identity: &str) -> Result<kube::Client, Failure> {
+        let path = self.data_dir.join(format!("{identity}.kubeconfig"));
+        Ok(keelson_client::connect::from_kubeconfig(&path, None).await?)
+    }
+}
+
+/// Writes the CNI configuration whenever the node's pod CIDR comes or changes. Never ends well.
+async fn keep_cni_config(client: kube::Client, name: &str, dir: &Path) -> Result<(), Failure> {
+    let mut written = None;
+    let only_this = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let nodes = watcher(kube::Api::<Node>::all(client), only_this).default_backoff().applied_objects();
+    let mut nodes = std::pin::pin!(nodes);
+    loop {
+        match nodes.try_next().await {
+            Ok(Some(node)) => {
+                let cidr = node.spec.and_then(|spec| spec.pod_cidr).and_then(|cidr| cidr.parse::<Ipv4Net>().ok());
+                if let Some(cidr) = cidr.filter(|cidr| written != Some(*cidr)) {
+                    write_cni_config(dir, cidr)?;
+                    written = Some(cidr);
+                }
+            }
+            Ok(None) => return Err("the watch of the node ended".into()),
+            Err(error) => {
+                tracing::debug!(%error, "cannot watch the node");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+fn write_cni_config(dir: &Path, cidr: Ipv4Net) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| format!("writing the CNI configuration in {}: {error}", dir.display());
+    let (path, new) = (dir.join("10-keelson.conflist"), dir.join(".10-keelson.new"));
+    let text = keelson_cni::conflist(cidr, &keelson_cni::ConflistOptions::default());
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    std::fs::write(&new, text).map_err(failed)?;
+    std::fs::rename(&new, &path).map_err(failed)?;
+    tracing::info!(%cidr, "pod network configured");
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! A cluster for the bench: how fast it starts, what it needs, and how fast a pod comes and goes.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Pod;
+use keelson_cluster::layout::{Layout, Profile};
+use keelson_cluster::lifecycle::{self, Step, UpOptions};
+use keelson_cluster::process::Handle;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::json;
+
+use super::{Figure, Row, millis};
+use crate::cli::Failure;
+
+/// Idle time before memory is read.
+const SETTLE: Duration = Duration::from_secs(10);
+/// Pods started one after the other.
+const PODS: usize = 20;
+const POD_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) struct Cluster {
+    data_dir: PathBuf,
+    profile: Profile,
+    client: kube::Client,
+    startup: Vec<Row>,
+}
+
+impl Cluster {
+    /// Starts it, and looks at its memory when it has settled.
+    pub(super) async fn up() -> Result<Self, Failure> {
+        let data_dir = std::env::temp_dir().join(format!("keelson-bench-{}", std::process::id()));
+        let options = UpOptions {
+            profile: format!("bench-{}", std::process::id()),
+            data_dir: data_dir.clone(),
+            nodes: None,
+            port: None,
+            runtime: None,
+            kubeconfig: data_dir.join("kubeconfig"),
+            exe: std::env::current_exe()?,
+        };
+        let (start, mut api) = (Instant::now(), Duration::ZERO);
+        let profile = lifecycle::up(&options, |step: Step| {
+            if step.what == "API server ready" {
+                api = step.took;
+            }
+        })
+        .await?;
+        let ready = start.elapsed();
+        let client = keelson_client::connect::from_kubeconfig(&options.kubeconfig, None).await?;
+        tokio::time::sleep(SETTLE).await;
+        let layout = Layout::new(&data_dir, &profile.name)?;
+        let (all, server) = memory_mib(&layout, &profile)?;
+        let startup = vec![
+            Row { what: "API server start to /readyz", budget: Figure::Millis(300.0), measured: millis(api) },
+            Row { what: "keelson up to node Ready", budget: Figure::Millis(1500.0), measured: millis(ready) },
+            Row { what: "idle memory of the control plane (PSS)", budget: Figure::Mib(40.0), measured: server },
+            Row { what: "idle memory of the whole cluster (PSS)", budget: Figure::Mib(64.0), measured: all },
+        ];
+        Ok(Self { data_dir, profile, client, startup })
+    }
+
+    pub(super) fn client(&self) -> &kube::Client {
+        &self.client
+    }
+
+    pub(super) fn startup(&self) -> impl Iterator<Item = Row> {
+        self.startup.iter().map(|row| Row { what: row.what, budget: row.budget, measured: row.measured })
+    }
+
+    /// One pod after the other: created to Running, deleted to gone. Medians.
+    pub(super) async fn pods(&self) -> Result<Vec<Row>, Failure> {
+        let api: Api<Pod> = Api::default_namespaced(self.client.clone());
+        let (mut started, mut gone) = (Vec::new(), Vec::new());
+        for index in 0..PODS {
+            let name = format!("bench-{index}");
+            let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+                "terminationGracePeriodSeconds": 2,
+                "containers": [{"name": "c", "image": "keelson.local/hello"}]}});
+            let start = Instant::now();
+            api.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+            until(&api, &name, |pod| pod.is_some_and(is_running)).await?;
+            started.push(millis(start.elapsed()));
+            let start = Instant::now();
+            api.delete(&name, &DeleteParams::default()).await?;
+            until(&api, &name, |pod| pod.is_none()).await?;
+            gone.push(millis(start.elapsed()));
+        }
+        Ok(vec![
+            Row {
+                what: "one pod, created to Running (median)",
+                budget: Figure::Millis(150.0),
+                measured: median(started),
+            },
+            Row { what: "one pod, deleted to gone (median)", budget: Figure::Millis(100.0), measured: median(gone) },
+        ])
+    }
+
+    /// Removes it.
+    pub(super) fn delete(self) -> Result<(), Failure> {
+        lifecycle::delete(&self.data_dir, &self.profile.name)?;
+        std::fs::remove_dir_all(&self.data_dir)?;
+        Ok(())
+    }
+}
+
+/// Size of the binary.
+pub(super) fn binary() -> Result<Row, Failure> {
+    let bytes = std::fs::metadata(std::env::current_exe()?)?.len();
+    Ok(Row { what: "binary, all of it", budget: Figure::Mib(40.0), measured: bytes as f64 / f64::from(1 << 20) })
+}
+
+async fn until(api: &Api<Pod>, name: &str, condition: impl Fn(Option<&Pod>) -> bool) -> Result<(), Failure> {
+    let wait = kube::runtime::wait::await_condition(api.clone(), name, condition);
+    match tokio::time::timeout(POD_TIMEOUT, wait).await {
+        Ok(result) => Ok(result.map(drop)?),
+        Err(_) => Err(format!("pod {name} took more than {POD_TIMEOUT:?}").into()),
+    }
+}
+
+fn is_running(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Proportional set sizes of all of the cluster's processes, and of the control plane's.
+fn memory_mib(layout: &Layout, profile: &Profile) -> Result<(f64, f64), Failure> {
+    let node = profile.nodes.first().ok_or("no node")?;
+    let init = Handle::read(&layout.node_process(&node.name))?.ok_or("the node does not run")?;
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let of_node = namespace(&init.pid.to_string());
+    let (mut all, mut server) = (0.0, 0.0);
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Ok(pid) = entry.file_name().into_string() else { continue };
+        if !pid.bytes().all(|b| b.is_ascii_digit()) || namespace(&pid) != of_node {
+            continue;
+        }
+        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
+        let kib: f64 = pss.trim().trim_end_matches(" kB").parse().unwrap_or(0.0);
+        all += kib / 1024.0;
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if command.split(|b| *b == 0).nth(1) == Some(b"server") {
+            server += kib / 1024.0;
+        }
+    }
+    Ok((all, server))
+}

@@ -1,0 +1,165 @@
+//! `keelson server`: the whole control plane in one process. The API server owns the store; controller manager, scheduler
+//! and cloud controller manager are its clients, each as its own user, without a socket between.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use ipnet::{IpNet, Ipv4Net};
+use keelson_apiserver::{ApiServer, Config, Identity, KubeletClient, Pem, ServiceAccountKeys, UserInfo};
+use keelson_client::InformerFactory;
+use keelson_store::LocalStore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Failure;
+use crate::signals;
+
+/// How long components get to end.
+const STOP_GRACE: Duration = Duration::from_secs(4);
+
+/// `keelson server`
+#[derive(Args)]
+pub(crate) struct Server {
+    /// Holds `pki/` (as kubeadm names its files) and `store/`
+    #[arg(long, default_value = "/var/lib/keelson/server")]
+    data_dir: PathBuf,
+    /// The address at which other nodes and pods reach the API server
+    #[arg(long)]
+    advertise_address: Ipv4Addr,
+    /// The port of the API server on the advertise address
+    #[arg(long, default_value_t = 6443)]
+    secure_port: u16,
+    /// Cluster IPs of Services come from here
+    #[arg(long, default_value = "10.96.0.0/12")]
+    service_cluster_ip_range: Ipv4Net,
+    /// Pods' addresses come from here
+    #[arg(long, default_value = "10.244.0.0/16")]
+    cluster_cidr: Ipv4Net,
+    /// Publish Services of type LoadBalancer on loopback in this network namespace (a file)
+    #[arg(long)]
+    publish_netns: Option<PathBuf>,
+    /// Also serve on the listening socket that is standard input
+    #[arg(long)]
+    listen_on_stdin: bool,
+}
+
+impl Server {
+    /// Runs until SIGTERM or SIGINT.
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        keelson_client::connect::install_crypto();
+        let shutdown = CancellationToken::new();
+        let mut listeners = Vec::new();
+        if self.listen_on_stdin {
+            listeners.push(TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?));
+        }
+        let address = SocketAddr::from((self.advertise_address, self.secure_port));
+        listeners.push(TcpListener::bind(address).map_err(|e| format!("listening on {address}: {e}"))?);
+
+        let store_dir = self.data_dir.join("store");
+        let store = tokio::task::spawn_blocking(move || LocalStore::open(&store_dir, Default::default())).await??;
+        let api = ApiServer::new(self.api_config(), Arc::new(store)).await?;
+
+        let mut components: JoinSet<(&str, Result<(), Failure>)> = JoinSet::new();
+        for listener in listeners {
+            let (api, stop) = (api.clone(), shutdown.clone());
+            components.spawn(async move { ("API server", api.serve(listener, stop).await.map_err(Failure::from)) });
+        }
+        let root_ca = std::fs::read_to_string(self.pki("ca.crt"))?;
+        self.start_controllers(&api, root_ca, &shutdown, &mut components);
+        tracing::info!(%address, "control plane is up");
+
+        let mut result = Ok(());
+        tokio::select! {
+            () = signals::terminated() => {}
+            Some(ended) = components.join_next() => result = Err(why(ended)),
+        }
+        shutdown.cancel();
+        let rest = async { while components.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_GRACE, rest).await.is_err() {
+            tracing::warn!("some components did not end in time");
+        }
+        result
+    }
+
+    fn start_controllers(
+        &self,
+        api: &ApiServer,
+        root_ca_pem: String,
+        shutdown: &CancellationToken,
+        components: &mut JoinSet<(&'static str, Result<(), Failure>)>,
+    ) {
+        let user = |name: &str| api.kube_client(UserInfo::new(name, Vec::<String>::new()));
+        // One process holds the store's lock, so its leases are its own: after a crash they are taken again at once.
+        let identity = format!("{}_keelson-server", self.advertise_address);
+
+        let config = keelson_controllers::Config {
+            identity: identity.clone(),
+            root_ca_pem,
+            allocate_node_cidrs: true,
+            cluster_cidrs: vec![IpNet::V4(self.cluster_cidr)],
+            service_cidrs: vec![IpNet::V4(self.service_cluster_ip_range)],
+            ..keelson_controllers::Config::default()
+        };
+        let (client, stop) = (user("system:kube-controller-manager"), shutdown.clone());
+        components.spawn(async move {
+            ("controller manager", keelson_controllers::run(client, config, stop).await.map_err(Failure::from))
+        });
+
+        let config = keelson_scheduler::Config {
+            leader_election_identity: Some(identity.clone()),
+            ..keelson_scheduler::Config::default()
+        };
+        let (client, stop) = (user("system:kube-scheduler"), shutdown.clone());
+        components.spawn(async move {
+            let informers = InformerFactory::new(client.clone());
+            ("scheduler", keelson_scheduler::run(client, informers, config, stop).await.map_err(Failure::from))
+        });
+
+        if let Some(netns) = &self.publish_netns {
+            let provider = Arc::new(keelson_cloud::local::Local::new(Some(netns.clone())));
+            let config = keelson_cloud::Config { leader_election_identity: Some(identity) };
+            let (client, stop) = (user("system:cloud-controller-manager"), shutdown.clone());
+            components.spawn(async move {
+                let informers = InformerFactory::new(client.clone());
+                keelson_cloud::run(client, informers, config, provider, stop).await;
+                ("cloud controller manager", Ok(()))
+            });
+        }
+    }
+
+    fn pki(&self, file: &str) -> PathBuf {
+        self.data_dir.join("pki").join(file)
+    }
+
+    fn api_config(&self) -> Config {
+        let pem = |file: &str| Pem::from(self.pki(file));
+        let pair = |name: &str| Identity { certificate: pem(&format!("{name}.crt")), key: pem(&format!("{name}.key")) };
+        Config {
+            serving: Some(pair("apiserver")),
+            client_ca: Some(pem("ca.crt")),
+            service_account: Some(ServiceAccountKeys {
+                signing_key: pem("sa.key"),
+                public_keys: vec![pem("sa.pub")],
+                issuer: "https://kubernetes.default.svc.cluster.local".into(),
+                audiences: Vec::new(),
+            }),
+            kubelet: Some(KubeletClient { identity: pair("apiserver-kubelet-client"), ca: pem("ca.crt") }),
+            service_cidr: IpNet::V4(self.service_cluster_ip_range),
+            advertise_address: self.advertise_address.into(),
+            advertise_port: self.secure_port,
+            ..Config::default()
+        }
+    }
+}
+
+fn why(ended: Result<(&str, Result<(), Failure>), tokio::task::JoinError>) -> Failure {
+    match ended {
+        Ok((name, Ok(()))) => format!("{name} ended").into(),
+        Ok((name, Err(error))) => format!("{name}: {error}").into(),
+        Err(error) => error.into(),
+    }
+}
