@@ -75,6 +75,12 @@ impl FieldError {
         Self { reason: "FieldValueInvalid", field: field.into(), message }
     }
 
+    /// `what`, one of `Invalid value` and `Duplicate value`, of a struct that upstream shows by its Go field names.
+    pub fn of_struct(reason: &'static str, field: impl Into<String>, shown: &str, detail: &str) -> Self {
+        let what = if reason == "FieldValueDuplicate" { "Duplicate" } else { "Invalid" };
+        Self { reason, field: field.into(), message: with_detail(format!("{what} value: {shown}"), detail) }
+    }
+
     /// A value that this write may not set.
     pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {
         Self { reason: "FieldValueForbidden", field: field.into(), message: with_detail("Forbidden".into(), detail) }

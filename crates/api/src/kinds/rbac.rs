@@ -87,7 +87,10 @@ impl Strategy for Binding {
         if let Write::Update(old) = write
             && !same(role.value, &old["roleRef"])
         {
-            errors.push(role.invalid("cannot change roleRef"));
+            let text = |field: &'static str| Value::from(role.get(field).str());
+            let shown =
+                format!(r#"{{"APIGroup":{},"Kind":{},"Name":{}}}"#, text("apiGroup"), text("kind"), text("name"));
+            errors.push(FieldError::of_struct("FieldValueInvalid", role.path(), &shown, "cannot change roleRef"));
         }
         errors
     }

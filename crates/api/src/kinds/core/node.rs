@@ -129,8 +129,10 @@ impl Strategy for Node {
             }
             let mut seen = HashSet::new();
             for address in status.get("addresses").items() {
-                if !seen.insert((address.get("type").str().to_string(), address.get("address").str().to_string())) {
-                    errors.push(address.duplicate());
+                let (kind, text) = (address.get("type").str(), address.get("address").str());
+                if !seen.insert((kind.to_string(), text.to_string())) {
+                    let shown = format!(r#"{{"Type":{},"Address":{}}}"#, Value::from(kind), Value::from(text));
+                    errors.push(FieldError::of_struct("FieldValueDuplicate", address.path(), &shown, ""));
                 }
             }
         }
@@ -153,9 +155,16 @@ fn taints(taints: View, errors: &mut Errors) {
             one_of(effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"], errors);
         }
         if !seen.insert((key.str().to_string(), effect.str().to_string())) {
-            let mut duplicate = taint.duplicate();
-            duplicate.message.push_str(": taints must be unique by key and effect pair");
-            errors.push(duplicate);
+            let text = |view: View| Value::from(view.str());
+            let added = taint.get("timeAdded").value;
+            let shown = format!(
+                r#"{{"Key":{},"Value":{},"Effect":{},"TimeAdded":{added}}}"#,
+                text(key),
+                text(value),
+                text(effect)
+            );
+            let detail = "taints must be unique by key and effect pair";
+            errors.push(FieldError::of_struct("FieldValueDuplicate", taint.path(), &shown, detail));
         }
     }
 }

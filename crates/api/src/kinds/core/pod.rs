@@ -60,6 +60,9 @@ fn pod_ip(pod: &Value) -> Cow<'_, str> {
     text(if first.is_string() { first } else { &pod["status"]["podIP"] })
 }
 
+/// Marks the API's picture of a static pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 #[derive(Debug)]
 struct Pod;
 
@@ -130,6 +133,9 @@ impl Strategy for Pod {
             }
             Write::Subresource("status", _) => update::validate_status(root.get("status"), &mut errors),
             Write::Subresource("ephemeralcontainers", old) => {
+                if old["metadata"]["annotations"][MIRROR].is_string() {
+                    return vec![FieldError::forbidden("[]", "static pods do not support ephemeral containers")];
+                }
                 pod_spec(spec, Context { pod: true }, &mut errors);
                 update::validate_ephemeral_containers(spec, &old["spec"], &mut errors);
             }

@@ -64,13 +64,13 @@ fn nodes() {
         "v1 Node",
         json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}]}}),
         &[
-            "metadata.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints must be unique by key and effect pair",
+            "metadata.taints[1]: Duplicate value: {\"Key\":\"a\",\"Value\":\"\",\"Effect\":\"NoSchedule\",\"TimeAdded\":null}: taints must be unique by key and effect pair",
         ],
     );
     check(
         "v1 Node",
         json!({"status": {"addresses": [{"type": "InternalIP", "address": "a"}, {"type": "InternalIP", "address": "a"}]}}),
-        &["status.addresses[1]: Duplicate value: {\"address\":\"a\",\"type\":\"InternalIP\"}"],
+        &["status.addresses[1]: Duplicate value: {\"Type\":\"InternalIP\",\"Address\":\"a\"}"],
     );
     let update = |patch, expected: &[&str]| check_write("v1 Node", "", &made, patch, expected);
     update(json!({"spec": {"unschedulable": true, "providerID": "p://1"}, "metadata": {"labels": {"a": "b"}}}), &[]);

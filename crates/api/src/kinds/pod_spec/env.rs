@@ -89,6 +89,8 @@ fn key_ref(reference: View, errors: &mut Errors) {
 
 /// `envFrom`
 pub(super) fn sources(sources: View, errors: &mut Errors) {
+    // Upstream reports a bad choice at the list, without an index.
+    let fault = |detail: &str| FieldError::invalid(sources.path(), "", detail);
     for source in sources.items() {
         let prefix = source.get("prefix");
         if !prefix.is_empty() {
@@ -105,17 +107,9 @@ pub(super) fn sources(sources: View, errors: &mut Errors) {
             }
         }
         match count {
-            0 => errors.push(FieldError::invalid(
-                source.path(),
-                "",
-                "must specify one of: `configMapRef` or `secretRef`",
-            )),
+            0 => errors.push(fault("must specify one of: `configMapRef` or `secretRef`")),
             1 => {}
-            _ => errors.push(FieldError::invalid(
-                source.path(),
-                "",
-                "may not have more than one field specified at a time",
-            )),
+            _ => errors.push(fault("may not have more than one field specified at a time")),
         }
     }
 }
@@ -192,7 +186,11 @@ pub(super) fn resource_ref(reference: View, place: Place, errors: &mut Errors) {
         return;
     };
     let cpu = name.ends_with(".cpu");
-    let kind = name.split('.').nth(1).unwrap_or_default();
+    let kind = match name.split('.').nth(1).unwrap_or_default() {
+        "ephemeral-storage" => "local ephemeral storage",
+        kind if kind.starts_with("hugepages-") => "hugepages",
+        kind => kind,
+    };
     let allowed: &[&str] = if cpu {
         &["1m", "1"]
     } else {

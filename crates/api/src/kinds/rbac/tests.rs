@@ -69,7 +69,7 @@ fn bindings() {
         &made,
         json!({"roleRef": {"name": "edit"}}),
         &[
-            "roleRef: Invalid value: {\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\",\"name\":\"edit\"}: cannot change roleRef",
+            "roleRef: Invalid value: {\"APIGroup\":\"rbac.authorization.k8s.io\",\"Kind\":\"ClusterRole\",\"Name\":\"edit\"}: cannot change roleRef",
         ],
     );
     check_row(BINDING, made, "ClusterRole/view 60m | u, v  n/s");

@@ -280,7 +280,7 @@ fn rules_of_a_container() {
     );
     check_container(
         json!({"envFrom": [{}]}),
-        &["spec.containers[0].envFrom[0]: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`"],
+        &["spec.containers[0].envFrom: Invalid value: \"\": must specify one of: `configMapRef` or `secretRef`"],
     );
     check_container(
         json!({"volumeMounts": [{"name": "v", "mountPath": "/"}]}),
@@ -436,6 +436,20 @@ fn subresources() {
         &old,
         json!({"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "2", "memory": "1Gi"}}}]}}),
         &["spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing"],
+    );
+}
+
+#[test]
+fn static_pods() {
+    let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
+    let old = created("v1 Pod", with(&pod(), mirror));
+    let debug = json!({"spec": {"ephemeralContainers": [{"name": "e", "image": "i"}]}});
+    check_write(
+        "v1 Pod",
+        "ephemeralcontainers",
+        &old,
+        debug,
+        &["[]: Forbidden: static pods do not support ephemeral containers"],
     );
 }
 

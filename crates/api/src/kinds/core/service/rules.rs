@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::kind::Write;
 use crate::kinds::core::special_address;
@@ -11,6 +11,8 @@ use crate::kinds::print::items;
 use crate::status::FieldError;
 use crate::validation::{Errors, View, checked, labels, names, one_of, port, required, required_one_of};
 
+/// Not to be opened to the world by a cloud that forwards a whole port of its nodes.
+const KUBELET_PORT: i64 = 10250;
 const ONLY_BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
 
 pub(super) fn validate(object: &Value, write: Write<'_>) -> Errors {
@@ -91,6 +93,10 @@ fn validate_ports(ports: View, kind: &str, errors: &mut Errors) {
         }
         let number = entry.get("port");
         port(number, errors);
+        if kind == "LoadBalancer" && number.int() == Some(KUBELET_PORT) {
+            let detail = format!("may not expose port {KUBELET_PORT} externally since it is used by kubelet");
+            errors.push(FieldError::invalid(entry.path(), KUBELET_PORT, &detail));
+        }
         let protocol = entry.get("protocol");
         required_one_of(protocol, &["SCTP", "TCP", "UDP"], errors);
         port_or_name(entry.get("targetPort"), errors);
@@ -100,15 +106,19 @@ fn validate_ports(ports: View, kind: &str, errors: &mut Errors) {
         let node_port = entry.get("nodePort");
         let node_port_number = node_port.int().unwrap_or(0);
         if node_port_number != 0 {
-            if matches!(kind, "ClusterIP" | "ExternalName") {
+            if kind == "ClusterIP" {
                 errors.push(node_port.forbidden(&format!("may not be used when `type` is '{kind}'")));
             } else if !seen_node_ports.insert((protocol.str(), node_port_number)) {
                 errors.push(node_port.duplicate());
             }
         }
         if !seen_ports.insert((protocol.str(), number.int())) {
-            let shown = json!({"Name": "", "Protocol": protocol.str(), "AppProtocol": null, "Port": number.value, "TargetPort": 0, "NodePort": 0});
-            errors.push(FieldError::duplicate(entry.path(), shown));
+            let shown = format!(
+                r#"{{"Name":"","Protocol":{},"AppProtocol":null,"Port":{},"TargetPort":0,"NodePort":0}}"#,
+                Value::from(protocol.str()),
+                number.value
+            );
+            errors.push(FieldError::of_struct("FieldValueDuplicate", entry.path(), &shown, ""));
         }
     }
 }

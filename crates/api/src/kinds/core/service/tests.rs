@@ -67,7 +67,7 @@ fn rules() {
     check(
         json!({"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 80}]}),
         &[
-            "spec.ports[1]: Duplicate value: {\"AppProtocol\":null,\"Name\":\"\",\"NodePort\":0,\"Port\":80,\"Protocol\":\"TCP\",\"TargetPort\":0}",
+            "spec.ports[1]: Duplicate value: {\"Name\":\"\",\"Protocol\":\"TCP\",\"AppProtocol\":null,\"Port\":80,\"TargetPort\":0,\"NodePort\":0}",
         ],
     );
     check(json!({"type": "ExternalName", "ports": null}), &["spec.externalName: Required value"]);
@@ -108,6 +108,10 @@ fn balancers() {
             "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
             "spec.LoadBalancerSourceRanges[0]: Invalid value: \"10.0.0.0/33\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
         ],
+    );
+    check(
+        json!({"type": "LoadBalancer", "ports": [{"port": 10250}]}),
+        &["spec.ports[0]: Invalid value: 10250: may not expose port 10250 externally since it is used by kubelet"],
     );
     let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
     check(local.clone(), &["spec.healthCheckNodePort: Required value"]);
