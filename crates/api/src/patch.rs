@@ -70,11 +70,18 @@ impl Patch {
             Self::Strategic(patch) => strategic::apply(object, patch, schema),
         }
     }
-}
 
-/// 422 for a patch whose result is not an object of the kind: `patched` is the result, `why` the decode error.
-pub fn undecodable(patched: &Value, why: &str) -> Status {
-    Status::invalid("", "", "", &[FieldError::invalid("patch", patched.to_string(), why)])
+    /// 422 for a patch whose result is not an object of the kind: `patched` is the result, `why` the decode error. Upstream
+    /// shows the result, but of strategic merge patches, which it does not decode, the patch.
+    pub fn undecodable(&self, patched: &Value, why: &str) -> Status {
+        let error = match self {
+            Self::Json(_) | Self::Merge(_) => FieldError::invalid("patch", patched.to_string(), why),
+            Self::Strategic(patch) => {
+                FieldError::invalid("patch", strategic::show_value(patch), &strategic::cannot_restore(why))
+            }
+        };
+        Status::invalid("", "", "", &[error])
+    }
 }
 
 fn decode(body: &[u8]) -> Result<codec::Decoded, codec::Error> {

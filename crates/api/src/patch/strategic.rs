@@ -180,12 +180,32 @@ fn show(map: &Map<String, Value>) -> String {
     format!("map[{}]", items.join(" "))
 }
 
-fn show_value(value: &Value) -> String {
+pub(super) fn show_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(text) => text.clone(),
         Value::Object(map) => show(map),
         Value::Array(items) => format!("[{}]", items.iter().map(show_value).collect::<Vec<_>>().join(" ")),
         other => other.to_string(),
+    }
+}
+
+/// A decode error as upstream says it here, where it goes from map to struct without a decoder.
+pub(super) fn cannot_restore(why: &str) -> String {
+    let parts = why.strip_prefix("json: cannot unmarshal ").and_then(|why| why.split_once(" into Go "));
+    let Some((found, wanted)) = parts.and_then(|(found, rest)| Some((found, rest.rsplit_once(" of type ")?.1))) else {
+        return why.to_owned();
+    };
+    let kind = match found.split(' ').next().unwrap_or_default() {
+        "array" => "slice",
+        "object" => "map",
+        "number" => "int64",
+        other => other,
+    };
+    match wanted {
+        wanted if wanted.starts_with("[]") => format!("cannot restore slice from {kind}"),
+        wanted if wanted.starts_with("map[") => format!("cannot restore map from {kind}"),
+        wanted if wanted.contains('.') => format!("cannot restore struct from: {kind}"),
+        wanted => format!("unrecognized type: {wanted}"),
     }
 }

@@ -126,3 +126,32 @@ fn patches_cannot_nest_without_end() {
     let error = run(PatchType::Json, json!({}), &Value::Array(operations).to_string()).unwrap_err();
     assert!(error.starts_with("422 "), "{error}");
 }
+
+#[test]
+fn results_that_are_no_object_of_the_kind() {
+    let schema = builtin("io.k8s.api.apps.v1.Deployment").unwrap();
+    let outcome = |kind: PatchType, patch: Value| {
+        let (parsed, _) = Patch::parse(kind, patch.to_string().as_bytes()).unwrap();
+        let mut object = json!({"spec": {"replicas": 1}});
+        parsed.apply(&mut object, schema).unwrap();
+        let why = schema.conform(&mut object.clone()).unwrap_err().to_string();
+        let status = parsed.undecodable(&object, &why);
+        assert_eq!(status.code, 422);
+        status.message
+    };
+    let number = json!({"spec": {"replicas": "x"}});
+    assert_eq!(
+        outcome(PatchType::Merge, number.clone()),
+        r#" "" is invalid: patch: Invalid value: "{\"spec\":{\"replicas\":\"x\"}}": json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"#
+    );
+    for (patch, message) in [
+        (number, r#""map[spec:map[replicas:x]]": unrecognized type: int32"#),
+        (json!({"spec": {"template": []}}), r#""map[spec:map[template:[]]]": cannot restore struct from: slice"#),
+        (
+            json!({"spec": {"template": {"spec": {"containers": 1}}}}),
+            r#""map[spec:map[template:map[spec:map[containers:1]]]]": cannot restore slice from int64"#,
+        ),
+    ] {
+        assert_eq!(outcome(PatchType::Strategic, patch), format!(" \"\" is invalid: patch: Invalid value: {message}"));
+    }
+}

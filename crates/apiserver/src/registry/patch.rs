@@ -29,7 +29,7 @@ pub(crate) async fn patch(
         let mut object = old.clone();
         patch.apply(&mut object, schema)?;
         let mut strict = duplicates.clone();
-        conform(schema, &mut object, &mut strict).map_err(|why| keelson_api::patch::undecodable(&object, &why))?;
+        conform(schema, &mut object, &mut strict).map_err(|why| patch.undecodable(&object, &why))?;
         if options.field_validation == FieldValidation::Strict && !strict.is_empty() {
             return Err(Status::bad_request(keelson_api::codec::strict_error(&strict)));
         }

@@ -174,8 +174,7 @@ pub(crate) async fn scale(call: &Call, verb: Verb, body: Bytes) -> Reply {
         update(core, to, &options, |old| {
             let mut scale = to_scale(resource, old);
             patch.apply(&mut scale, schema)?;
-            conform(schema, &mut scale, &mut Vec::new())
-                .map_err(|why| keelson_api::patch::undecodable(&scale, &why))?;
+            conform(schema, &mut scale, &mut Vec::new()).map_err(|why| patch.undecodable(&scale, &why))?;
             scaled(old, &scale)
         })
         .await?
