@@ -6,6 +6,7 @@
 //! treats `Resync` as "this is all there is" never loses anything, and runs that code every time it starts.
 
 mod factory;
+mod mailbox;
 mod store;
 mod watch;
 
@@ -13,14 +14,13 @@ use std::sync::Arc;
 
 use kube::runtime::watcher;
 use kube::{Api, Resource};
-use tokio::sync::{broadcast, watch as latest};
+use tokio::sync::watch as latest;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use factory::InformerFactory;
+pub use mailbox::SUBSCRIBER_CAPACITY;
+use mailbox::{Mail, Mailbox, Mailboxes};
 use store::Store;
-
-/// Changes a subscriber may fall behind before it is sent a [`Change::Resync`] instead.
-pub const SUBSCRIBER_CAPACITY: usize = 1024;
 
 /// What informers can hold. Implemented for all that `kube` can watch.
 pub trait Object: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static {}
@@ -69,7 +69,7 @@ struct Inner<K> {
 
 struct Shared<K> {
     store: parking_lot::RwLock<Store<K>>,
-    changes: broadcast::Sender<Change<K>>,
+    subscribers: Mailboxes<K>,
     synced: latest::Sender<bool>,
 }
 
@@ -89,9 +89,9 @@ where
         events: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
         transform: Option<Transform<K>>,
     ) -> Self {
-        let (changes, _) = broadcast::channel(SUBSCRIBER_CAPACITY);
         let (synced, _) = latest::channel(false);
-        let shared = Arc::new(Shared { store: parking_lot::RwLock::default(), changes, synced });
+        let shared =
+            Arc::new(Shared { store: parking_lot::RwLock::default(), subscribers: Mailboxes::default(), synced });
         let task = tokio::spawn(watch::follow(what, events, transform, shared.clone()));
         Self(Arc::new(Inner { shared, _task: AbortOnDropHandle::new(task) }))
     }
@@ -158,53 +158,52 @@ impl<K: Resource> SharedInformer<K> {
 
     /// Changes from now on, beginning with a [`Change::Resync`] when the first list is complete.
     pub fn subscribe(&self) -> Subscription<K> {
-        let synced = self.0.shared.synced.subscribe();
-        Subscription { informer: self.clone(), receiver: None, synced }
+        let shared = &self.0.shared;
+        Subscription {
+            mailbox: shared.subscribers.subscribe(),
+            synced: shared.synced.subscribe(),
+            informer: self.clone(),
+        }
     }
 }
 
 /// A subscriber's end: see [`SharedInformer::subscribe`].
 pub struct Subscription<K> {
     informer: SharedInformer<K>,
-    /// `None` until the first `Resync`.
-    receiver: Option<broadcast::Receiver<Change<K>>>,
+    mailbox: Arc<Mailbox<K>>,
     synced: latest::Receiver<bool>,
 }
 
 impl<K: Resource> Subscription<K> {
     /// The next change; never ends while the informer runs (which it does as long as `self` is there). Cancel safe.
     pub async fn next(&mut self) -> Change<K> {
+        // The sender lives as long as the informer.
+        let _ = self.synced.wait_for(|synced| *synced).await;
         loop {
-            if let Some(receiver) = &mut self.receiver {
-                match receiver.recv().await {
-                    Ok(change) => return change,
-                    // Lagged: start over from the whole state. The sender is never dropped before `self`.
-                    Err(_) => return self.resync(),
-                }
+            match self.mailbox.take() {
+                Mail::Change(change) => return change,
+                Mail::Stale => return self.resync(),
+                Mail::Nothing => self.mailbox.changed().await,
             }
-            let _ = self.synced.wait_for(|synced| *synced).await;
-            return self.resync();
         }
     }
 
     /// The next change if there is one already.
     pub fn try_next(&mut self) -> Option<Change<K>> {
-        match &mut self.receiver {
-            Some(receiver) => match receiver.try_recv() {
-                Ok(change) => Some(change),
-                Err(broadcast::error::TryRecvError::Lagged(_)) => Some(self.resync()),
-                Err(_) => None,
-            },
-            None if *self.synced.borrow() => Some(self.resync()),
-            None => None,
+        if !*self.synced.borrow() {
+            return None;
+        }
+        match self.mailbox.take() {
+            Mail::Change(change) => Some(change),
+            Mail::Stale => Some(self.resync()),
+            Mail::Nothing => None,
         }
     }
 
-    fn resync(&mut self) -> Change<K> {
-        let shared = &self.informer.0.shared;
-        // Changes are sent while the store is locked for writing, so list and receiver are of the same moment.
-        let store = shared.store.read();
-        self.receiver = Some(shared.changes.subscribe());
+    fn resync(&self) -> Change<K> {
+        // Changes are sent while the store is locked for writing, so the list and what follows it fit together.
+        let store = self.informer.0.shared.store.read();
+        self.mailbox.restart();
         Change::Resync(store.list())
     }
 }

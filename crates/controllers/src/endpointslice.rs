@@ -6,4 +6,4 @@ mod run;
 
 pub(crate) use ports::{Port, pod_ports};
 pub use run::run;
-pub(crate) use run::{selector, services_of_change};
+pub(crate) use run::{selector, selects, services_of_change};

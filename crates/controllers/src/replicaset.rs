@@ -5,4 +5,5 @@ mod owner;
 pub mod plan;
 mod run;
 
-pub use run::{BY_CONTROLLER, run_replicasets, run_replicationcontrollers};
+pub(crate) use run::{BY_CONTROLLER, by_controller};
+pub use run::{run_replicasets, run_replicationcontrollers};

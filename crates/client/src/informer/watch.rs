@@ -101,16 +101,15 @@ fn apply<K: Object>(shared: &Shared<K>, key: Key, object: Arc<K>, in_order: bool
         return;
     }
     let old = store.insert(key, object.clone());
-    // Fails only when nobody has subscribed.
-    let _ = match old {
+    match old {
         // Deleted and made again while we were not watching: two objects, so two changes.
         Some(old) if old.meta().uid != object.meta().uid => {
-            let _ = shared.changes.send(Change::Deleted(old));
-            shared.changes.send(Change::Added(object))
+            shared.subscribers.send(&Change::Deleted(old));
+            shared.subscribers.send(&Change::Added(object));
         }
-        Some(old) => shared.changes.send(Change::Updated(old, object)),
-        None => shared.changes.send(Change::Added(object)),
-    };
+        Some(old) => shared.subscribers.send(&Change::Updated(old, object)),
+        None => shared.subscribers.send(&Change::Added(object)),
+    }
 }
 
 fn remove<K: Object>(shared: &Shared<K>, key: &Key, last: Option<Arc<K>>) {
@@ -119,6 +118,6 @@ fn remove<K: Object>(shared: &Shared<K>, key: &Key, last: Option<Arc<K>>) {
         store.saw(last);
     }
     if let Some(old) = store.remove(key) {
-        let _ = shared.changes.send(Change::Deleted(last.unwrap_or(old)));
+        shared.subscribers.send(&Change::Deleted(last.unwrap_or(old)));
     }
 }

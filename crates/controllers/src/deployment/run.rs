@@ -19,7 +19,7 @@ use crate::common::objects::{Labels, controller, is_deleting, name, namespace, u
 use crate::common::owners::{Claim, adopt_patch, claim, controller_reference, release_patch};
 use crate::common::{patch, pods};
 use crate::context::{Context, objects};
-use crate::replicaset::BY_CONTROLLER;
+use crate::replicaset::{BY_CONTROLLER, by_controller};
 
 const COMPONENT: &str = "deployment-controller";
 
@@ -28,7 +28,7 @@ pub async fn run(context: Context) {
     let deployments = context.informers.get::<Deployment>();
     let replicasets = context.informers.get::<ReplicaSet>();
     let all_pods = context.informers.get::<Pod>();
-    all_pods.add_index(BY_CONTROLLER, |pod| Some(controller(&pod.metadata)?.uid.clone()));
+    all_pods.add_index(BY_CONTROLLER, by_controller);
     if !context.synced(&deployments).await || !context.synced(&replicasets).await || !context.synced(&all_pods).await {
         return;
     }

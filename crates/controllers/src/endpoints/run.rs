@@ -14,7 +14,7 @@ use super::plan::{self, MANAGED_BY, MANAGER};
 use crate::common::objects::{label, name, namespace, uid};
 use crate::common::patch;
 use crate::context::{Context, objects};
-use crate::endpointslice::{selector, services_of_change};
+use crate::endpointslice::{selector, selects, services_of_change};
 
 const COMPONENT: &str = "endpoint-controller";
 
@@ -82,13 +82,12 @@ impl Controller {
             }
             return Ok(None);
         };
-        let selector = selector(&service);
-        if selector.is_empty() {
+        if selector(&service).is_none() {
             return Ok(None);
         }
         let in_namespace = self.pods.list_in(namespace(&service.metadata));
         let pods: Vec<&Pod> =
-            in_namespace.iter().map(|pod| &**pod).filter(|pod| selector.matches(&pod.metadata)).collect();
+            in_namespace.iter().map(|pod| &**pod).filter(|pod| selects(&service, &pod.metadata)).collect();
         let wanted = plan::plan(&service, &pods, existing.as_deref());
         let result = match &existing {
             Some(existing) => patch::write(&api, None, &**existing, &wanted).await.map(|_| ()),

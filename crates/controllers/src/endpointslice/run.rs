@@ -1,11 +1,12 @@
 //! Observes Services, pods, nodes and slices, and writes slices.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keelson_client::{
     Change, EventRecorder, Key, SharedInformer, WorkQueue, is_namespace_terminating, is_not_found, reference,
     run_workers,
@@ -14,7 +15,7 @@ use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 
 use super::plan::{self, Observed, SERVICE_NAME, is_ours};
 use crate::common::expectations::Expectations;
-use crate::common::objects::{Labels, is_deleting, label, name, namespace, uid};
+use crate::common::objects::{is_deleting, label, name, namespace, uid};
 use crate::common::{patch, pods};
 use crate::context::{Context, objects};
 
@@ -87,11 +88,17 @@ fn service_of(slice: &EndpointSlice) -> Option<Key> {
     Some(Key::new(Some(namespace(&slice.metadata)), service))
 }
 
-/// The labels by which a Service chooses pods; nothing for those without a selector.
-pub(crate) fn selector(service: &Service) -> Labels {
-    let none = Default::default();
+/// The labels by which a Service chooses pods; none for those that choose none.
+pub(crate) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     let spec = service.spec.as_ref().filter(|spec| spec.type_.as_deref() != Some("ExternalName"));
-    Labels::of_map(spec.and_then(|spec| spec.selector.as_ref()).unwrap_or(&none))
+    spec?.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+/// Whether a Service chooses what has these labels. Asked for every Service at every change of a pod, so it builds
+/// nothing.
+pub(crate) fn selects(service: &Service, meta: &ObjectMeta) -> bool {
+    let has = |(key, value): (&String, &String)| label(meta, key) == Some(value.as_str());
+    selector(service).is_some_and(|selector| selector.iter().all(has))
 }
 
 /// Services whose endpoints a change of pods may change. Most updates of pods (restart counts, resource versions) change
@@ -103,17 +110,15 @@ pub(crate) fn services_of_change(services: &SharedInformer<Service>, change: &Ch
     };
     match change {
         Change::Added(pod) | Change::Deleted(pod) => {
-            all(&|service| selector(service).matches(&pod.metadata), namespace(&pod.metadata))
+            all(&|service| selects(service, &pod.metadata), namespace(&pod.metadata))
         }
         Change::Updated(old, new) => {
             let relabeled = old.metadata.labels != new.metadata.labels;
             if !relabeled && !is_endpoint_changed(old, new) {
                 return Vec::new();
             }
-            let affected = |service: &Service| {
-                let selector = selector(service);
-                selector.matches(&new.metadata) || relabeled && selector.matches(&old.metadata)
-            };
+            let affected =
+                |service: &Service| selects(service, &new.metadata) || relabeled && selects(service, &old.metadata);
             all(&affected, namespace(&new.metadata))
         }
         Change::Resync(_) => services.list().iter().map(|service| Key::of(&**service)).collect(),
@@ -155,8 +160,7 @@ impl Controller {
             self.expectations.forget(key);
             return Ok(None);
         };
-        let selector = selector(&service);
-        if selector.is_empty() || is_deleting(&service.metadata) {
+        if selector(&service).is_none() || is_deleting(&service.metadata) {
             return Ok(None);
         }
         // Acting on slices that lack our own writes would make the same endpoints twice.
@@ -171,7 +175,7 @@ impl Controller {
             .collect();
         let in_namespace = self.pods.list_in(namespace(&service.metadata));
         let pods: Vec<&Pod> =
-            in_namespace.iter().map(|pod| &**pod).filter(|pod| selector.matches(&pod.metadata)).collect();
+            in_namespace.iter().map(|pod| &**pod).filter(|pod| selects(&service, &pod.metadata)).collect();
         let mut zones = HashMap::new();
         for node in self.nodes.list() {
             if let Some(zone) = label(&node.metadata, ZONE) {

@@ -223,6 +223,11 @@ impl Graph {
         of_watch.map(|(uid, _)| *uid).collect()
     }
 
+    /// Whether a watch shows the object.
+    pub fn is_known(&self, uid: Uid) -> bool {
+        self.known.contains_key(&uid)
+    }
+
     /// Where to find an object that is in the graph.
     pub fn place(&self, uid: Uid) -> Option<Place> {
         Some(self.nodes.get(&uid)?.place.clone())

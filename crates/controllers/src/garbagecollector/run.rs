@@ -173,7 +173,12 @@ impl Collector {
         let (place, object, dependents) = {
             let graph = self.graph.lock();
             let Some(place) = graph.place(target) else { return Ok(()) };
-            (place, graph.object(target), graph.dependents(target))
+            let object = graph.object(target);
+            if object.is_none() && graph.is_known(target) {
+                // An owner that was not known yet when its dependent came. It is there.
+                return Ok(());
+            }
+            (place, object, graph.dependents(target))
         };
         if object.as_ref().is_some_and(|object| object.deleting && !object.foreground) {
             return Ok(());

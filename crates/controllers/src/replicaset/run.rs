@@ -22,8 +22,19 @@ use crate::common::owners::{Claim, adopt_patch, claim, controller_reference, rel
 use crate::common::{patch, pods};
 use crate::context::{Context, objects};
 
-/// Index of pods by their controller's uid.
-pub const BY_CONTROLLER: &str = "controller";
+/// Index of pods by their controller's uid; those without one are under [`orphans_of`] their namespace.
+pub(crate) const BY_CONTROLLER: &str = "controller";
+
+/// The index value of a pod.
+pub(crate) fn by_controller(pod: &Pod) -> Option<String> {
+    let meta = &pod.metadata;
+    Some(controller(meta).map_or_else(|| orphans_of(namespace(meta)), |owner| owner.uid.clone()))
+}
+
+/// Where pods of a namespace are that nobody controls. No uid has a slash.
+fn orphans_of(namespace: &str) -> String {
+    format!("{namespace}/")
+}
 
 /// The `replicaset-controller`.
 pub async fn run_replicasets(context: Context) {
@@ -39,7 +50,7 @@ pub async fn run_replicationcontrollers(context: Context) {
 
 async fn run<O: Owner>(context: Context, workers: usize) {
     let (owners, all_pods) = (context.informers.get::<O>(), context.informers.get::<Pod>());
-    all_pods.add_index(BY_CONTROLLER, |pod| Some(controller(&pod.metadata)?.uid.clone()));
+    all_pods.add_index(BY_CONTROLLER, by_controller);
     if !context.synced(&owners).await || !context.synced(&all_pods).await {
         return;
     }
@@ -130,7 +141,9 @@ impl<O: Owner> Controller<O> {
         let api = Api::<Pod>::namespaced(self.client.clone(), namespace(meta));
         let mut claimed = Vec::new();
         let mut confirmed = false;
-        for pod in self.pods.list_in(namespace(meta)) {
+        let mut candidates = self.pods.by_index(BY_CONTROLLER, uid(meta));
+        candidates.extend(self.pods.by_index(BY_CONTROLLER, &orphans_of(namespace(meta))));
+        for pod in candidates {
             match claim(meta, &selector, &pod.metadata) {
                 Claim::Owned => claimed.push(pod),
                 Claim::Ignore => {}
