@@ -145,6 +145,10 @@ fn names_are_unique() {
         }
     }
     assert_eq!(crate::kinds::all().len(), 30);
+    for kind in crate::kinds::all().into_iter().chain(crate::kinds::bodies()) {
+        assert!(crate::schema::builtin(&kind.schema).is_some(), "{} has no schema", kind.schema);
+        assert!(!kind.is_stored() || !kind.columns.is_empty(), "{} has no columns", kind.kind);
+    }
 }
 
 /// What a typed client reads and sends back unchanged changes nothing.

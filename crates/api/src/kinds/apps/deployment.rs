@@ -19,10 +19,10 @@ pub(crate) fn kind() -> Kind {
             let (ready, wanted) = (count(&object["status"]["readyReplicas"]), count(&object["spec"]["replicas"]));
             format!("{ready}/{wanted}").into()
         }),
-        Column::integer("Up-to-date", "Pods made from the present template.", |object, _| {
+        Column::string("Up-to-date", "Pods made from the present template.", |object, _| {
             count(&object["status"]["updatedReplicas"])
         }),
-        Column::integer("Available", "Pods ready for at least minReadySeconds.", |object, _| {
+        Column::string("Available", "Pods ready for at least minReadySeconds.", |object, _| {
             count(&object["status"]["availableReplicas"])
         }),
         age(),

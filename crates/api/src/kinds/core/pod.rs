@@ -195,7 +195,6 @@ fn first_status(spec: &Value) -> Value {
         let condition = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates",
-            "lastProbeTime": null, "lastTransitionTime": null,
         }]);
         status.insert("conditions".into(), condition);
     }

@@ -15,7 +15,7 @@ const SYSTEM: [(&str, i64); 2] = [("system-cluster-critical", 2_000_000_000), ("
 pub(crate) fn kind() -> Kind {
     Kind::cluster("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", &PriorityClass).short("pc").columns(
         vec![
-            Column::string("Value", "The priority of its pods.", |object, _| count(&object["value"])),
+            Column::integer("Value", "The priority of its pods.", |object, _| count(&object["value"])),
             Column::string("Global-Default", "Whether pods that name no class get it.", |object, _| {
                 json!(object["globalDefault"] == true)
             })

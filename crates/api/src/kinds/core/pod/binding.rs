@@ -43,7 +43,7 @@ pub fn bind(pod: &mut Value, binding: &Value, now: Timestamp) -> Result<(), Stat
         }
     }
     let condition = json!({
-        "type": "PodScheduled", "status": "True", "lastProbeTime": null,
+        "type": "PodScheduled", "status": "True",
         "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     });
     if let Some(status) = make(map, "status") {
