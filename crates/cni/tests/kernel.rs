@@ -242,6 +242,58 @@ fn host_ports(br_netfilter: bool) {
     node.call_with("ADD", "d", Some(&Netns::new()), ports).expect("the ports are free again");
 }
 
+/// Not a test of its own: what [`a_killed_add_leaks_nothing`] kills. Runs one ADD as the variables say.
+#[test]
+#[ignore = "started by a_killed_add_leaks_nothing"]
+fn child_that_adds() {
+    let get = |name: &str| std::env::var(name).ok();
+    let node = std::fs::File::open(get("KL_TEST_NODE").expect("KL_TEST_NODE")).unwrap();
+    let conf = get("KL_TEST_CONF").unwrap();
+    nix::sched::setns(node, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    eprintln!("ready");
+    let (stdout, code) = keelson_cni::main(get, conf.as_bytes());
+    assert_eq!(code, 0, "{stdout}");
+}
+
+/// A process that is killed at any moment of ADD leaves nothing that DEL does not remove or a second ADD does not use.
+#[test]
+fn a_killed_add_leaks_nothing() {
+    let ports = json!({"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}});
+    let mut killed = 0;
+    for round in 0..48_u64 {
+        let (node, pod) = (Node::new(), Netns::new());
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_adds", "--ignored", "--nocapture"])
+            .env("KL_TEST_NODE", node.netns.path())
+            .env("KL_TEST_CONF", node.conf(ports.clone()).to_string())
+            .envs([("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "a"), ("CNI_IFNAME", "eth0")])
+            .env("CNI_NETNS", pod.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0; 5];
+        std::io::Read::read_exact(child.stderr.as_mut().unwrap(), &mut ready).unwrap();
+        let moment = Instant::now() + std::time::Duration::from_micros(round * 100);
+        while Instant::now() < moment {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        killed += u32::from(!child.wait().unwrap().success());
+        if round % 2 == 0 {
+            let again = node.call_with("ADD", "a", Some(&pod), ports.clone()).expect("ADD after a killed ADD");
+            assert_eq!(address(&again), Ipv4Addr::new(10, 244, 7, 2));
+            node.call("CHECK", "a", Some(&pod)).expect("CHECK");
+        }
+        node.call("DEL", "a", Some(&pod)).expect("DEL");
+        assert_eq!(node.addresses_held(), 0, "round {round}");
+        assert!(node.links().iter().all(|link| link == "kl0"), "round {round}: {:?}", node.links());
+        // Neither the address's host port nor its interface is in the way of the next pod.
+        node.call_with("ADD", "b", Some(&Netns::new()), ports.clone()).expect("the next pod");
+    }
+    assert!(killed > 4, "only {killed} of 48 were killed in time");
+}
+
 /// Budget: 5 ms per ADD. The bound here is looser, because tests share two cores.
 #[test]
 fn add_is_quick() {

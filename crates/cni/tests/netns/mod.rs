@@ -73,9 +73,14 @@ impl Netns {
 
     /// Connects over TCP and reads the answer.
     pub fn ask_tcp(&self, address: Ipv4Addr, port: u16) -> std::io::Result<String> {
+        self.ask_tcp_within(Duration::from_secs(3), address, port)
+    }
+
+    /// [`ask_tcp`](Self::ask_tcp), giving up on the connection after `limit`.
+    pub fn ask_tcp_within(&self, limit: Duration, address: Ipv4Addr, port: u16) -> std::io::Result<String> {
         self.run(|| {
             let to = SocketAddrV4::new(address, port).into();
-            let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(3))?;
+            let mut stream = TcpStream::connect_timeout(&to, limit)?;
             stream.set_read_timeout(Some(Duration::from_secs(3)))?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
