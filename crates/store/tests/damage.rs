@@ -184,10 +184,40 @@ async fn damage_to_a_snapshot_is_refused() {
     assert_eq!(keys(&open(dir.path()).expect("the store opens")).await, 12);
 }
 
-/// A crash between making a segment and sealing the one before, and one between a snapshot and the removal of what it
-/// replaces, leave nothing that needs a hand.
+/// A crash between making a segment and sealing the one before leaves the new one empty; anything else is damage.
 #[tokio::test]
-async fn interrupted_housekeeping_is_finished() {
+async fn an_interrupted_change_of_segments_is_finished() {
+    /// A batch with nothing but a seal: header, record, trailer, in multiples of 16.
+    const SEAL: usize = 80;
+    let dir = tempfile::tempdir().expect("a directory");
+    fill(dir.path(), &[3000; 8], false).await;
+    let last = dir.path().read_dir().expect("a listing").count() as u64 - 1;
+    let (before, after) = (segment(dir.path(), last - 1), segment(dir.path(), last));
+    let good = std::fs::read(&before).expect("read");
+    let mut unsealed = good.clone();
+    let end = end_of_log(&good);
+    unsealed[end - SEAL..end].fill(0);
+    std::fs::write(&before, unsealed).expect("write");
+    let damaged = open(dir.path()).map(|_| ());
+    assert!(
+        matches!(&damaged, Err(Error::Corrupt { file, .. }) if *file == before.display().to_string()),
+        "{damaged:?}"
+    );
+
+    let mut empty = std::fs::read(&after).expect("read");
+    empty[SECTOR..].fill(0);
+    std::fs::write(&after, empty).expect("write");
+    let store = open(dir.path()).expect("the store opens");
+    let there = keys(&store).await;
+    assert_eq!(std::fs::read(&before).expect("read"), good, "sealed again, to the same bytes");
+    store.put("/next", Bytes::new(), Expect::Any).await.expect("it goes on");
+    drop(store);
+    assert_eq!(keys(&open(dir.path()).expect("and opens again")).await, there + 1);
+}
+
+/// A crash between a snapshot and the removal of what it replaces leaves nothing that needs a hand.
+#[tokio::test]
+async fn an_interrupted_compaction_is_finished() {
     let dir = tempfile::tempdir().expect("a directory");
     fill(dir.path(), &[3000; 12], false).await;
     let old = dir.path().join("old");
