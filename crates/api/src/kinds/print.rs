@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kind::Column;
-use crate::validation::labels;
+use crate::selector::LabelSelector;
 
 #[cfg(test)]
 mod tests;
@@ -82,9 +82,19 @@ pub(super) fn size(value: &Value) -> usize {
     value.as_object().map(serde_json::Map::len).or_else(|| value.as_array().map(Vec::len)).unwrap_or(0)
 }
 
+/// A `LabelSelector` as text: `app=web,tier in (a,b)`.
+pub(super) fn selector_text(selector: &Value) -> String {
+    LabelSelector::from_json(Some(selector)).map(|selector| selector.to_string()).unwrap_or_default()
+}
+
+/// A plain label map as text: `app=web,tier=front`.
+pub(super) fn labels_text(labels: &Value) -> String {
+    LabelSelector::exact(labels).map(|selector| selector.to_string()).unwrap_or_default()
+}
+
 /// A label map as text, or `<none>`.
 pub(super) fn label_map(value: &Value) -> Value {
-    let text = labels::format_map(value.as_object());
+    let text = labels_text(value);
     if text.is_empty() { NONE.into() } else { text.into() }
 }
 
@@ -118,9 +128,14 @@ pub(super) fn workload_columns() -> [Column; 3] {
             containers(&object["spec"]["template"]["spec"], "image")
         })
         .wide(),
-        Column::string("Selector", "The label selector of the pods that belong to it.", |object, _| {
-            labels::format_selector(&object["spec"]["selector"]).into()
-        })
+        Column::string(
+            "Selector",
+            "The label selector of the pods that belong to it.",
+            |object, _| match selector_text(&object["spec"]["selector"]) {
+                text if text.is_empty() => NONE.into(),
+                text => text.into(),
+            },
+        )
         .wide(),
     ]
 }

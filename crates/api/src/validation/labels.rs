@@ -1,6 +1,6 @@
-//! Labels, annotations and label selectors: validation, matching and text.
+//! Rules of labels, annotations and label selectors. What a selector matches is in [`crate::selector`].
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{Errors, View, names, required};
 use crate::status::FieldError;
@@ -70,60 +70,4 @@ pub fn validate_required_selector(selector: View, what: &str, errors: &mut Error
 fn is_empty(selector: &Value) -> bool {
     let none = |key| View::root(selector).get(key).is_empty();
     none("matchLabels") && none("matchExpressions")
-}
-
-/// Whether a `LabelSelector` selects `labels`. An empty one selects everything; a missing one nothing.
-pub fn matches(selector: &Value, labels: &Value) -> bool {
-    if selector.is_null() {
-        return false;
-    }
-    let label = |key: &str| labels.get(key).and_then(Value::as_str);
-    let exact = selector["matchLabels"].as_object().into_iter().flatten();
-    let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
-    exact.into_iter().all(|(key, value)| label(key) == value.as_str())
-        && expressions.into_iter().all(|expression| {
-            let value = label(expression["key"].as_str().unwrap_or_default());
-            let among = || {
-                let values = expression["values"].as_array().into_iter().flatten();
-                value.is_some_and(|value| values.into_iter().any(|v| v.as_str() == Some(value)))
-            };
-            match expression["operator"].as_str() {
-                Some("In") => among(),
-                Some("NotIn") => !among(),
-                Some("Exists") => value.is_some(),
-                Some("DoesNotExist") => value.is_none(),
-                _ => false,
-            }
-        })
-}
-
-/// A plain label map as text: `app=web,tier=front`.
-pub fn format_map(labels: Option<&Map<String, Value>>) -> String {
-    let pairs = labels.into_iter().flatten();
-    pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect::<Vec<_>>().join(",")
-}
-
-/// A `LabelSelector` as text (`app=web,tier in (a,b)`), with requirements sorted by key as upstream prints them.
-pub fn format_selector(selector: &Value) -> String {
-    let exact = selector["matchLabels"].as_object().into_iter().flatten();
-    let mut terms: Vec<(&str, String)> =
-        exact.map(|(key, value)| (key.as_str(), format!("{key}={}", value.as_str().unwrap_or_default()))).collect();
-    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
-        let key = expression["key"].as_str().unwrap_or_default();
-        let mut values: Vec<&str> =
-            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        values.sort_unstable();
-        let values = values.join(",");
-        terms.push((
-            key,
-            match expression["operator"].as_str() {
-                Some("In") => format!("{key} in ({values})"),
-                Some("NotIn") => format!("{key} notin ({values})"),
-                Some("DoesNotExist") => format!("!{key}"),
-                _ => key.to_string(),
-            },
-        ));
-    }
-    terms.sort_by_key(|(key, _)| *key);
-    terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().join(",")
 }

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{View, labels, meta, names, same};
+use super::{View, meta, names, same};
 
 #[test]
 fn paths() {
@@ -70,33 +70,6 @@ fn name_formats() {
         assert_eq!(check(text).is_empty(), *good, "{text:?}: {:?}", check(text));
     }
     assert!(names::prefix("web-", names::label).is_empty());
-}
-
-#[test]
-fn selectors() {
-    let labels = json!({"app": "web", "tier": "front"});
-    for (selector, matches, text) in [
-        (json!({}), true, ""),
-        (Value::Null, false, ""),
-        (json!({"matchLabels": {"tier": "front", "app": "web"}}), true, "app=web,tier=front"),
-        (json!({"matchLabels": {"app": "db"}}), false, "app=db"),
-        (
-            json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "db"]}]}),
-            true,
-            "app in (db,web)",
-        ),
-        (
-            json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}),
-            false,
-            "app notin (web)",
-        ),
-        (json!({"matchExpressions": [{"key": "x", "operator": "NotIn", "values": ["web"]}]}), true, "x notin (web)"),
-        (json!({"matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]}), true, "!x"),
-        (json!({"matchExpressions": [{"key": "x", "operator": "Exists"}]}), false, "x"),
-    ] {
-        assert_eq!(labels::matches(&selector, &labels), matches, "{selector}");
-        assert_eq!(labels::format_selector(&selector), text);
-    }
 }
 
 fn kind(resource: &str) -> crate::kind::Kind {

@@ -6,7 +6,7 @@ use crate::kind::{Column, Kind, Strategy, Write};
 use crate::kinds::core::template_warnings;
 use crate::kinds::mutate::{Rules, make, prepare, set, set_str};
 use crate::kinds::pod_spec::{defaults, validate::controller_template};
-use crate::kinds::print::{age, count, workload_columns};
+use crate::kinds::print::{age, count, selector_text, workload_columns};
 use crate::status::FieldError;
 use crate::validation::{Errors, View, immutable, labels, names, non_negative, same};
 
@@ -31,7 +31,7 @@ pub(crate) fn kind() -> Kind {
     Kind::namespaced("apps", "v1", "Deployment", "deployments", &Deployment)
         .short("deploy")
         .category_all()
-        .with_scale(|object| labels::format_selector(&object["spec"]["selector"]))
+        .with_scale(|object| selector_text(&object["spec"]["selector"]))
         .with_status()
         .columns(columns)
 }
@@ -90,7 +90,7 @@ impl Strategy for Deployment {
         non_negative(spec.get("replicas"), &mut errors);
         let selector = spec.get("selector");
         labels::validate_required_selector(selector, "deployment", &mut errors);
-        controller_template(spec.get("template"), selector.value, &mut errors);
+        controller_template(spec.get("template"), selector, &mut errors);
         strategy(spec.get("strategy"), &mut errors);
         for field in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
             non_negative(spec.get(field), &mut errors);

@@ -6,6 +6,7 @@ use crate::kind::{Kind, Strategy, Write};
 use crate::kinds::core::{replica_columns, template_warnings};
 use crate::kinds::mutate::{make, set};
 use crate::kinds::pod_spec::{defaults, validate::controller_template};
+use crate::kinds::print::selector_text;
 use crate::status::FieldError;
 use crate::validation::{View, immutable, labels, non_negative};
 
@@ -13,7 +14,7 @@ pub(crate) fn kind() -> Kind {
     Kind::namespaced("apps", "v1", "ReplicaSet", "replicasets", &ReplicaSet)
         .short("rs")
         .category_all()
-        .with_scale(|object| labels::format_selector(&object["spec"]["selector"]))
+        .with_scale(|object| selector_text(&object["spec"]["selector"]))
         .with_status()
         .columns(replica_columns())
         .select("status.replicas", |object| object["status"]["replicas"].as_i64().unwrap_or(0).to_string().into())
@@ -48,7 +49,7 @@ impl Strategy for ReplicaSet {
         let selector = spec.get("selector");
         // Upstream says deployment here.
         labels::validate_required_selector(selector, "deployment", &mut errors);
-        controller_template(spec.get("template"), selector.value, &mut errors);
+        controller_template(spec.get("template"), selector, &mut errors);
         if let Write::Update(old) = write {
             immutable(selector, &old["spec"]["selector"], &mut errors);
         }

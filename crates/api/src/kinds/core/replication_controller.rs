@@ -1,15 +1,16 @@
 //! ReplicationController
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::kind::{Column, Kind, Strategy, Write};
 use crate::kinds::apps::within_replicas;
 use crate::kinds::core::template_warnings;
 use crate::kinds::mutate::{make, set};
 use crate::kinds::pod_spec::{defaults, validate};
-use crate::kinds::print::{age, containers, count, label_map, workload_columns};
+use crate::kinds::print::{age, containers, count, label_map, labels_text, workload_columns};
+use crate::selector::LabelSelector;
 use crate::status::FieldError;
-use crate::validation::{View, labels, non_negative, required};
+use crate::validation::{View, non_negative, required};
 
 pub(crate) fn kind() -> Kind {
     let mut columns = replica_columns();
@@ -23,7 +24,7 @@ pub(crate) fn kind() -> Kind {
     Kind::namespaced("", "v1", "ReplicationController", "replicationcontrollers", &ReplicationController)
         .short("rc")
         .category_all()
-        .with_scale(|object| labels::format_map(object["spec"]["selector"].as_object()))
+        .with_scale(|object| labels_text(&object["spec"]["selector"]))
         .with_status()
         .columns(columns)
         .select("status.replicas", |object| object["status"]["replicas"].as_i64().unwrap_or(0).to_string().into())
@@ -91,7 +92,9 @@ impl Strategy for ReplicationController {
         }
         let own = template.get("metadata");
         let own = own.get("labels");
-        if !selector.is_empty() && !labels::matches(&json!({"matchLabels": selector.value}), own.value) {
+        if !selector.is_empty()
+            && LabelSelector::exact(selector.value).is_ok_and(|selector| !selector.matches(own.value))
+        {
             errors.push(own.invalid("`selector` does not match template `labels`"));
         }
         validate::template(template, &mut errors);

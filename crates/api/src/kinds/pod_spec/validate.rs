@@ -1,8 +1,7 @@
 //! Rules of a whole pod spec and of a pod template.
 
-use serde_json::Value;
-
 use super::{containers, resources, scheduling, security, volumes};
+use crate::selector::LabelSelector;
 use crate::status::FieldError;
 use crate::validation::{Errors, View, checked, labels, names, one_of, required, required_one_of, within};
 
@@ -28,17 +27,23 @@ pub(crate) fn template(template: View, errors: &mut Errors) {
 }
 
 /// The template of a controller whose `selector` (a `LabelSelector`) must select it and whose pods always restart.
-pub(crate) fn controller_template(view: View, selector: &Value, errors: &mut Errors) {
-    if !view.is_set() {
-        errors.push(view.required(""));
-        return;
-    }
-    let template_labels = view.get("metadata");
-    let template_labels = template_labels.get("labels");
-    if selector.is_object() && !labels::matches(selector, template_labels.value) {
-        let value = if template_labels.is_set() { template_labels.value.clone() } else { Value::Null };
-        let detail = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid(template_labels.path(), value, detail));
+pub(crate) fn controller_template(view: View, selector: View, errors: &mut Errors) {
+    match LabelSelector::from_json(Some(selector.value)) {
+        Err(_) => {
+            errors.push(selector.invalid("invalid label selector"));
+            return;
+        }
+        _ if !view.is_set() => {
+            errors.push(view.required(""));
+            return;
+        }
+        Ok(parsed) => {
+            let labels = view.get("metadata");
+            let labels = labels.get("labels");
+            if selector.is_set() && !parsed.matches(labels.value) {
+                errors.push(labels.invalid("`selector` does not match template `labels`"));
+            }
+        }
     }
     template(view, errors);
     let spec = view.get("spec");

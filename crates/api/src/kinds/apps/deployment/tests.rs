@@ -45,6 +45,13 @@ fn defaults() {
 fn rules() {
     check(json!({}), &[]);
     check(json!({"replicas": -1}), &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]);
+    check(
+        json!({"selector": {"matchExpressions": [{"key": "app", "operator": "Is"}]}}),
+        &[
+            "spec.selector.matchExpressions[0].operator: Invalid value: \"Is\": not a valid selector operator",
+            "spec.selector: Invalid value: {\"matchExpressions\":[{\"key\":\"app\",\"operator\":\"Is\"}],\"matchLabels\":{\"app\":\"web\"}}: invalid label selector",
+        ],
+    );
     check(json!({"selector": null}), &["spec.selector: Required value"]);
     check(
         json!({"selector": {"matchLabels": null}}),
