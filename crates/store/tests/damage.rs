@@ -8,6 +8,11 @@ use keelson_store::{Error, Expect, LocalStore, Options, Store};
 
 const SECTOR: usize = 512;
 
+/// A directory in memory where there is one: these tests are about bytes, not about how long a disk takes.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
+}
+
 fn options() -> Options {
     Options { segment_bytes: 8 << 10, preallocate_bytes: 4096, snapshot_log_bytes: 0, ..Options::default() }
 }
@@ -48,7 +53,7 @@ fn end_of_log(bytes: &[u8]) -> usize {
 #[tokio::test]
 async fn every_flipped_byte_is_refused_or_beyond_the_last_write() {
     for zeros in [false, true] {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = scratch();
         fill(dir.path(), &[10, 700, 3, 1200, 40], zeros).await;
         let path = segment(dir.path(), 1);
         let good = std::fs::read(&path).expect("read");
@@ -84,7 +89,7 @@ async fn every_flipped_byte_is_refused_or_beyond_the_last_write() {
 /// A crash may leave any of the last batch's sectors unwritten. With one missing it is undone; all others stay.
 #[tokio::test]
 async fn every_torn_last_write_is_undone() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = scratch();
     fill(dir.path(), &[100, 300], false).await;
     let path = segment(dir.path(), 1);
     let before = std::fs::read(&path).expect("read");
@@ -117,7 +122,7 @@ async fn every_torn_last_write_is_undone() {
 
 #[tokio::test]
 async fn missing_and_cut_files_are_refused() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = scratch();
     let good = dir.path().join("good");
     fill(&good, &[3000; 12], false).await;
     let count = good.read_dir().expect("a listing").count() as u64 - 1;
@@ -160,7 +165,7 @@ async fn missing_and_cut_files_are_refused() {
 
 #[tokio::test]
 async fn damage_to_a_snapshot_is_refused() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = scratch();
     fill(dir.path(), &[3000; 12], false).await;
     let store = open(dir.path()).expect("the store opens");
     store.compact(11).await.expect("compact");
@@ -189,7 +194,7 @@ async fn damage_to_a_snapshot_is_refused() {
 async fn an_interrupted_change_of_segments_is_finished() {
     /// A batch with nothing but a seal: header, record, trailer, in multiples of 16.
     const SEAL: usize = 80;
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = scratch();
     fill(dir.path(), &[3000; 8], false).await;
     let last = dir.path().read_dir().expect("a listing").count() as u64 - 1;
     let (before, after) = (segment(dir.path(), last - 1), segment(dir.path(), last));
@@ -218,7 +223,7 @@ async fn an_interrupted_change_of_segments_is_finished() {
 /// A crash between a snapshot and the removal of what it replaces leaves nothing that needs a hand.
 #[tokio::test]
 async fn an_interrupted_compaction_is_finished() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = scratch();
     fill(dir.path(), &[3000; 12], false).await;
     let old = dir.path().join("old");
     copy(dir.path(), &old);

@@ -42,6 +42,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
+/// A directory in memory where there is one: these tests are about bytes, not about how long a disk takes.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
+}
+
 type Model = BTreeMap<String, (Bytes, u64, u64)>;
 
 async fn state(store: &LocalStore, at: u64) -> Model {
@@ -57,7 +62,7 @@ proptest! {
     fn behaves_as_a_map_of_maps(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let dir = tempfile::tempdir().expect("a directory");
+            let dir = scratch();
             let options = Options {
                 segment_bytes: 6 << 10, preallocate_bytes: 4096, snapshot_log_bytes: 16 << 10, ..Options::default()
             };
