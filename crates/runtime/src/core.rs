@@ -20,6 +20,7 @@ use crate::{
     oci::Machine,
     records::{self, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord},
     shim::{Exit, protocol::container_dir},
+    streaming::Streaming,
 };
 
 /// Container events a slow listener may lag behind.
@@ -35,6 +36,7 @@ pub(crate) struct Core {
     pub machine: Machine,
     pub shutdown: CancellationToken,
     pub events: broadcast::Sender<ContainerEventResponse>,
+    pub streaming: Streaming,
     tables: Mutex<Tables>,
 }
 
@@ -80,6 +82,7 @@ impl Core {
             config,
             shutdown,
             events: broadcast::channel(EVENT_BACKLOG).0,
+            streaming: Streaming::default(),
             tables: Mutex::new(Tables::default()),
         }
     }

@@ -25,6 +25,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let images = Arc::new(Store::open(&config.root.join("images"), config.default_registry.clone())?);
     let core = Arc::new(Core::new(config, images, shutdown.clone()));
     recovery::recover(&core).await?;
+    crate::streaming::start(&core).await?;
     let in_use = core.containers().iter().flat_map(|found| found.with(|record| record.layers.clone())).collect();
     core.images.collect(&in_use);
     let runtime = RuntimeServiceServer::new(service::runtime::Service(core.clone()))

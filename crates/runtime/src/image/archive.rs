@@ -33,7 +33,7 @@ struct DockerEntry {
 /// Imports every image of `source`; returns their names (IDs for those without). `fallback` names an image that has no name
 /// in the archive.
 pub(crate) fn import(store: &Store, source: &Path, fallback: Option<&str>) -> Result<Vec<String>, Error> {
-    let _growing = store.grow();
+    let _growing = store.grow_blocking();
     if source.is_dir() {
         return import_dir(store, source, fallback);
     }
@@ -43,7 +43,7 @@ pub(crate) fn import(store: &Store, source: &Path, fallback: Option<&str>) -> Re
     let unpacked = decompress(BufReader::new(file)).and_then(|stream| layer::unpack(stream, &dir, &[]));
     let outcome = match unpacked {
         Ok(_) => import_dir(store, &dir, fallback),
-        Err(error) => Err(Error::Invalid(format!("{} is not an image archive: {error}", source.display()))),
+        Err(error) => Err(Error::Invalid(format!("not an image archive: {error}"))),
     };
     let _ = layer::remove_tree(&dir);
     outcome

@@ -71,7 +71,7 @@ fn hello(store: &Store, exe: &Path, reference: &Reference) -> Result<Arc<Image>,
     if let Some(image) = store.find(&id).filter(|image| image.names.contains(&name)) {
         return Ok(image);
     }
-    let _growing = store.grow();
+    let _growing = store.grow_blocking();
     if !store.layer_dir(&layer).exists() {
         make_layer(store, exe, &layer).map_err(Error::io("make the file system of", &name))?;
     }

@@ -98,9 +98,10 @@ impl Layer<'_> {
         kind: EntryType,
     ) -> io::Result<()> {
         let header = entry.header();
+        // Sloppy writers leave these fields blank, which other readers take for zero.
         let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
-        let (uid, gid) = (id(header.uid()?)?, id(header.gid()?)?);
-        let times = times(header.mtime()?);
+        let (uid, gid) = (id(header.uid().unwrap_or(0))?, id(header.gid().unwrap_or(0))?);
+        let times = times(header.mtime().unwrap_or(0));
         let is_directory = |parent: &OwnedFd| {
             statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
@@ -160,9 +161,9 @@ impl Layer<'_> {
 
     fn attributes_of_root(&mut self, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
         let header = entry.header();
-        let (uid, gid) = (id(header.uid()?)?, id(header.gid()?)?);
+        let (uid, gid) = (id(header.uid().unwrap_or(0))?, id(header.gid().unwrap_or(0))?);
         let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
-        let times = times(header.mtime()?);
+        let times = times(header.mtime().unwrap_or(0));
         chownat(&self.root, ".", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::empty())?;
         chmodat(&self.root, ".", mode, AtFlags::empty())?;
         self.directories.push((PathBuf::from("."), times));

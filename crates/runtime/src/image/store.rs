@@ -9,9 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use super::{
     layer,
@@ -51,7 +52,7 @@ pub(crate) struct Store {
     default_registry: Option<String>,
     images: Mutex<BTreeMap<String, Arc<Image>>>,
     /// Held for reading while blobs and layers are added that no image names yet, for writing by the collector.
-    growing: RwLock<()>,
+    growing: Arc<RwLock<()>>,
 }
 
 impl Store {
@@ -71,7 +72,7 @@ impl Store {
             Err(error) => return Err(Error::io("read", index)(error)),
         };
         let images = images.into_iter().map(|image| (image.id.clone(), Arc::new(image))).collect();
-        Ok(Self { root: root.into(), default_registry, images: Mutex::new(images), growing: RwLock::new(()) })
+        Ok(Self { root: root.into(), default_registry, images: Mutex::new(images), growing: Arc::default() })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -109,8 +110,13 @@ impl Store {
     }
 
     /// To be held while blobs and layers are added, until the image is [`Self::add`]ed.
-    pub(crate) fn grow(&self) -> RwLockReadGuard<'_, ()> {
-        self.growing.read()
+    pub(crate) async fn grow(&self) -> OwnedRwLockReadGuard<()> {
+        self.growing.clone().read_owned().await
+    }
+
+    /// [`Self::grow`] for threads that may block.
+    pub(crate) fn grow_blocking(&self) -> impl Drop + use<'_> {
+        self.growing.blocking_read()
     }
 
     fn blob_path(&self, digest: &str) -> Result<PathBuf, Error> {
@@ -272,7 +278,7 @@ impl Store {
 
     /// Deletes blobs and layers that no image and no container needs, unless an image is just being added.
     pub(crate) fn collect(&self, in_use: &HashSet<String>) {
-        let Some(_alone) = self.growing.try_write() else { return };
+        let Ok(_alone) = self.growing.try_write() else { return };
         let images = self.list();
         let layers: HashSet<&str> =
             images.iter().flat_map(|image| &image.layers).chain(in_use).map(String::as_str).collect();

@@ -172,17 +172,17 @@ impl RuntimeService for Service {
     }
 
     async fn exec(&self, request: Request<ExecRequest>) -> Answer<ExecResponse> {
-        let url = crate::streaming::exec_url(&self.0, request.into_inner()).await?;
+        let url = crate::streaming::exec_url(&self.0, request.into_inner())?;
         Ok(Response::new(ExecResponse { url }))
     }
 
     async fn attach(&self, request: Request<AttachRequest>) -> Answer<AttachResponse> {
-        let url = crate::streaming::attach_url(&self.0, request.into_inner()).await?;
+        let url = crate::streaming::attach_url(&self.0, request.into_inner())?;
         Ok(Response::new(AttachResponse { url }))
     }
 
     async fn port_forward(&self, request: Request<PortForwardRequest>) -> Answer<PortForwardResponse> {
-        let url = crate::streaming::port_forward_url(&self.0, request.into_inner()).await?;
+        let url = crate::streaming::port_forward_url(&self.0, request.into_inner())?;
         Ok(Response::new(PortForwardResponse { url }))
     }
 

@@ -1,0 +1,300 @@
+//! Images: archives over the socket, pulls from a registry that the test itself serves on loopback, names, removal.
+
+mod world;
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use keelson_cri::v1::*;
+use keelson_testbed::image::{Built, Compression, Image as TestImage, Layer, busybox};
+use tokio::net::TcpListener;
+use world::World;
+
+fn app(name: &str, text: &str) -> TestImage {
+    busybox(name)
+        .unwrap()
+        .layer(Layer::new().file("etc/app", 0o644, text).file("bin/.wh.vi", 0o644, ""))
+        .env(&["APP=1", "PATH=/bin"])
+}
+
+async fn images(world: &mut World) -> Vec<Image> {
+    world.clients.image.list_images(ListImagesRequest::default()).await.unwrap().into_inner().images
+}
+
+async fn pull(world: &mut World, name: &str, auth: Option<AuthConfig>) -> Result<String, tonic::Status> {
+    let image = Some(ImageSpec { image: name.into(), ..Default::default() });
+    let request = PullImageRequest { image, auth, sandbox_config: None };
+    Ok(world.clients.image.pull_image(request).await?.into_inner().image_ref)
+}
+
+#[tokio::test]
+async fn archives_are_loaded_and_removed() {
+    let mut world = World::new().await;
+    let socket = world.dir.path().join("runtime.sock");
+    let dir = tempfile::tempdir().unwrap();
+    let layout = dir.path().join("layout");
+    app("a.test/layout:1", "one").write_layout(&layout).unwrap();
+    let archive = dir.path().join("oci.tar");
+    app("a.test/archive:1", "two").compression(Compression::None).write_archive(&archive).unwrap();
+    let docker = dir.path().join("docker.tar");
+    let saved = app("a.test/docker:1", "three").write_docker_archive(&docker).unwrap();
+    for (source, name) in [(&layout, "a.test/layout:1"), (&archive, "a.test/archive:1"), (&docker, "a.test/docker:1")] {
+        let names = keelson_runtime::client::import_images(&socket, source).await.unwrap();
+        assert_eq!(names, [name]);
+    }
+    let error =
+        keelson_runtime::client::import_images(&socket, std::path::Path::new("/bin/busybox")).await.unwrap_err();
+    assert!(error.to_string().contains("not an image archive"), "{error}");
+    assert!(keelson_runtime::client::import_images(&socket, &dir.path().join("none")).await.is_err());
+    assert_eq!(images(&mut world).await.len(), 3);
+
+    let pod = world.pod("app");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "cat /etc/app; echo $APP; ls /bin/vi || echo no vi");
+    config.image = Some(ImageSpec { image: "a.test/docker:1".into(), ..Default::default() });
+    let id = world.run(&sandbox, &pod, config).await;
+    world.ended(&id).await;
+    let lines = world.container_log("main.log");
+    for line in ["stdout P three", "stdout F three1", "stdout F no vi"] {
+        let expected = line != "stdout P three";
+        assert_eq!(lines.iter().any(|found| found == line), expected, "{lines:?}");
+    }
+    assert_eq!(world.status(&id).await.image_id, saved.config);
+
+    for name in ["a.test/layout:1", "a.test/archive:1", "a.test/docker:1", "a.test/docker:1"] {
+        let image = Some(ImageSpec { image: name.into(), ..Default::default() });
+        world.clients.image.remove_image(RemoveImageRequest { image }).await.unwrap();
+    }
+    assert!(images(&mut world).await.is_empty());
+    // The container still stands on its layers; only they are left.
+    let store = world.dir.path().join("root/images");
+    assert_eq!(std::fs::read_dir(store.join("layers")).unwrap().count(), 2);
+    assert_eq!(std::fs::read_dir(store.join("blobs/sha256")).unwrap().count(), 0);
+    world.finish().await;
+}
+
+/// What the registry serves and what it saw.
+#[derive(Default)]
+struct Registry {
+    blobs: Mutex<HashMap<String, Vec<u8>>>,
+    tags: Mutex<HashMap<String, String>>,
+    /// `Basic` or `Bearer`, or none.
+    auth: Option<&'static str>,
+    address: Mutex<Option<SocketAddr>>,
+    requests: Mutex<Vec<String>>,
+}
+
+const USER: &str = "alice:secret";
+
+impl Registry {
+    async fn start(auth: Option<&'static str>) -> (Arc<Self>, String) {
+        let registry = Arc::new(Self { auth, ..Self::default() });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        *registry.address.lock().unwrap() = Some(address);
+        let serving = registry.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let registry = serving.clone();
+                let service = service_fn(move |request| {
+                    let answer = registry.answer(&request);
+                    async move { Ok::<_, Infallible>(answer) }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        (registry, address.to_string())
+    }
+
+    fn push(&self, tag: &str, built: &Built) {
+        self.blobs.lock().unwrap().extend(built.blobs.clone());
+        self.tags.lock().unwrap().insert(tag.into(), built.manifest.clone());
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or("");
+        self.requests.lock().unwrap().push(format!("{path} {authorization}"));
+        let basic = format!("Basic {}", STANDARD.encode(USER));
+        let respond = |status: StatusCode, body: Vec<u8>| {
+            let mut response = Response::new(Full::from(body));
+            *response.status_mut() = status;
+            response
+        };
+        let refuse = |status, code: &str, message: &str| {
+            respond(
+                status,
+                serde_json::json!({"errors": [{"code": code, "message": message}]}).to_string().into_bytes(),
+            )
+        };
+        if path == "/token" {
+            let asked = request.uri().query().unwrap_or_default();
+            assert!(
+                asked.contains("service=test") && asked.contains("scope=repository%3Ateam%2Fapp%3Apull"),
+                "{asked}"
+            );
+            return match authorization == basic {
+                true => respond(StatusCode::OK, br#"{"token":"let-me-in"}"#.to_vec()),
+                false => refuse(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "who are you"),
+            };
+        }
+        let (wanted, challenge) = match self.auth {
+            Some("Basic") => (basic.as_str(), "Basic realm=\"test\"".to_owned()),
+            Some(_) => {
+                let address = self.address.lock().unwrap().unwrap();
+                (
+                    "Bearer let-me-in",
+                    format!(
+                        "Bearer realm=\"http://{address}/token\",service=\"test\",scope=\"repository:team/app:pull\""
+                    ),
+                )
+            }
+            None => ("", String::new()),
+        };
+        // Blobs are elsewhere, as registries like it; that place must not see the token.
+        if let Some(digest) = path.strip_prefix("/storage/") {
+            assert!(authorization.is_empty() || self.auth.is_none() || path.starts_with("/storage/"));
+            return respond(StatusCode::OK, self.blobs.lock().unwrap().get(digest).cloned().unwrap_or_default());
+        }
+        if self.auth.is_some() && authorization != wanted {
+            let mut response = refuse(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required");
+            response.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
+            return response;
+        }
+        let words: Vec<&str> = path.trim_start_matches("/v2/team/app/").splitn(2, '/').collect();
+        match words.as_slice() {
+            ["manifests", key] => {
+                let digest = self.tags.lock().unwrap().get(*key).cloned().unwrap_or_else(|| (*key).to_owned());
+                match self.blobs.lock().unwrap().get(&digest) {
+                    Some(bytes) => respond(StatusCode::OK, bytes.clone()),
+                    None => refuse(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifest unknown to this registry"),
+                }
+            }
+            ["blobs", digest] => {
+                let mut response = respond(StatusCode::TEMPORARY_REDIRECT, Vec::new());
+                response.headers_mut().insert("location", format!("/storage/{digest}").parse().unwrap());
+                response
+            }
+            _ => refuse(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "no such repository"),
+        }
+    }
+}
+
+fn alice() -> Option<AuthConfig> {
+    Some(AuthConfig { username: "alice".into(), password: "secret".into(), ..Default::default() })
+}
+
+#[tokio::test]
+async fn pulls_with_every_kind_of_authentication() {
+    for auth in [None, Some("Basic"), Some("Bearer")] {
+        let mut world = World::new().await;
+        let (registry, host) = Registry::start(auth).await;
+        let built = app("x:1", "pulled").build().unwrap();
+        registry.push("1", &built);
+        let name = format!("{host}/team/app:1");
+        if auth.is_some() {
+            let error = pull(&mut world, &name, None).await.unwrap_err();
+            assert!(
+                error.message().contains("authoriz") && error.message().contains("failed to resolve reference"),
+                "{error}"
+            );
+            let wrong = Some(AuthConfig { username: "alice".into(), password: "wrong".into(), ..Default::default() });
+            assert!(pull(&mut world, &name, wrong).await.is_err());
+        }
+        assert_eq!(pull(&mut world, &name, alice()).await.unwrap(), built.config);
+        let image = images(&mut world).await.remove(0);
+        assert_eq!(image.repo_tags, [name.clone()]);
+        assert_eq!(image.repo_digests, [format!("{host}/team/app@{}", built.manifest)]);
+        // Again: only the manifest is asked for.
+        registry.requests.lock().unwrap().clear();
+        pull(&mut world, &name, alice()).await.unwrap();
+        assert!(registry.requests.lock().unwrap().iter().all(|request| !request.contains("/storage/")));
+        let by_digest = format!("{host}/team/app@{}", built.manifest);
+        assert_eq!(pull(&mut world, &by_digest, alice()).await.unwrap(), built.config);
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn failed_pulls_say_what_the_registry_said() {
+    let mut world = World::new().await;
+    let (registry, host) = Registry::start(None).await;
+    let name = format!("{host}/team/app:none");
+    let error = pull(&mut world, &name, None).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::NotFound);
+    assert_eq!(
+        error.message(),
+        format!(
+            "failed to pull and unpack image \"{name}\": failed to resolve reference \"{name}\": {name}: not found: \
+             manifest unknown to this registry"
+        )
+    );
+    // A blob that is not what its digest says.
+    let built = app("x:1", "corrupt").build().unwrap();
+    registry.push("1", &built);
+    let layer =
+        built.blobs.keys().find(|digest| **digest != built.manifest && **digest != built.config).unwrap().clone();
+    registry.blobs.lock().unwrap().get_mut(&layer).unwrap()[20] ^= 1;
+    let error = pull(&mut world, &format!("{host}/team/app:1"), None).await.unwrap_err();
+    assert!(error.message().contains("unexpected content"), "{error}");
+    assert!(images(&mut world).await.is_empty());
+    // Nobody listens.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = pull(&mut world, &format!("{free}/a:1"), None).await.unwrap_err();
+    assert!(error.message().contains("failed to do request") && error.message().contains("refused"), "{error}");
+    for (name, code) in [
+        ("UPPER", tonic::Code::InvalidArgument),
+        ("short", tonic::Code::NotFound),
+        ("keelson.local/nope", tonic::Code::NotFound),
+    ] {
+        assert_eq!(pull(&mut world, name, None).await.unwrap_err().code(), code, "{name}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn hello_is_always_there() {
+    let mut world = World::new().await;
+    let image = Some(ImageSpec { image: "keelson.local/hello:2.0".into(), ..Default::default() });
+    let request = ImageStatusRequest { image: image.clone(), verbose: true };
+    let status = world.clients.image.image_status(request).await.unwrap().into_inner();
+    assert!(status.info["info"].contains("VERSION=2.0") && status.info["info"].contains("hello"), "{:?}", status.info);
+    let id = status.image.unwrap().id;
+    assert_eq!(pull(&mut world, "keelson.local/hello:2.0", None).await.unwrap(), id);
+    assert_ne!(pull(&mut world, "keelson.local/hello", None).await.unwrap(), id);
+    // Its binary is this runtime's own, and it starts: without a command it only knows how to be used.
+    let pod = world.pod("hello");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "");
+    (config.image, config.command) = (image, Vec::new());
+    let container = world.run(&sandbox, &pod, config).await;
+    assert_eq!(world.ended(&container).await.exit_code, 2);
+    world.logged("main.log", "stderr F usage: keelson-runtime serve DIR").await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn images_survive_a_restart() {
+    let mut world = World::new().await;
+    let before = pull(&mut world, world::BUSYBOX, None).await.unwrap();
+    world.kill_server();
+    std::fs::write(world.dir.path().join("root/images/tmp/half"), "rubbish").unwrap();
+    world.start().await;
+    assert_eq!(images(&mut world).await[0].id, before);
+    assert!(!world.dir.path().join("root/images/tmp/half").exists());
+    let usage = world.clients.image.image_fs_info(ImageFsInfoRequest {}).await.unwrap().into_inner();
+    assert!(usage.image_filesystems[0].used_bytes.unwrap().value > 1 << 20);
+    world.finish().await;
+}

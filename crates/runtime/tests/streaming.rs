@@ -1,0 +1,176 @@
+//! Exec, attach and port-forward through the streaming server, as a kubelet uses it.
+
+mod world;
+
+use std::time::Duration;
+
+use keelson_cri::v1::*;
+use keelson_streaming::{
+    portforward,
+    remotecommand::{Client, Options, Outcome, TerminalSize},
+    spdy::{Config, Connection},
+    upgrade::dial,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use world::World;
+
+async fn connect(url: &str, options: Options) -> Client {
+    let uri = url.parse().unwrap();
+    Client::connect(dial(&uri).await.unwrap(), &uri, options, Config::default()).await.unwrap()
+}
+
+async fn exec(world: &mut World, id: &str, script: &str, options: Options) -> Client {
+    let request = ExecRequest {
+        container_id: id.into(),
+        cmd: ["/bin/sh", "-c", script].map(String::from).to_vec(),
+        tty: options.tty,
+        stdin: options.stdin,
+        stdout: options.stdout,
+        stderr: options.stderr,
+    };
+    let url = world.clients.runtime.exec(request).await.unwrap().into_inner().url;
+    connect(&url, options).await
+}
+
+async fn all(reader: Option<keelson_streaming::Reader>) -> String {
+    let mut text = String::new();
+    let read = async { reader.unwrap().read_to_string(&mut text).await };
+    tokio::time::timeout(Duration::from_secs(20), read).await.unwrap().unwrap();
+    text
+}
+
+const OUTPUTS: Options = Options { stdin: false, stdout: true, stderr: true, tty: false };
+
+#[tokio::test]
+async fn exec_streams() {
+    let mut world = World::new().await;
+    let pod = world.pod("exec");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "sleep 1000");
+    let id = world.run(&sandbox, &pod, config).await;
+
+    let client = exec(&mut world, &id, "echo out; echo err >&2; exit 3", OUTPUTS).await;
+    let (out, err, outcome) = tokio::join!(all(client.stdout), all(client.stderr), client.status.outcome());
+    assert_eq!((out.as_str(), err.as_str(), outcome.unwrap()), ("out\n", "err\n", Outcome::ExitCode(3)));
+
+    // Much input, all of it back, and the end of input is seen.
+    let mut client = exec(&mut world, &id, "cat; echo end", Options { stdin: true, ..OUTPUTS }).await;
+    let sent = "0123456789abcdef".repeat(60_000);
+    let mut stdin = client.stdin.take().unwrap();
+    let (expected, sent) = (format!("{sent}end\n"), sent);
+    let sending = tokio::spawn(async move {
+        stdin.write_all(sent.as_bytes()).await.unwrap();
+        stdin.shutdown().await.unwrap();
+    });
+    assert!(all(client.stdout).await == expected);
+    assert_eq!(client.status.outcome().await.unwrap(), Outcome::Success);
+    sending.await.unwrap();
+
+    let client = exec(&mut world, &id, "exec /no/such/file", OUTPUTS).await;
+    assert_eq!(client.status.outcome().await.unwrap(), Outcome::ExitCode(127));
+    let request =
+        ExecRequest { container_id: id.clone(), cmd: vec!["/no/such".into()], stdout: true, ..Default::default() };
+    let url = world.clients.runtime.exec(request).await.unwrap().into_inner().url;
+    let client = connect(&url, Options { stdout: true, ..Options::default() }).await;
+    let Outcome::Failure(message) = client.status.outcome().await.unwrap() else { panic!() };
+    assert!(message.contains("/no/such"), "{message}");
+    // A token is good once.
+    let uri = url.parse().unwrap();
+    let again = Client::connect(dial(&uri).await.unwrap(), &uri, OUTPUTS, Config::default()).await;
+    assert!(again.err().unwrap().to_string().contains("404"));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn exec_with_a_terminal() {
+    let mut world = World::new().await;
+    let pod = world.pod("tty");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "sleep 1000");
+    let id = world.run(&sandbox, &pod, config).await;
+    let options = Options { stdin: true, stdout: true, stderr: false, tty: true };
+    let mut client = exec(&mut world, &id, "tty; read line; stty size; echo got $line; exit 4", options).await;
+    client.resize.as_mut().unwrap().send(TerminalSize { width: 101, height: 37 }).await.unwrap();
+    let mut stdout = client.stdout.take().unwrap();
+    let mut seen = String::new();
+    let mut buffer = [0; 256];
+    while !seen.contains("/dev/pts/") {
+        let count = tokio::time::timeout(Duration::from_secs(10), stdout.read(&mut buffer)).await.unwrap().unwrap();
+        assert!(count > 0, "{seen}");
+        seen += &String::from_utf8_lossy(&buffer[..count]);
+    }
+    // Sizes and input travel in order from here on: what was sent before has arrived when the answer comes.
+    client.stdin.as_mut().unwrap().write_all(b"word\n").await.unwrap();
+    seen += &all(Some(stdout)).await;
+    assert!(seen.contains("37 101") && seen.contains("got word"), "{seen:?}");
+    assert_eq!(client.status.outcome().await.unwrap(), Outcome::ExitCode(4));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn attach_shares_a_containers_streams() {
+    let mut world = World::new().await;
+    let pod = world.pod("attach");
+    let sandbox = world.run_pod(&pod).await;
+    for tty in [false, true] {
+        let name = if tty { "terminal" } else { "plain" };
+        let mut config = world.shell(name, "while read line; do echo got $line; done; echo over");
+        (config.stdin, config.stdin_once, config.tty) = (true, !tty, tty);
+        let id = world.run(&sandbox, &pod, config).await;
+        let mut clients = Vec::new();
+        for stdin in [true, false] {
+            let options = Options { stdin, stdout: true, stderr: !tty, tty };
+            let request = AttachRequest { container_id: id.clone(), stdin, tty, stdout: true, stderr: !tty };
+            let url = world.clients.runtime.attach(request).await.unwrap().into_inner().url;
+            clients.push(connect(&url, options).await);
+        }
+        let mut listener = clients.pop().unwrap();
+        let mut speaker = clients.pop().unwrap();
+        // The listener's session exists once it hears; until then, say it again.
+        let mut heard = String::new();
+        let mut stdout = listener.stdout.take().unwrap();
+        let mut buffer = [0; 1024];
+        while !heard.contains("got one") {
+            speaker.stdin.as_mut().unwrap().write_all(b"one\n").await.unwrap();
+            if let Ok(read) = tokio::time::timeout(Duration::from_millis(50), stdout.read(&mut buffer)).await {
+                heard += &String::from_utf8_lossy(&buffer[..read.unwrap()]);
+            }
+        }
+        let mut stdin = speaker.stdin.take().unwrap();
+        stdin.write_all(if tty { b"two\n\x04" } else { b"two\n" }).await.unwrap();
+        stdin.shutdown().await.unwrap();
+        heard += &all(Some(stdout)).await;
+        let spoken = all(speaker.stdout).await;
+        assert!(heard.contains("got two") && heard.contains("over") && spoken.contains("over"), "{heard:?} {spoken:?}");
+        assert_eq!(listener.status.outcome().await.unwrap(), Outcome::Success);
+        assert_eq!(world.ended(&id).await.exit_code, 0);
+        let over = "stdout F over";
+        world.logged(&format!("{name}.log"), over).await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn ports_are_forwarded() {
+    let mut world = World::new().await;
+    let pod = world.pod("ports");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "httpd -p 127.0.0.1:8080 -h /etc; echo up; sleep 1000");
+    world.run(&sandbox, &pod, config).await;
+    world.logged("main.log", "stdout F up").await;
+    let request = PortForwardRequest { pod_sandbox_id: sandbox, port: vec![] };
+    let url = world.clients.runtime.port_forward(request).await.unwrap().into_inner().url;
+    let uri = url.parse().unwrap();
+    let io = portforward::request(dial(&uri).await.unwrap(), &uri).await.unwrap();
+    let mut client = portforward::Client::new(Connection::client(io, Config::default()));
+    let (mut data, _error) = client.open(8080).await.unwrap();
+    data.write_all(b"GET /hostname HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(10), data.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.contains("200 OK") && answer.ends_with("ports\n"), "{answer}");
+    let (_data, mut error) = client.open(9).await.unwrap();
+    let mut message = String::new();
+    tokio::time::timeout(Duration::from_secs(10), error.read_to_string(&mut message)).await.unwrap().unwrap();
+    assert!(message.contains("failed to connect to localhost:9") && message.contains("refused"), "{message}");
+    world.finish().await;
+}
