@@ -27,6 +27,7 @@ mod resources;
 mod rotation;
 mod run;
 mod runtime;
+mod server;
 mod volumes;
 
 pub use config::{Config, EvictionThresholds};

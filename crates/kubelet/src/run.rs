@@ -20,6 +20,7 @@ use crate::node::{self, health};
 use crate::pod::sandbox::Resolver;
 use crate::resources::{self, Limits};
 use crate::runtime::Runtime;
+use crate::server::Server;
 use crate::volumes::Volumes;
 use crate::{manager, pleg, quantity, rotation};
 
@@ -29,6 +30,7 @@ const UNKNOWN_CAPACITY: usize = 256;
 /// Runs the kubelet until `shutdown`. Containers go on after that.
 pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     make_directories(&config)?;
+    let server = Server::bind(&config).await?;
     let machine = Machine::read(&config);
     let ctx = Arc::new(context(client, config, &machine)?);
     // Known before the first pod is looked at, so that nobody waits for a check that says "all is well".
@@ -43,12 +45,13 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
     let pods =
         SharedInformer::start(Api::<Pod>::all(ctx.client.clone()), watcher::Config::default().fields(&fields), None);
     let (unknown, unknown_pods) = mpsc::channel(UNKNOWN_CAPACITY);
-    let port = ctx.config.port;
+    let port = server.port();
     tokio::join!(
         node::run(ctx.clone(), machine, port, shutdown.clone()),
         health::run(ctx.clone(), shutdown.clone()),
         pleg::run(ctx.clone(), unknown, shutdown.clone()),
         rotation::run(ctx.clone(), shutdown.clone()),
+        server.run(ctx.clone(), shutdown.clone()),
         async {
             // Environment variables of Services are read when a container starts: they must be there by then.
             tokio::select! {

@@ -1,0 +1,105 @@
+//! Paths of the kubelet's API and what it takes to be allowed on them.
+
+use http::{Method, StatusCode};
+
+/// A container, or for port-forwarding a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) namespace: String,
+    pub(super) pod: String,
+    pub(super) uid: Option<String>,
+    pub(super) container: String,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Healthz,
+    Pods,
+    Metrics,
+    Logs(Target),
+    Exec(Target),
+    Attach(Target),
+    PortForward(Target),
+}
+
+impl Route {
+    /// Reads a path; 404 or 405 when there is nothing there.
+    pub(super) fn of(method: &Method, path: &str) -> Result<Route, StatusCode> {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let target = |uid: Option<&str>, namespace: &str, pod: &str, container: &str| Target {
+            namespace: namespace.into(),
+            pod: pod.into(),
+            uid: uid.map(str::to_string),
+            container: container.into(),
+        };
+        let read = matches!(*method, Method::GET | Method::HEAD);
+        let stream = matches!(*method, Method::GET | Method::POST);
+        let (route, allowed) = match parts.as_slice() {
+            ["healthz"] => (Route::Healthz, read),
+            ["pods"] => (Route::Pods, read),
+            ["metrics"] => (Route::Metrics, read),
+            ["containerLogs", ns, pod, container] => (Route::Logs(target(None, ns, pod, container)), read),
+            ["exec", ns, pod, container] => (Route::Exec(target(None, ns, pod, container)), stream),
+            ["exec", ns, pod, uid, container] => (Route::Exec(target(Some(uid), ns, pod, container)), stream),
+            ["attach", ns, pod, container] => (Route::Attach(target(None, ns, pod, container)), stream),
+            ["attach", ns, pod, uid, container] => (Route::Attach(target(Some(uid), ns, pod, container)), stream),
+            ["portForward", ns, pod] => (Route::PortForward(target(None, ns, pod, "")), stream),
+            ["portForward", ns, pod, uid] => (Route::PortForward(target(Some(uid), ns, pod, "")), stream),
+            _ => return Err(StatusCode::NOT_FOUND),
+        };
+        if allowed { Ok(route) } else { Err(StatusCode::METHOD_NOT_ALLOWED) }
+    }
+}
+
+/// Subresources of `nodes`, any of which allows the path.
+pub(super) fn subresources(path: &str) -> &'static [&'static str] {
+    match path.split('/').nth(1).unwrap_or_default() {
+        "healthz" => &["healthz", "proxy"],
+        "pods" => &["pods", "proxy"],
+        "metrics" => &["metrics"],
+        _ => &["proxy"],
+    }
+}
+
+/// The API verb of a method.
+pub(super) fn verb(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "get",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let target = |uid: Option<&str>, container: &str| Target {
+            namespace: "ns".into(),
+            pod: "p".into(),
+            uid: uid.map(str::to_string),
+            container: container.into(),
+        };
+        for (method, path, expected) in [
+            (Method::GET, "/healthz", Ok(Route::Healthz)),
+            (Method::POST, "/healthz", Err(StatusCode::METHOD_NOT_ALLOWED)),
+            (Method::GET, "/pods/", Ok(Route::Pods)),
+            (Method::GET, "/containerLogs/ns/p/c", Ok(Route::Logs(target(None, "c")))),
+            (Method::POST, "/exec/ns/p/c", Ok(Route::Exec(target(None, "c")))),
+            (Method::GET, "/attach/ns/p/u/c", Ok(Route::Attach(target(Some("u"), "c")))),
+            (Method::POST, "/portForward/ns/p", Ok(Route::PortForward(target(None, "")))),
+            (Method::DELETE, "/exec/ns/p/c", Err(StatusCode::METHOD_NOT_ALLOWED)),
+            (Method::GET, "/exec/ns", Err(StatusCode::NOT_FOUND)),
+            (Method::GET, "/", Err(StatusCode::NOT_FOUND)),
+        ] {
+            assert_eq!(Route::of(&method, path), expected, "{method} {path}");
+        }
+        assert_eq!(subresources("/pods"), ["pods", "proxy"]);
+        assert_eq!(subresources("/exec/a/b/c"), ["proxy"]);
+    }
+}

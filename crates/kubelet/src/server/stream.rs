@@ -1,0 +1,245 @@
+//! exec, attach and port-forward: the runtime says where its streaming server is, and the client's connection is joined to
+//! it. SPDY passes through untouched; WebSocket ends here and goes on as SPDY.
+
+use std::sync::Arc;
+
+use http::header::{HOST, HeaderValue};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use keelson_cri::v1 as cri;
+use keelson_streaming::proxy::{ProxyBody, proxy_upgrade};
+use keelson_streaming::remotecommand::{self, Client, Options};
+use keelson_streaming::upgrade::{Rejected, Transport, dial};
+use keelson_streaming::{portforward, spdy};
+
+use super::route::Target;
+use super::text;
+use crate::context::{Context, PodHandle};
+use crate::pod::observed::State;
+use crate::pod::view;
+
+/// Decoded pairs of a query.
+pub(super) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(value))
+    })
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.get(..2).filter(|_| *first == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        match (first, hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
+            (_, Some(byte)) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            (b'+', None) => {
+                bytes.push(b' ');
+                rest = after;
+            }
+            (byte, None) => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn find(ctx: &Context, target: &Target) -> Result<Arc<PodHandle>, Response<ProxyBody>> {
+    let handle = ctx.pods.named(&target.namespace, &target.pod);
+    let fits = |handle: &Arc<PodHandle>| match &target.uid {
+        Some(uid) => view::uid(&handle.pod.borrow().pod) == uid,
+        None => true,
+    };
+    handle.filter(fits).ok_or_else(|| text(StatusCode::NOT_FOUND, "pod does not exist"))
+}
+
+/// The id of the running container.
+fn container(ctx: &Context, target: &Target) -> Result<String, Response<ProxyBody>> {
+    let handle = find(ctx, target)?;
+    let observed = handle.observed.borrow().clone();
+    match observed.newest(&target.container).filter(|record| record.state == State::Running) {
+        Some(record) => Ok(record.id.clone()),
+        None => {
+            let message = format!("unable to upgrade connection: container not found ({:?})", target.container);
+            Err(text(StatusCode::INTERNAL_SERVER_ERROR, message))
+        }
+    }
+}
+
+pub(super) async fn exec(ctx: &Context, target: &Target, request: Request<Incoming>) -> Response<ProxyBody> {
+    let id = match container(ctx, target) {
+        Ok(id) => id,
+        Err(response) => return response,
+    };
+    let query = request.uri().query().unwrap_or_default().to_string();
+    let options = match Options::from_query(&query) {
+        Ok(options) => options,
+        Err(message) => return text(StatusCode::BAD_REQUEST, message),
+    };
+    let cmd = pairs(&query).filter(|(name, _)| name == "command").map(|(_, value)| value).collect();
+    let wanted = cri::ExecRequest {
+        container_id: id,
+        cmd,
+        tty: options.tty,
+        stdin: options.stdin,
+        stdout: options.stdout,
+        stderr: options.stderr,
+    };
+    join_command(ctx.runtime.exec(wanted).await, options, request).await
+}
+
+pub(super) async fn attach(ctx: &Context, target: &Target, request: Request<Incoming>) -> Response<ProxyBody> {
+    let id = match container(ctx, target) {
+        Ok(id) => id,
+        Err(response) => return response,
+    };
+    let options = match Options::from_query(request.uri().query().unwrap_or_default()) {
+        Ok(options) => options,
+        Err(message) => return text(StatusCode::BAD_REQUEST, message),
+    };
+    let wanted = cri::AttachRequest {
+        container_id: id,
+        stdin: options.stdin,
+        tty: options.tty,
+        stdout: options.stdout,
+        stderr: options.stderr,
+    };
+    join_command(ctx.runtime.attach(wanted).await, options, request).await
+}
+
+fn runtime_failed(error: impl std::fmt::Display) -> Response<ProxyBody> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, format!("error streaming from the container runtime: {error}"))
+}
+
+fn is_websocket(request: &Request<Incoming>) -> bool {
+    let upgrade = request.headers().get(http::header::UPGRADE).and_then(|value| value.to_str().ok());
+    upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"))
+}
+
+/// The request as the runtime's streaming server is to see it.
+async fn pass_through(mut request: Request<Incoming>, url: &Uri) -> Response<ProxyBody> {
+    let path = url.path_and_query().map_or("/", |path| path.as_str()).parse();
+    let host = url.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let (Ok(path), Some(host)) = (path, host) else { return runtime_failed("its URL cannot be used") };
+    *request.uri_mut() = path;
+    request.headers_mut().insert(HOST, host);
+    request.headers_mut().remove(http::header::AUTHORIZATION);
+    let backend = match dial(url).await {
+        Ok(backend) => backend,
+        Err(error) => return runtime_failed(error),
+    };
+    proxy_upgrade(request, backend).await.unwrap_or_else(runtime_failed)
+}
+
+async fn join_command(
+    url: Result<String, crate::Error>,
+    options: Options,
+    mut request: Request<Incoming>,
+) -> Response<ProxyBody> {
+    let url: Uri = match url.map_err(|error| error.to_string()).and_then(|url| url.parse().map_err(|_| url)) {
+        Ok(url) => url,
+        Err(error) => return runtime_failed(error),
+    };
+    if !is_websocket(&request) {
+        return pass_through(request, &url).await;
+    }
+    let config = spdy::Config::default();
+    let (response, pending) = match remotecommand::serve(&mut request, options, config) {
+        Ok(accepted) => accepted,
+        Err(rejected) => return refuse(rejected),
+    };
+    // Connected before the client is told that all is well.
+    let back = match dial(&url).await {
+        Ok(io) => Client::connect(io, &url, options, spdy::Config::default()).await,
+        Err(error) => Err(error),
+    };
+    let back = match back {
+        Ok(back) => back,
+        Err(error) => return runtime_failed(error),
+    };
+    tokio::spawn(async move {
+        let joined = async {
+            let front = pending.streams().await?;
+            remotecommand::bridge(front, back).await?;
+            Ok::<_, keelson_streaming::Error>(())
+        };
+        if let Err(error) = joined.await {
+            tracing::debug!(%error, "a remote command ended early");
+        }
+    });
+    switching(response)
+}
+
+fn switching(response: Response<Empty<bytes::Bytes>>) -> Response<ProxyBody> {
+    response.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+}
+
+fn refuse(rejected: Rejected) -> Response<ProxyBody> {
+    rejected.into_response().map(|body| body.map_err(|never| match never {}).boxed_unsync())
+}
+
+pub(super) async fn port_forward(
+    ctx: &Context,
+    target: &Target,
+    mut request: Request<Incoming>,
+) -> Response<ProxyBody> {
+    let handle = match find(ctx, target) {
+        Ok(handle) => handle,
+        Err(response) => return response,
+    };
+    let sandbox = handle.observed.borrow().sandbox().map(|sandbox| sandbox.id.clone());
+    let Some(sandbox) = sandbox else {
+        let message = format!("unable to upgrade connection: not found ({:?})", target.pod);
+        return text(StatusCode::INTERNAL_SERVER_ERROR, message);
+    };
+    let url = ctx.runtime.port_forward(&sandbox, Vec::new()).await.map_err(|error| error.to_string());
+    let url: Uri = match url.and_then(|url| url.parse().map_err(|_| url)) {
+        Ok(url) => url,
+        Err(error) => return runtime_failed(error),
+    };
+    if !is_websocket(&request) {
+        return pass_through(request, &url).await;
+    }
+    let (response, pending) = match portforward::serve(&mut request) {
+        Ok(accepted) => accepted,
+        Err(rejected) => return refuse(rejected),
+    };
+    let mut back = match dial(&url).await {
+        Ok(io) => match portforward::request(io, &url).await {
+            Ok(back) => back,
+            Err(error) => return runtime_failed(error),
+        },
+        Err(error) => return runtime_failed(error),
+    };
+    debug_assert_eq!(pending.transport(), Transport::WebSocket);
+    tokio::spawn(async move {
+        let copied = async {
+            let mut front = pending.bytes().await?;
+            tokio::io::copy_bidirectional(&mut front, &mut back).await?;
+            Ok::<_, keelson_streaming::Error>(())
+        };
+        if let Err(error) = copied.await {
+            tracing::debug!(%error, "a port-forward ended early");
+        }
+    });
+    switching(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pairs;
+
+    #[test]
+    fn query_pairs() {
+        let got: Vec<_> = pairs("command=sh&command=-c&command=echo+a%20b%26c&tty=1&x&%zz=1").collect();
+        let expected =
+            [("command", "sh"), ("command", "-c"), ("command", "echo a b&c"), ("tty", "1"), ("x", ""), ("%zz", "1")];
+        assert_eq!(got, expected.map(|(name, value)| (name.to_string(), value.to_string())));
+    }
+}

@@ -1,0 +1,74 @@
+//! The server's TLS: its certificate (given, or self-signed and kept), and client certificates of the cluster's CA.
+
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::Config;
+use crate::error::Error;
+
+/// The server's TLS configuration. Clients without a certificate are let in to show a token instead.
+pub(super) fn server_config(config: &Config) -> Result<rustls::ServerConfig, Error> {
+    let (cert_file, key_file) = match (&config.tls_cert_file, &config.tls_private_key_file) {
+        (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+        _ => self_signed(config)?,
+    };
+    let chain = certificates(&cert_file)?;
+    let key = PrivateKeyDer::from_pem_file(&key_file)
+        .map_err(|error| Error::Tls(format!("{}: {error}", key_file.display())))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = |error: rustls::Error| Error::Tls(error.to_string());
+    let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?;
+    let builder = match &config.client_ca_file {
+        Some(file) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in certificates(file)? {
+                roots.add(certificate).map_err(tls)?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| Error::Tls(format!("{}: {error}", file.display())))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut tls_config = builder.with_single_cert(chain, key).map_err(tls)?;
+    // Upgrades need HTTP/1.1.
+    tls_config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(tls_config)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let bad = |error: rustls_pki_types::pem::Error| Error::Tls(format!("{}: {error}", file.display()));
+    CertificateDer::pem_file_iter(file).map_err(bad)?.collect::<Result<_, _>>().map_err(bad)
+}
+
+/// A certificate for this node's names under `<root>/pki`, made once.
+fn self_signed(config: &Config) -> Result<(PathBuf, PathBuf), Error> {
+    let dir = config.root_dir.join("pki");
+    let (cert_file, key_file) = (dir.join("kubelet.crt"), dir.join("kubelet.key"));
+    if cert_file.exists() && key_file.exists() {
+        return Ok((cert_file, key_file));
+    }
+    fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
+    let names = vec![config.hostname().to_string(), config.node_ip.to_string()];
+    let made = rcgen::generate_simple_self_signed(names).map_err(|error| Error::Tls(error.to_string()))?;
+    write(&key_file, made.signing_key.serialize_pem().as_bytes(), 0o600)?;
+    write(&cert_file, made.cert.pem().as_bytes(), 0o644)?;
+    Ok((cert_file, key_file))
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    let mut options = fs::OpenOptions::new();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(mode).open(path).map_err(Error::file("create", path))?;
+    std::io::Write::write_all(&mut file, content).map_err(Error::file("write", path))
+}
