@@ -160,18 +160,6 @@ impl Runtime {
         }
     }
 
-    /// Changes a running container's limits.
-    pub(crate) async fn update_container_resources(
-        &self,
-        id: &str,
-        linux: cri::LinuxContainerResources,
-    ) -> Result<(), Error> {
-        let request =
-            cri::UpdateContainerResourcesRequest { container_id: id.into(), linux: Some(linux), ..Default::default() };
-        within(self.timeout, self.clients.runtime.clone().update_container_resources(request)).await?;
-        Ok(())
-    }
-
     /// Makes the runtime open the container's log file anew.
     pub(crate) async fn reopen_container_log(&self, id: &str) -> Result<(), Error> {
         let request = cri::ReopenContainerLogRequest { container_id: id.into() };
@@ -212,12 +200,6 @@ impl Runtime {
     pub(crate) async fn container_events(&self) -> Result<tonic::Streaming<cri::ContainerEventResponse>, Error> {
         let request = cri::GetEventsRequest {};
         Ok(self.clients.runtime.clone().get_container_events(request).await?.into_inner())
-    }
-
-    /// Resource use of all containers.
-    pub(crate) async fn list_container_stats(&self) -> Result<Vec<cri::ContainerStats>, Error> {
-        let request = cri::ListContainerStatsRequest { filter: None };
-        Ok(within(self.timeout, self.clients.runtime.clone().list_container_stats(request)).await?.stats)
     }
 
     /// The image, `None` when the runtime does not have it.

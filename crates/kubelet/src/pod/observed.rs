@@ -67,6 +67,8 @@ pub(crate) struct ContainerRecord {
     /// Of the spec it was made from.
     pub hash: String,
     pub log_path: String,
+    /// The pod's termination grace when it was made, seconds.
+    pub grace_seconds: Option<u64>,
 }
 
 impl Observed {
@@ -182,6 +184,7 @@ async fn record(status: cri::ContainerStatus, sandbox_id: String) -> ContainerRe
         image_id: status.image_ref.clone(),
         hash: annotation(labels::CONTAINER_HASH),
         log_path: status.log_path.clone(),
+        grace_seconds: annotation(labels::GRACE_PERIOD).parse().ok(),
     };
     if state == State::Exited {
         let path = annotation(labels::TERMINATION_MESSAGE_PATH);

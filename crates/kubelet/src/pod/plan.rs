@@ -442,3 +442,6 @@ impl Plan {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use keelson_cri::v1 as cri;
 use tokio_util::sync::CancellationToken;
 
-use super::observed::Observed;
+use super::observed::{ContainerRecord, Observed};
 use super::plan::Why;
 use super::{container, events, hooks, sandbox, view};
 use crate::context::Context;
@@ -415,9 +415,10 @@ async fn remove_cgroup(ctx: &Context, uid: &str) -> Result<(), Error> {
 /// Ends and removes everything the runtime has of a pod that the API server does not know.
 pub(crate) async fn remove_orphan(ctx: &Context, uid: &str) -> Result<(), Error> {
     let observed = super::observed::observe(&ctx.runtime, uid, &Observed::default()).await?;
-    let grace = Duration::from_secs(view::DEFAULT_GRACE_SECONDS as u64);
     let stops = observed.containers.iter().filter(|record| record.state == super::observed::State::Running);
-    futures::future::try_join_all(stops.map(|record| ctx.runtime.stop_container(&record.id, grace))).await?;
+    let default = view::DEFAULT_GRACE_SECONDS as u64;
+    let grace = |record: &ContainerRecord| Duration::from_secs(record.grace_seconds.unwrap_or(default));
+    futures::future::try_join_all(stops.map(|record| ctx.runtime.stop_container(&record.id, grace(record)))).await?;
     let mut log_dirs = BTreeMap::new();
     for record in &observed.containers {
         ctx.runtime.remove_container(&record.id).await?;

@@ -415,7 +415,7 @@ pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<serde
             let wanted = value.as_array().map(Vec::as_slice).unwrap_or_default();
             let changed: Vec<_> = wanted
                 .iter()
-                .filter(|condition| !known.contains(condition))
+                .filter(|condition| is_own(condition) && !known.contains(condition))
                 .map(|c| erase_missing(c, &known))
                 .collect();
             if !changed.is_empty() {
@@ -465,3 +465,6 @@ fn erase_missing(condition: &serde_json::Value, known: &[serde_json::Value]) -> 
     }
     condition
 }
+
+#[cfg(test)]
+mod tests;

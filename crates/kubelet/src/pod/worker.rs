@@ -710,9 +710,8 @@ impl Worker {
     fn waiting(&mut self, now: Timestamp, wake: &mut Wake) -> BTreeMap<String, Waiting> {
         let mut waiting = BTreeMap::new();
         for (name, backoff) in &self.crashes {
-            let Some(record) = self.observed.newest(name).filter(|record| record.state == State::Exited) else {
-                continue;
-            };
+            let dead = self.observed.newest(name).filter(|record| record.state == State::Exited);
+            let Some(record) = dead.filter(|_| !self.busy.starting.contains(name)) else { continue };
             let limit = self.ctx.config.max_container_restart_period;
             let Some(until) = record.finished_at.and_then(|finished| backoff.waits_until(finished, now, limit)) else {
                 continue;

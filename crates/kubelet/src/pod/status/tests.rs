@@ -1,0 +1,162 @@
+use super::*;
+use serde_json::{Value, json};
+
+use crate::pod::observed::SandboxRecord;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + seconds).unwrap()
+}
+
+struct World {
+    pod: Pod,
+    old: PodStatus,
+    observed: Observed,
+    probed: BTreeMap<String, Probed>,
+    waiting: BTreeMap<String, Waiting>,
+    stopped: bool,
+}
+
+impl World {
+    fn new(spec: Value) -> World {
+        let metadata = json!({"name": "p", "namespace": "n", "uid": "u", "generation": 4});
+        World {
+            pod: serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap(),
+            old: PodStatus::default(),
+            observed: Observed::default(),
+            probed: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            stopped: false,
+        }
+    }
+
+    fn sandbox(mut self) -> World {
+        let ips = vec!["10.0.0.9".to_string()];
+        self.observed.sandboxes.push(SandboxRecord { id: "s".into(), ready: true, ips, ..Default::default() });
+        self
+    }
+
+    fn container(mut self, name: &str, state: State, exit_code: i32) -> World {
+        let hash = view::find_container(&self.pod, name).map(|container| plan::container_hash(&container)).unwrap();
+        let record = ContainerRecord {
+            id: format!("{name}-id"),
+            name: name.into(),
+            sandbox_id: "s".into(),
+            state,
+            started_at: Some(at(1)),
+            finished_at: (state == State::Exited).then(|| at(2)),
+            exit_code,
+            hash,
+            ..Default::default()
+        };
+        self.observed.containers.push(record);
+        self
+    }
+
+    fn status(&self) -> PodStatus {
+        status(&Input {
+            pod: &self.pod,
+            old: &self.old,
+            observed: &self.observed,
+            probed: &self.probed,
+            waiting: &self.waiting,
+            ended: None,
+            stopped: self.stopped,
+            host_ips: &["10.1.1.1".to_string()],
+            runtime_name: "rt",
+            now: at(10),
+        })
+    }
+}
+
+/// `phase; condition=value(reason) …` of what is false or has a reason.
+fn summary(status: &PodStatus) -> String {
+    let conditions = status.conditions.iter().flatten().filter(|c| c.status == "False" || c.reason.is_some());
+    let texts = conditions.map(|c| format!("{}={}({})", c.type_, c.status, c.reason.as_deref().unwrap_or_default()));
+    let phase = status.phase.clone().unwrap_or_default();
+    std::iter::once(phase).chain(texts).collect::<Vec<_>>().join(" ")
+}
+
+const UNREADY: &str = "Ready=False(ContainersNotReady) ContainersReady=False(ContainersNotReady)";
+
+#[test]
+fn phases_and_conditions() {
+    let plain = || World::new(json!({"restartPolicy": "OnFailure", "containers": [{"name": "c"}]}));
+    let init = || World::new(json!({"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]}));
+    for (world, expected) in [
+        (plain(), format!("Pending PodReadyToStartContainers=False() {UNREADY}")),
+        (plain().sandbox(), format!("Pending {UNREADY}")),
+        (plain().sandbox().container("c", State::Running, 0), "Running".into()),
+        (plain().sandbox().container("c", State::Exited, 1), format!("Running {UNREADY}")),
+        (
+            plain().sandbox().container("c", State::Exited, 0),
+            "Succeeded Initialized=True(PodCompleted) Ready=False(PodCompleted) ContainersReady=False(PodCompleted)"
+                .into(),
+        ),
+        (init().sandbox(), format!("Pending Initialized=False(ContainersNotInitialized) {UNREADY}")),
+        (
+            init().sandbox().container("i", State::Running, 0),
+            format!("Pending Initialized=False(ContainersNotInitialized) {UNREADY}"),
+        ),
+        (init().sandbox().container("i", State::Exited, 0), format!("Pending {UNREADY}")),
+        (init().sandbox().container("i", State::Exited, 0).container("c", State::Running, 0), "Running".into()),
+    ] {
+        assert_eq!(summary(&world.status()), expected);
+    }
+}
+
+#[test]
+fn container_states() {
+    let world = World::new(json!({"initContainers": [{"name": "i"}], "containers": [{"name": "c", "image": "x"}]}));
+    let status = world.status();
+    let state = status.container_statuses.unwrap().pop().unwrap().state.unwrap().waiting.unwrap();
+    assert_eq!((state.reason.as_deref(), state.message), (Some("PodInitializing"), None));
+
+    let mut world = World::new(json!({"containers": [{"name": "c"}]})).sandbox().container("c", State::Exited, 137);
+    world.observed.containers[0].reason = "OOMKilled".into();
+    world.observed.containers[0].restart_count = 2;
+    world.waiting.insert("c".into(), Waiting { reason: "CrashLoopBackOff".into(), message: "m".into() });
+    let c = world.status().container_statuses.unwrap().pop().unwrap();
+    assert_eq!(c.state.unwrap().waiting.unwrap().reason.as_deref(), Some("CrashLoopBackOff"));
+    let last = c.last_state.unwrap().terminated.unwrap();
+    assert_eq!((last.reason.as_deref(), last.exit_code, c.restart_count), (Some("OOMKilled"), 137, 2));
+    assert_eq!(c.container_id.as_deref(), Some("rt://c-id"));
+}
+
+#[test]
+fn readiness_follows_probes_and_gates() {
+    let spec = json!({"readinessGates": [{"conditionType": "x/y"}],
+        "containers": [{"name": "c", "readinessProbe": {"tcpSocket": {"port": 1}}}]});
+    let mut world = World::new(spec).sandbox().container("c", State::Running, 0);
+    assert_eq!(summary(&world.status()), format!("Running {UNREADY}"));
+    world.probed.insert("c-id".into(), Probed { started: true, ready: true, failed: None });
+    assert_eq!(summary(&world.status()), "Running Ready=False(ReadinessGatesNotReady)");
+    world.pod.status = serde_json::from_value(json!({"conditions": [{"type": "x/y", "status": "True"}]})).unwrap();
+    assert_eq!(summary(&world.status()), "Running");
+}
+
+#[test]
+fn patches_say_only_what_changed() {
+    let mut world = World::new(json!({"containers": [{"name": "c"}]})).sandbox();
+    let first = world.status();
+    world.old = first.clone();
+    assert_eq!(patch("u", &first, &world.status()), None);
+    let world = world.container("c", State::Running, 0);
+    let second = world.status();
+    let patch = patch("u", &first, &second).unwrap();
+    assert_eq!(patch["metadata"]["uid"], "u");
+    let status = patch["status"].as_object().unwrap();
+    assert_eq!(status.keys().collect::<Vec<_>>(), ["conditions", "containerStatuses", "phase"]);
+    let kinds: Vec<_> = status["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["Ready", "ContainersReady"]);
+    assert_eq!(status["conditions"][0]["reason"], Value::Null, "what is no longer said is erased");
+    assert!(status["conditions"][0].as_object().unwrap().contains_key("reason"));
+}
+
+#[test]
+fn a_pod_without_its_sandbox_keeps_its_address() {
+    let mut world = World::new(json!({"restartPolicy": "Never", "containers": [{"name": "c"}]})).sandbox();
+    world.old = world.status();
+    world.observed.sandboxes.clear();
+    world.stopped = true;
+    assert_eq!(world.status().pod_ip.as_deref(), Some("10.0.0.9"));
+}

@@ -1,0 +1,204 @@
+//! Pods against the real API server and Debian's containerd.
+
+mod support;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::Api;
+use kube::api::{DeleteParams, LogParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+use support::{Cluster, IMAGE, condition, container, eventually};
+
+/// Start to end: volumes, environment, init containers, probes, logs, and nothing left after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_lives_and_dies() {
+    let cluster = Cluster::start("life").await;
+    let maps = Api::<ConfigMap>::namespaced(cluster.admin(), "default");
+    let map = json!({"metadata": {"name": "settings"}, "data": {"color": "red", "size": "9"}});
+    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    let secrets = Api::<Secret>::namespaced(cluster.admin(), "default");
+    let secret = json!({"metadata": {"name": "hidden"}, "stringData": {"password": "open sesame"}});
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    cluster
+        .create(json!({"metadata": {"name": "web", "labels": {"app": "web"}}, "spec": {
+            "terminationGracePeriodSeconds": 2,
+            "securityContext": {"fsGroup": 4242},
+            "initContainers": [{"name": "first", "image": IMAGE, "command": ["sh", "-c", "echo made > /work/file"],
+                "volumeMounts": [{"name": "work", "mountPath": "/work"}]}],
+            "containers": [{"name": "main", "image": IMAGE, "command": ["sh", "-c",
+                "echo color=$COLOR pass=$PASS ip=$IP $(GREETING); cat /work/file /config/color /sub/size; id; ls /var/run/secrets/kubernetes.io/serviceaccount; touch /tmp/up; while true; do sleep 0.1; done"],
+                "env": [
+                    {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "color"}}},
+                    {"name": "PASS", "valueFrom": {"secretKeyRef": {"name": "hidden", "key": "password"}}},
+                    {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                    {"name": "GREETING", "value": "hello-from-$(COLOR)"}],
+                "resources": {"limits": {"memory": "64Mi", "cpu": "500m"}},
+                "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/up"]}, "periodSeconds": 1},
+                "volumeMounts": [
+                    {"name": "work", "mountPath": "/work"}, {"name": "config", "mountPath": "/config"},
+                    {"name": "config", "mountPath": "/sub/size", "subPath": "size"}]}],
+            "volumes": [{"name": "work", "emptyDir": {}}, {"name": "config", "configMap": {"name": "settings"}}]}}))
+        .await;
+    let pod = cluster.until_running("web").await;
+    let status = pod.status.clone().unwrap();
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert_eq!(status.qos_class.as_deref(), Some("Burstable"));
+    assert_eq!(status.host_ip.as_deref(), Some("127.0.0.1"));
+    let ip = status.pod_ip.clone().unwrap();
+    assert!(ip.starts_with("10.254.0."), "{ip}");
+    let first = container(&pod, "first").unwrap();
+    assert_eq!(first.state.unwrap().terminated.unwrap().reason.as_deref(), Some("Completed"));
+    assert!(container(&pod, "main").unwrap().container_id.unwrap().starts_with("containerd://"));
+    let log = cluster
+        .pods()
+        .logs("web", &LogParams { container: Some("main".into()), ..LogParams::default() })
+        .await
+        .unwrap();
+    assert!(log.starts_with(&format!("color=red pass=open sesame ip={ip} hello-from-red\nmade\nred9")), "{log}");
+    assert!(log.contains("4242") && log.contains("token") && log.contains("namespace"), "{log}");
+    let tail = LogParams { container: Some("main".into()), tail_lines: Some(1), ..LogParams::default() };
+    assert_eq!(cluster.pods().logs("web", &tail).await.unwrap(), "token\n");
+
+    // A changed ConfigMap reaches the running pod.
+    let change = json!({"data": {"color": "blue"}});
+    maps.patch("settings", &PatchParams::default(), &Patch::Merge(&change)).await.unwrap();
+    let uid = pod.metadata.uid.clone().unwrap();
+    let file = cluster.path().join(format!("kubelet/pods/{uid}/volumes/kubernetes.io~configmap/config/color"));
+    eventually("the volume follows", async || (std::fs::read_to_string(&file).ok()? == "blue").then_some(())).await;
+
+    let events = cluster.events().await;
+    for expected in [
+        "web Created: Created container: main",
+        "web Started: Started container first",
+        &format!("web Pulled: Container image \"{IMAGE}\" already present on machine"),
+        "node-1 NodeReady: Node node-1 status is now: NodeReady",
+    ] {
+        assert!(events.contains(expected), "{expected} not in\n{events}");
+    }
+    cluster.pods().delete("web", &DeleteParams::default()).await.unwrap();
+    cluster.until_gone("web").await;
+    assert!(cluster.events().await.contains("web Killing: Stopping container main"));
+    cluster.finish().await;
+}
+
+/// Crashes, wrong images, last words, and pods that come to an end of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_are_told() {
+    let cluster = Cluster::start("fail").await;
+    let one = |name: &str, policy: &str, script: &str| {
+        json!({"metadata": {"name": name}, "spec": {"restartPolicy": policy, "containers": [
+            {"name": "c", "image": IMAGE, "command": ["sh", "-c", script]}]}})
+    };
+    cluster.create(one("crash", "Always", "echo out; echo last words > /dev/termination-log; exit 3")).await;
+    cluster.create(one("good", "Never", "echo fine")).await;
+    cluster.create(one("bad", "OnFailure", "test -e /nothing || exit 0")).await;
+    cluster
+        .create(json!({"metadata": {"name": "noimage"}, "spec": {"containers": [
+            {"name": "c", "image": "keelson.invalid/none:1", "imagePullPolicy": "Never"}]}}))
+        .await;
+    cluster
+        .create(json!({"metadata": {"name": "noconfig"}, "spec": {"containers": [
+            {"name": "c", "image": IMAGE, "envFrom": [{"configMapRef": {"name": "absent"}}]}]}}))
+        .await;
+    cluster
+        .create(json!({"metadata": {"name": "hog"}, "spec": {"restartPolicy": "Never", "containers": [
+            {"name": "c", "image": IMAGE, "command": ["sh", "-c", "a=x; while true; do a=$a$a; done"],
+             "resources": {"limits": {"memory": "16Mi"}}}]}}))
+        .await;
+    let waits = |pod: &k8s_openapi::api::core::v1::Pod, reason: &str| {
+        let waiting = container(pod, "c")?.state?.waiting?;
+        (waiting.reason.as_deref() == Some(reason)).then_some(waiting.message.unwrap_or_default())
+    };
+    let message = cluster.until("crash", "in CrashLoopBackOff", |pod| waits(pod, "CrashLoopBackOff")).await;
+    let crashed = cluster.pods().get("crash").await.unwrap();
+    let uid = crashed.metadata.uid.clone().unwrap();
+    assert_eq!(message, format!("back-off 10s restarting failed container=c pod=crash_default({uid})"));
+    let status = container(&crashed, "c").unwrap();
+    assert_eq!(status.restart_count, 1, "the first restart is at once");
+    let last = status.last_state.unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.message.as_deref()), (3, Some("last words\n")));
+    let previous = LogParams { previous: true, ..LogParams::default() };
+    assert_eq!(cluster.pods().logs("crash", &previous).await.unwrap(), "out\n");
+
+    for name in ["good", "bad"] {
+        let done = cluster
+            .until(name, "Succeeded", |pod| {
+                (pod.status.as_ref()?.phase.as_deref()? == "Succeeded").then(|| pod.clone())
+            })
+            .await;
+        assert!(!condition(&done, "Ready"));
+    }
+    assert_eq!(cluster.pods().logs("good", &LogParams::default()).await.unwrap(), "fine\n");
+    let message = cluster.until("noimage", "without image", |pod| waits(pod, "ErrImageNeverPull")).await;
+    assert_eq!(message, "Container image \"keelson.invalid/none:1\" is not present with pull policy of Never");
+    let message = cluster.until("noconfig", "misconfigured", |pod| waits(pod, "CreateContainerConfigError")).await;
+    assert_eq!(message, "configmap \"absent\" not found");
+    let killed = cluster.until("hog", "OOMKilled", |pod| container(pod, "c")?.state?.terminated).await;
+    assert_eq!((killed.reason.as_deref(), killed.exit_code), (Some("OOMKilled"), 137));
+    cluster.finish().await;
+}
+
+/// `kill -9` of the kubelet: containers go on, nothing is started twice, and what happened meanwhile is made up for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_kubelet_takes_up_where_it_was() {
+    let mut cluster = Cluster::start("kill").await;
+    for name in ["stays", "goes"] {
+        cluster
+            .create(json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [
+                {"name": "c", "image": IMAGE, "command": ["sleep", "1000"]}]}}))
+            .await;
+    }
+    let before = cluster.until_running("stays").await;
+    let gone = cluster.until_running("goes").await;
+    cluster.kill_kubelet().await;
+    let id = container(&before, "c").unwrap().container_id;
+    // While nobody looks: one pod vanishes from the API, the other's container is as it was.
+    cluster.pods().delete("goes", &DeleteParams::default().grace_period(0)).await.unwrap();
+    cluster.start_kubelet();
+    let uid = gone.metadata.uid.unwrap();
+    let dir = cluster.path().join("kubelet/pods").join(uid);
+    eventually("the orphan is removed", async || (!dir.exists()).then_some(())).await;
+    cluster
+        .create(json!({"metadata": {"name": "new"}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "image": IMAGE, "command": ["sleep", "1000"]}]}}))
+        .await;
+    cluster.until_running("new").await;
+    let after = cluster.pods().get("stays").await.unwrap();
+    let status = container(&after, "c").unwrap();
+    assert_eq!((status.container_id, status.restart_count), (id, 0));
+    assert_eq!(after.status.unwrap().start_time, before.status.unwrap().start_time);
+    let containers = cluster.containerd.as_ref().unwrap().ctr(&["tasks", "list", "--quiet"]);
+    assert_eq!(
+        String::from_utf8_lossy(&containers.stdout).lines().count(),
+        4,
+        "two pods, a sandbox and a container each"
+    );
+    cluster.finish().await;
+}
+
+/// exec through the API server, over WebSocket, into a runtime that speaks SPDY.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exec_reaches_the_container() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let cluster = Cluster::start("exec").await;
+    cluster
+        .create(json!({"metadata": {"name": "shell"}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [
+            {"name": "c", "image": IMAGE, "command": ["sleep", "1000"]}]}}))
+        .await;
+    cluster.until_running("shell").await;
+    let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(cluster.remote().await, "default");
+    let parameters = kube::api::AttachParams::default().stdin(true).stderr(true).stdout(true);
+    let mut process = pods.exec("shell", ["sh", "-c", "cat; echo bad >&2; exit 7"], &parameters).await.unwrap();
+    let mut stdin = process.stdin().unwrap();
+    stdin.write_all(b"to and fro\n").await.unwrap();
+    stdin.shutdown().await.unwrap();
+    drop(stdin);
+    let (mut out, mut err) = (String::new(), String::new());
+    process.stdout().unwrap().read_to_string(&mut out).await.unwrap();
+    process.stderr().unwrap().read_to_string(&mut err).await.unwrap();
+    assert_eq!((out.as_str(), err.as_str()), ("to and fro\n", "bad\n"));
+    let status = process.take_status().unwrap().await.unwrap();
+    // The message is the runtime's, the cause is what clients go by.
+    let cause = status.details.and_then(|details| details.causes).unwrap_or_default().pop().unwrap();
+    assert_eq!((cause.reason.as_deref(), cause.message.as_deref()), (Some("ExitCode"), Some("7")));
+    cluster.finish().await;
+}
