@@ -33,7 +33,8 @@ pub struct Kind {
     pub columns: Vec<Column>,
     /// Key of the schema in [`crate::schema`]: `io.k8s.api.core.v1.Pod`.
     pub schema: Str,
-    /// Field selectors beyond `metadata.name` and `metadata.namespace`.
+    /// Field selectors beyond `metadata.name` and `metadata.namespace`. A kind that is stored as another lists its own names
+    /// for the same values first and in the same order, so that both use one index.
     pub field_selectors: Vec<FieldPath>,
     /// Set when objects are stored in the form and under the key of another kind (`events.k8s.io` keeps core events).
     pub storage: Option<Storage>,
@@ -53,8 +54,7 @@ pub struct Storage {
     pub resource: &'static str,
     /// From the stored form to this kind.
     pub from_stored: fn(&mut Value),
-    /// From this kind to the stored form. Defaults and validation run on the *stored* kind's strategy's terms, i.e. on
-    /// this kind's own strategy before the conversion.
+    /// From this kind to the stored form. This kind's own strategy has run before.
     pub to_stored: fn(&mut Value),
 }
 

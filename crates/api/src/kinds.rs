@@ -1,4 +1,6 @@
-//! The built-in kinds: one folder per API group, one file per kind, and the list of them all.
+//! The built-in kinds: one folder per API group, one file per kind, and the list of them all. A new kind is a new file
+//! and a line in its group's list. What kinds share: `pod_spec` (pods and templates), `mutate` (filling in objects, what a
+//! write does to status and generation), `print` (columns), `qos`. `testing` has the `check` functions of their tables.
 
 use serde_json::Value;
 

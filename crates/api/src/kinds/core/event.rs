@@ -24,11 +24,11 @@ pub(crate) fn kind() -> Kind {
         .select("involvedObject.fieldPath", |e| text(&e["involvedObject"]["fieldPath"]))
         .select("reason", |e| text(&e["reason"]))
         .select("reportingComponent", |e| text(&e["reportingComponent"]))
+        .select("type", |e| text(&e["type"]))
         .select("source", |e| {
             let component = text(&e["source"]["component"]);
             if component.is_empty() { text(&e["reportingComponent"]) } else { component }
         })
-        .select("type", |e| text(&e["type"]))
 }
 
 fn text(value: &Value) -> Cow<'_, str> {

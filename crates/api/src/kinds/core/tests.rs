@@ -162,7 +162,7 @@ fn secrets() {
 fn events() {
     let core = json!({
         "apiVersion": "v1", "metadata": {"name": "e", "namespace": "d"}, "type": "Normal", "reason": "Started", "message": "It runs\n", "count": 3,
-        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "d"}, "source": {"component": "kubelet", "host": "n"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "d"}, "source": {"component": "kubelet", "host": "n"}, "reportingComponent": "k8s.io/kubelet",
         "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:59:00Z",
     });
     check("v1 Event", core.clone(), &[]);
@@ -181,6 +181,10 @@ fn events() {
         (&json!("events.k8s.io/v1"), &json!("It runs\n"), &json!("p"), &json!(3), &Value::Null)
     );
     check_row("events.k8s.io/v1 Event", new.clone(), row);
+    let selectors = |name: &str| kind(name).field_selectors;
+    for (own, stored) in selectors("events.k8s.io/v1 Event").iter().zip(selectors("v1 Event")) {
+        assert_eq!((own.get)(&new), (stored.get)(&core), "{} and {}", own.path, stored.path);
+    }
     (storage.to_stored)(&mut new);
     assert_eq!(new, core);
 
