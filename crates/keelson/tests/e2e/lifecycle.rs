@@ -1,0 +1,102 @@
+//! `up`, `down`, `up` again, `delete`; and what happens when parts are killed.
+
+use keelson_testbed::cluster::{TIMEOUT, text, wait};
+
+use super::{http_get, up};
+
+const UIDS: &str = "get namespaces,deployments,services,configmaps,pods -o jsonpath={range.items[*]}{.kind}/{.metadata.name}={.metadata.uid}{'\\n'}{end}";
+
+#[test]
+fn down_and_up_again_bring_everything_back() {
+    let cluster = up();
+    cluster.kubectl("create deployment web --image keelson.local/hello --replicas 2");
+    cluster.kubectl("create configmap kept --from-literal=a=b");
+    cluster.kubectl("rollout status deployment/web --timeout=60s");
+    let before = cluster.kubectl(UIDS);
+    assert!(before.contains("ConfigMap/kept=") && before.matches("Pod/web-").count() == 2, "{before}");
+
+    let again = cluster.keelson_ok("up", &[]);
+    assert!(!again.contains("started"), "a running cluster is left as it is:\n{again}");
+
+    cluster.keelson_ok("down", &[]);
+    let status = cluster.keelson("status", &[]);
+    assert!(!status.status.success() && text(&status).contains("stopped"), "{}", text(&status));
+    cluster.kubectl_fails("--request-timeout=2s get nodes");
+
+    let steps = cluster.keelson_ok("up", &[]);
+    for step in ["certificates", "started", "API server ready", "Ready", "in all"] {
+        assert!(steps.contains(step), "{step:?} is not in:\n{steps}");
+    }
+    cluster.kubectl("wait --for=condition=Available deployment/web --timeout=60s");
+    assert_eq!(cluster.kubectl(UIDS), before, "the same objects with the same UIDs");
+    cluster.wait_for("get pods -l app=web --no-headers", |pods| pods.matches(" 1/1 ").count() == 2);
+    assert!(cluster.keelson_ok("status", &[]).contains("ready"));
+}
+
+#[test]
+fn killed_parts_come_back_and_containers_go_on() {
+    let cluster = up();
+    let node = cluster.profile().to_owned();
+    cluster.kubectl("create deployment web --image keelson.local/hello");
+    cluster.kubectl("expose deployment web --port 80 --type LoadBalancer");
+    cluster.kubectl("rollout status deployment/web --timeout=60s");
+    let ip = cluster.wait_for("get service web -o jsonpath={.status.loadBalancer.ingress[0].ip}", |ip| !ip.is_empty());
+    let container =
+        cluster.kubectl("get pods -l app=web -o jsonpath={.items[0].status.containerStatuses[0].containerID}");
+    let workload = cluster.processes(&node, "/keelson hello");
+    assert_eq!(workload.len(), 1, "{workload:?}");
+    cluster.kubectl("create configmap acknowledged --from-literal=a=b");
+
+    for part in ["keelson server", "keelson agent", "keelson shim serve"] {
+        for pid in cluster.processes(&node, part) {
+            let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+            assert!(killed.expect("kill").success());
+        }
+        assert_eq!(cluster.processes(&node, "/keelson hello"), workload, "the container goes on when {part} dies");
+    }
+    cluster.wait_for("get configmap acknowledged -o jsonpath={.data.a}", |value| value == "b");
+    cluster.kubectl(&format!("wait --for=condition=Ready node/{node} --timeout=60s"));
+    let after = cluster.kubectl("get pods -l app=web -o jsonpath={.items[0].status.containerStatuses[0].containerID}");
+    assert_eq!(after, container, "not started a second time");
+    assert_eq!(cluster.processes(&node, "/keelson hello"), workload);
+
+    // The loop is closed again: new pods run, and the Service leads to all of them.
+    cluster.kubectl("scale deployment web --replicas 2");
+    cluster.kubectl("rollout status deployment/web --timeout=60s");
+    wait("the service to answer", TIMEOUT, || http_get((&ip, 80), "/")).unwrap();
+}
+
+#[test]
+fn a_killed_node_is_healed_by_up() {
+    let cluster = up();
+    let node = cluster.profile().to_owned();
+    cluster.kubectl("create deployment web --image keelson.local/hello");
+    cluster.kubectl("rollout status deployment/web --timeout=60s");
+    let killed = std::process::Command::new("kill").args(["-9", &cluster.init_pid(&node).to_string()]).status();
+    assert!(killed.expect("kill").success());
+    cluster.keelson_ok("up", &[]);
+    cluster.kubectl("wait --for=condition=Available deployment/web --timeout=60s");
+    cluster.wait_for("get pods -l app=web --no-headers", |pods| pods.contains(" 1/1 ") && pods.contains("Running"));
+}
+
+#[test]
+fn profiles_run_side_by_side() {
+    let (one, two) = (up(), up());
+    for cluster in [&one, &two] {
+        cluster.kubectl("create deployment web --image keelson.local/hello");
+        cluster.kubectl("expose deployment web --port 8099 --target-port 80 --type LoadBalancer");
+    }
+    let address = |cluster: &keelson_testbed::cluster::Cluster| {
+        cluster.kubectl("rollout status deployment/web --timeout=60s");
+        cluster.wait_for("get service web -o jsonpath={.status.loadBalancer.ingress[0].ip}", |ip| !ip.is_empty())
+    };
+    let (first, second) = (address(&one), address(&two));
+    assert_ne!(first, second, "the same port on two addresses");
+    for ip in [first, second] {
+        wait("an answer", TIMEOUT, || http_get((&ip, 8099), "/")).unwrap();
+    }
+    let contexts = one.kubectl("config get-contexts -o name");
+    assert_eq!(contexts.trim(), format!("keelson-{}", one.profile()));
+    assert!(one.keelson_ok("kubeconfig", &[]).contains(&format!("keelson-{}", one.profile())));
+    assert!(one.keelson_ok("logs", &["--component", "server"]).contains("control plane is up"));
+}
