@@ -38,7 +38,6 @@ pub(crate) struct Request<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
     pub(crate) user: &'a UserInfo,
-    pub(crate) dry_run: bool,
     /// The stored object of updates and deletes.
     pub(crate) old: Option<&'a Value>,
 }

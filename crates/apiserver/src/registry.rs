@@ -73,11 +73,6 @@ impl Resource {
         }
         Ok(object)
     }
-
-    /// `pods`, as upstream's parenthesis `/v1, Kind=Pod`.
-    pub(crate) fn gvk(&self) -> String {
-        format!("{}, Kind={}", self.kind.api_version(), self.kind.kind)
-    }
 }
 
 /// All served resources.
@@ -130,11 +125,6 @@ impl Registry {
     /// All of them, in discovery order.
     pub(crate) fn all(&self) -> &[Resource] {
         &self.ordered
-    }
-
-    /// Kinds that are only bodies of subresources.
-    pub(crate) fn bodies(&self) -> &[Kind] {
-        &self.bodies
     }
 
     /// The body kind of a subresource.

@@ -239,7 +239,12 @@ fn assign_node_ports(
     claimed: &mut Claimed,
 ) -> Result<(), FieldError> {
     let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return Ok(()) };
-    for (i, port) in ports.iter_mut().enumerate() {
+    let count = ports.len();
+    let named = |port: &Value| port_number(port.get("nodePort")).is_some();
+    // Those that the Service names first, so that none of them is given to another of its ports.
+    let mut order: Vec<(usize, &mut Value)> = ports.iter_mut().enumerate().collect();
+    order.sort_by_key(|(i, port)| if named(port) { *i } else { count + *i });
+    for (i, port) in order {
         let have = port_number(port.get("nodePort"));
         if have.is_none() && !must {
             continue;

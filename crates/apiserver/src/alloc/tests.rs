@@ -59,5 +59,5 @@ fn node_ports() {
         {"name": "t", "port": 53, "nodePort": 30003, "protocol": "TCP"},
         {"name": "u", "port": 53, "nodePort": 30003, "protocol": "UDP"},
     ]));
-    run(&mut taken, "dns", shared, None).unwrap();
+    run(&mut Taken::default(), "dns", shared, None).unwrap();
 }

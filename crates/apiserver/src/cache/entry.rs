@@ -84,11 +84,6 @@ impl Entry {
         self.fields.get(index).map_or("", |value| value)
     }
 
-    /// The labels, sorted by key.
-    pub(crate) fn labels(&self) -> &[(Box<str>, Box<str>)] {
-        &self.labels
-    }
-
     /// Bytes that [`Entry::write_object`] needs at most.
     pub(crate) fn wire_len(&self) -> usize {
         self.value.len() + 48

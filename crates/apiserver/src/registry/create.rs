@@ -83,7 +83,6 @@ async fn create_named(
         namespace,
         name: &name,
         user: &options.user,
-        dry_run: options.dry_run,
         old: None,
     };
     admission::namespace_exists(&request).await?;

@@ -60,7 +60,6 @@ pub(crate) async fn delete(
             namespace,
             name,
             user,
-            dry_run: options.is_dry_run(),
             old: Some(&object),
         };
         admission::validate(&request, &Value::Null).await?;

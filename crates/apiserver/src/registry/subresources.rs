@@ -167,7 +167,8 @@ pub(crate) async fn scale(call: &Call, verb: Verb, body: Bytes) -> Reply {
     let options = WriteOptions::from_query(query, user, options_kind)?;
     let mut strictness = Strictness::new(options.field_validation);
     let scale_kind = core.registry.body("autoscaling", "Scale")?;
-    let to = Target { resource, namespace, name: &target.name, subresource: "scale" };
+    // A write of the object itself as far as its strategy is concerned: the generation counts it.
+    let to = Target { resource, namespace, name: &target.name, subresource: "" };
     let written = if verb == Verb::Patch {
         let (patch, _) = patch::parse(&call.media_type(), &body)?;
         let schema = schema_of(scale_kind)?;

@@ -83,7 +83,6 @@ async fn attempt(
         namespace,
         name,
         user: &options.user,
-        dry_run: options.dry_run,
         old: Some(&old),
     };
     meta::before_update(&mut object, &old);

@@ -39,7 +39,6 @@ pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
         namespace: &target.namespace,
         name: &target.name,
         user,
-        dry_run: options.dry_run,
         old: Some(&pod),
     };
     admission::validate(&request, &eviction).await?;

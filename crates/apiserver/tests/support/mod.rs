@@ -122,6 +122,10 @@ pub struct Api {
 }
 
 impl Api {
+    pub fn new(server: ApiServer, user: UserInfo) -> Self {
+        Self { server, user, accept: None }
+    }
+
     /// `POST /api/v1/namespaces`; the body's content type defaults to JSON, patches name theirs after the method:
     /// `PATCH+merge`. Returns code, body and warnings.
     pub async fn call(&self, request: &str, body: Value) -> (u16, Value) {
