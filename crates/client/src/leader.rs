@@ -218,6 +218,8 @@ impl Renewer {
         let attempt = async {
             if let Some(seen) = observed.as_ref().map(|seen| seen.lease.clone())
                 && let Some(spec) = seen.spec.clone()
+                // Not over a lease that somebody else has been seen to hold.
+                && spec.holder_identity.as_deref() == Some(elector.config.identity.as_str())
             {
                 let acquired = spec.acquire_time.map_or_else(clock::now, |time| time.0);
                 let record = elector.record(acquired, clock::now(), spec.lease_transitions.unwrap_or(0));
