@@ -89,48 +89,166 @@ pub(crate) fn check_row(kind_name: &str, object: Value, expected: &str) {
     assert_eq!(cells.join(" "), expected);
 }
 
+/// Everything a kind can be asked about an object, with the answers thrown away.
+fn ask_all(kind: &Kind, object: &Value, old: &Value) {
+    let writes = [
+        Write::Create,
+        Write::Update(old),
+        Write::Subresource("status", old),
+        Write::Subresource("resize", old),
+        Write::Subresource("ephemeralcontainers", old),
+        Write::Subresource("finalize", old),
+        Write::Subresource("scale", old),
+    ];
+    for write in writes {
+        let mut object = object.clone();
+        kind.strategy.default(&mut object);
+        kind.strategy.prepare(&mut object, write);
+        kind.strategy.validate(&object, write);
+        kind.strategy.warnings(&object, write);
+        crate::validation::meta::before_update(&mut object, old);
+        crate::validation::meta::validate_create(kind, &object);
+        crate::validation::meta::validate_update(kind, &object, old);
+    }
+    let mut object = object.clone();
+    kind.strategy.grace_period_seconds(&object, None);
+    kind.strategy.held(&object);
+    kind.strategy.mark_deleted(&mut object);
+    for column in &kind.columns {
+        if let Cell::Fn(cell) = column.cell {
+            cell(&object, jiff::Timestamp::UNIX_EPOCH);
+        }
+    }
+    for field in &kind.field_selectors {
+        (field.get)(&object);
+    }
+    if let Some(scale) = kind.scale {
+        let read = scale.read(&object);
+        scale.write(&mut object, &read);
+    }
+    if let Some(storage) = kind.storage {
+        (storage.to_stored)(&mut object);
+        (storage.from_stored)(&mut object);
+    }
+    let _ = crate::kinds::bind(&mut object, old, jiff::Timestamp::UNIX_EPOCH);
+}
+
 #[test]
-fn every_kind_survives_any_object() {
-    let odd =
-        [json!({}), json!(null), json!([]), json!("x"), json!({"metadata": 1, "spec": [], "status": "x", "data": 3})];
-    let nested = [
-        json!({"spec": {"containers": [1, null, {"ports": {}, "env": [[]], "resources": []}], "template": [], "selector": 3, "ports": [null]}}),
+fn every_kind_survives_odd_objects() {
+    let odd = [
+        json!({}),
+        json!(null),
+        json!([]),
+        json!("x"),
+        json!({"metadata": 1, "spec": [], "status": "x", "data": 3}),
+        json!({"spec": {"containers": [1, null, {"ports": {}, "env": [[]]}], "template": [], "selector": 3, "ports": [null]}}),
         json!({"rules": [1], "subjects": {}, "roleRef": [], "endpoints": [2], "subsets": [{"addresses": 4}], "ports": 1}),
     ];
     for kind in crate::kinds::all().into_iter().chain(crate::kinds::bodies()) {
-        for object in odd.iter().chain(&nested) {
-            for old in odd.iter().chain(&nested) {
-                let writes = [
-                    Write::Create,
-                    Write::Update(old),
-                    Write::Subresource("status", old),
-                    Write::Subresource("resize", old),
-                    Write::Subresource("ephemeralcontainers", old),
-                    Write::Subresource("finalize", old),
-                ];
-                for write in writes {
-                    let mut object = object.clone();
-                    kind.strategy.default(&mut object);
-                    kind.strategy.prepare(&mut object, write);
-                    kind.strategy.validate(&object, write);
-                    kind.strategy.warnings(&object, write);
-                    kind.strategy.grace_period_seconds(&object, None);
-                    kind.strategy.held(&object);
-                    kind.strategy.mark_deleted(&mut object);
-                    for column in &kind.columns {
-                        if let Cell::Fn(cell) = column.cell {
-                            cell(&object, jiff::Timestamp::UNIX_EPOCH);
-                        }
-                    }
-                    for field in &kind.field_selectors {
-                        (field.get)(&object);
-                    }
-                    if let Some(storage) = kind.storage {
-                        (storage.to_stored)(&mut object);
-                        (storage.from_stored)(&mut object);
-                    }
-                }
-            }
+        for object in &odd {
+            odd.iter().for_each(|old| ask_all(&kind, object, old));
+        }
+    }
+}
+
+/// JSON made of the words that the kinds look for.
+fn wordy() -> impl proptest::strategy::Strategy<Value = Value> {
+    use proptest::prelude::*;
+    const KEYS: [&str; 48] = [
+        "metadata",
+        "spec",
+        "status",
+        "containers",
+        "initContainers",
+        "ephemeralContainers",
+        "template",
+        "selector",
+        "matchLabels",
+        "matchExpressions",
+        "operator",
+        "values",
+        "key",
+        "ports",
+        "port",
+        "targetPort",
+        "nodePort",
+        "type",
+        "clusterIP",
+        "clusterIPs",
+        "name",
+        "namespace",
+        "image",
+        "env",
+        "valueFrom",
+        "fieldRef",
+        "fieldPath",
+        "apiVersion",
+        "resources",
+        "limits",
+        "requests",
+        "cpu",
+        "memory",
+        "volumes",
+        "projected",
+        "sources",
+        "items",
+        "path",
+        "strategy",
+        "rollingUpdate",
+        "maxSurge",
+        "maxUnavailable",
+        "labels",
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+        "subsets",
+        "addresses",
+    ];
+    const TEXTS: [&str; 20] = [
+        "",
+        "x",
+        "Always",
+        "1Gi",
+        "-1",
+        "25%",
+        "%",
+        "é",
+        "../",
+        "/",
+        "[",
+        "metadata.labels['",
+        "v1",
+        "None",
+        "10.0.0.1",
+        "RollingUpdate",
+        "LoadBalancer",
+        "In",
+        "9999999999999999999E",
+        "2026-01-01T00:00:00Z",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        prop_oneof![Just(0), Just(-1), Just(80), Just(i64::MAX), Just(i64::MIN)].prop_map(Value::from),
+        proptest::sample::select(&TEXTS[..]).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(7, 96, 8, |inner| {
+        let entries = proptest::collection::vec((proptest::sample::select(&KEYS[..]), inner.clone()), 0..8);
+        prop_oneof![
+            1 => proptest::collection::vec(inner, 0..3).prop_map(Value::from),
+            4 => entries.prop_map(|e| Value::Object(e.into_iter().map(|(k, v)| (k.to_string(), v)).collect())),
+        ]
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_kind_survives_wordy_objects(object in wordy(), old in wordy()) {
+        for kind in crate::kinds::all().into_iter().chain(crate::kinds::bodies()) {
+            ask_all(&kind, &object, &old);
+            ask_all(&kind, &json!({"metadata": old, "spec": object, "status": object}), &json!({"metadata": object, "spec": old}));
         }
     }
 }
