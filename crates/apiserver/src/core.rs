@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use keelson_store::Store;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
@@ -26,6 +27,8 @@ pub(crate) struct Core {
     pub(crate) discovery: Discovery,
     /// `None` without credentials for kubelets.
     pub(crate) kubelets: Option<Kubelets>,
+    /// Requests that may be under way, watches and streams aside.
+    pub(crate) inflight: Semaphore,
     /// Ends the watches and the server's own tasks.
     pub(crate) shutdown: CancellationToken,
 }

@@ -4,21 +4,23 @@ pub(crate) mod documents;
 pub(crate) mod health;
 mod openapi;
 
-use http::header::{ETAG, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Method};
 use keelson_api::status::Status;
 use serde_json::Value;
 
 use crate::core::Core;
 use crate::http::negotiate::{Offers, Shape, accept};
+use crate::http::query::Query;
 use crate::http::reply::{self, Reply};
 use crate::registry::render;
 
 pub(crate) use documents::Discovery;
 
 /// Answers a path outside the resources.
-pub(crate) fn serve(core: &Core, method: &Method, path: &str, accepts: Option<&str>, headers: &HeaderMap) -> Reply {
-    if let Some(reply) = health::serve(core, path) {
+pub(crate) fn serve(core: &Core, method: &Method, path: &str, query: &Query, headers: &HeaderMap) -> Reply {
+    let accepts = headers.get(ACCEPT).and_then(|v| v.to_str().ok());
+    if let Some(reply) = health::serve(core, path, query.get("verbose").is_some()) {
         return Ok(reply);
     }
     let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };

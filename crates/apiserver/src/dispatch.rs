@@ -81,8 +81,7 @@ async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBod
     let user = authn::impersonate::effective_user(&core, user, request.headers())?;
     core.authorizer.check(&user, &Attributes::from(&info))?;
     let Some(target) = info.target else {
-        let accepted = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok());
-        return discovery::serve(&core, request.method(), &info.path, accepted, request.headers());
+        return discovery::serve(&core, request.method(), &info.path, &query, request.headers());
     };
     let Some(resource) = core.registry.get(&target.group, &target.version, &target.resource).cloned() else {
         return Err(Status::unknown_path());
@@ -105,6 +104,9 @@ async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBod
     if call.verb == "watch" {
         return run(call, Bytes::new()).await;
     }
+    let Ok(_permit) = core.inflight.try_acquire() else {
+        return Err(Status::too_many_requests("too many requests, please try again later", 1));
+    };
     let has_body = !matches!(call.verb.as_str(), "get" | "list");
     let work = async move {
         let body = if has_body { read_body(body).await? } else { Bytes::new() };

@@ -10,6 +10,7 @@ use ::http::{Request, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use keelson_store::Store;
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::alloc::ServiceAllocator;
@@ -26,6 +27,9 @@ use crate::http::listen;
 use crate::kubelet::Kubelets;
 use crate::registry::Registry;
 use crate::{Config, Error, UserInfo, dispatch};
+
+/// Requests under way at once, watches and streams aside; more are 429. Upstream's default is 600.
+const MAX_INFLIGHT: usize = 1200;
 
 /// A running API server. Clones share it; when the last one is gone, its tasks end.
 #[derive(Clone)]
@@ -59,6 +63,7 @@ impl ApiServer {
             authorizer: Authorizer { rbac },
             allocator,
             kubelets,
+            inflight: Semaphore::new(MAX_INFLIGHT),
             shutdown: shutdown.clone(),
         });
         let stop = Arc::new(shutdown.drop_guard());

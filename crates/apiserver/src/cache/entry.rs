@@ -56,14 +56,15 @@ impl Entry {
         let at = find(kv.value.get(..512.min(kv.value.len())).unwrap_or_default(), METADATA);
         let at = at.ok_or_else(|| format!("{}: no metadata at the start", kv.key))? + METADATA.len();
         let wrong = |e: serde_json::Error| format!("{}: {e}", kv.key);
-        let head: Head<'_> = serde_json::from_slice(&kv.value).map_err(wrong)?;
-        let labels = head.metadata.labels.unwrap_or_default();
-        let labels = labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
-        let fields = if kind.field_selectors.is_empty() {
-            Box::default()
+        let (labels, fields) = if kind.field_selectors.is_empty() {
+            let head: Head<'_> = serde_json::from_slice(&kv.value).map_err(wrong)?;
+            let labels = head.metadata.labels.unwrap_or_default();
+            (labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(), Box::default())
         } else {
             let object: Value = serde_json::from_slice(&kv.value).map_err(wrong)?;
-            kind.field_selectors.iter().map(|field| (field.get)(&object).into()).collect()
+            let labels = object.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+            let labels = labels.filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into()))).collect();
+            (labels, kind.field_selectors.iter().map(|field| (field.get)(&object).into()).collect())
         };
         let metadata_at = u32::try_from(at).map_err(|_| format!("{}: too large", kv.key))?;
         Ok(Self { key: kv.key, value: kv.value, revision: kv.mod_revision, metadata_at, labels, fields })

@@ -1,5 +1,5 @@
 //! `/healthz`, `/livez`, `/readyz`: whether the server answers, and (ready) whether the store does and the cache is loaded.
-//! Each check also has its own path; `?verbose` is not told apart: a failing check is always named.
+//! Each check also has its own path; with `?verbose`, or when one fails, all are listed.
 
 use http::Response;
 
@@ -19,9 +19,10 @@ const READY: &[Check] = &[
 ];
 
 /// The answer, for a health path.
-pub(super) fn serve(core: &Core, path: &str) -> Option<Response<Body>> {
+pub(super) fn serve(core: &Core, path: &str, verbose: bool) -> Option<Response<Body>> {
     let mut parts = path.trim_matches('/').split('/');
-    let checks = match parts.next()? {
+    let endpoint = parts.next()?;
+    let checks = match endpoint {
         "livez" => LIVE,
         "readyz" | "healthz" => READY,
         _ => return None,
@@ -35,7 +36,7 @@ pub(super) fn serve(core: &Core, path: &str) -> Option<Response<Body>> {
         });
     }
     let failed: Vec<_> = checks.iter().filter(|(_, check)| !check(core)).map(|(name, _)| *name).collect();
-    if failed.is_empty() {
+    if failed.is_empty() && !verbose {
         return Some(reply::text(200, "ok"));
     }
     let mut lines = String::new();
@@ -47,5 +48,6 @@ pub(super) fn serve(core: &Core, path: &str) -> Option<Response<Body>> {
         };
         lines.push_str(&line);
     }
-    Some(reply::text(500, lines + "check failed\n"))
+    let (code, verdict) = if failed.is_empty() { (200, "passed") } else { (500, "failed") };
+    Some(reply::text(code, format!("{lines}{endpoint} check {verdict}\n")))
 }

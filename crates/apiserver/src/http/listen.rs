@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -96,7 +96,7 @@ pub(crate) async fn serve(
     listener.set_nonblocking(true).map_err(Error::Listener)?;
     let listener = TcpListener::from_std(listener).map_err(Error::Listener)?;
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = Arc::new(GracefulShutdown::new());
+    let graceful = GracefulShutdown::new();
     let stop = CancellationToken::new();
     loop {
         let Ok(permit) = permits.clone().acquire_owned().await else { break };
@@ -112,10 +112,10 @@ pub(crate) async fn serve(
                 }
             },
         };
-        let (core, acceptor, graceful, stop) = (core.clone(), acceptor.clone(), graceful.clone(), stop.clone());
+        let (core, acceptor, watcher, stop) = (core.clone(), acceptor.clone(), graceful.watcher(), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = connection(core, acceptor, stream, &graceful) => {}
+                () = connection(core, acceptor, stream, watcher) => {}
                 () = stop.cancelled() => {}
             }
             drop(permit);
@@ -124,15 +124,12 @@ pub(crate) async fn serve(
     drop(listener);
     // Watches never end by themselves.
     core.shutdown.cancel();
-    let graceful = Arc::into_inner(graceful);
-    if let Some(graceful) = graceful {
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
-    }
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
     stop.cancel();
     Ok(())
 }
 
-async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, graceful: &GracefulShutdown) {
+async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, watcher: Watcher) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -156,7 +153,7 @@ async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, g
         .keep_alive_interval(Duration::from_secs(30))
         .adaptive_window(true);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    if let Err(error) = graceful.watch(connection).await {
+    if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(error, "a connection broke");
     }
 }

@@ -46,6 +46,7 @@ pub(crate) async fn create(
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     meta::before_create(&mut object);
+    drop_managed_fields(&mut object);
     let generate = text(&object, "name").is_empty() && !text(&object, "generateName").is_empty();
     let attempts = if generate { NAME_ATTEMPTS } else { 1 };
     let mut last = None;
@@ -162,6 +163,13 @@ pub(crate) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 pub(crate) fn set(object: &mut Value, field: &str, value: Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert(field.into(), value);
+    }
+}
+
+/// Nobody tracks field owners yet; what a client sends of them would only go stale.
+pub(crate) fn drop_managed_fields(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
     }
 }
 

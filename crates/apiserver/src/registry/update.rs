@@ -86,6 +86,7 @@ async fn attempt(
         old: Some(&old),
     };
     meta::before_update(&mut object, &old);
+    create::drop_managed_fields(&mut object);
     admission::mutate(&request, &mut object).await?;
     kind.strategy.default(&mut object);
     let write = if subresource.is_empty() { Write::Update(&old) } else { Write::Subresource(subresource, &old) };

@@ -12,6 +12,7 @@ use keelson_api::kind::Scope;
 use keelson_api::status::Status;
 use serde_json::Value;
 
+use crate::authz::Attributes;
 use crate::dispatch::Call;
 use crate::http::body::RequestBody;
 use crate::http::reply::Reply;
@@ -43,7 +44,18 @@ pub(super) async fn serve(call: Call, request: Request<RequestBody>) -> Reply {
             "the server does not allow this method on the requested resource",
         ));
     }
-    if call.target.subresource == "log" { pod::log(&call).await } else { pod::connect(&call, request).await }
+    if call.target.subresource == "log" {
+        return pod::log(&call).await;
+    }
+    if method == Method::GET {
+        // A WebSocket opens with GET, but what it does is no reading: upstream's
+        // AuthorizePodWebsocketUpgradeCreatePermission.
+        let target = &call.target;
+        let mut create = Attributes::on("create", "", &target.resource, &target.namespace, &target.name);
+        create.subresource.clone_from(&target.subresource);
+        call.core.authorizer.check(&call.user, &create)?;
+    }
+    pod::connect(&call, request).await
 }
 
 /// The stored object of a call.
