@@ -204,8 +204,8 @@ impl Renewer {
             }
         }
         tracing::error!(lease = config.name, "lost the lease: could not renew it in time");
-        self.lost.cancel();
         self.elector.leading.send_replace(false);
+        self.lost.cancel();
         if let (Some(recorder), Some(observed)) = (&self.elector.recorder, &observed) {
             let message = format!("{} stopped leading", config.identity);
             recorder.normal(&reference(&observed.lease), "LeaderElection", message);
