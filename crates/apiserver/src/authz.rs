@@ -1,6 +1,8 @@
-//! Authorization: RBAC over an index that follows the watch cache, with `system:masters` above it.
+//! Authorization: `system:masters` may do everything; kubelets are kept from what is not theirs; RBAC, over an index that
+//! follows the watch cache, decides the rest.
 
 pub(crate) mod index;
+pub(crate) mod node;
 pub(crate) mod rules;
 
 use std::sync::Arc;
@@ -84,6 +86,7 @@ pub(crate) struct Decision {
 /// The authorizer.
 pub(crate) struct Authorizer {
     pub(crate) rbac: Arc<index::RbacIndex>,
+    pub(crate) node: node::NodeAuthorizer,
 }
 
 impl Authorizer {
@@ -91,6 +94,9 @@ impl Authorizer {
     pub(crate) fn decide(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
         if user.in_group(MASTERS) {
             return Decision { allowed: true, reason: String::new() };
+        }
+        if let Some(reason) = self.node.refusal(user, attributes) {
+            return Decision { allowed: false, reason };
         }
         match self.rbac.allowing_binding(user, attributes) {
             Some(reason) => Decision { allowed: true, reason },
@@ -100,6 +106,7 @@ impl Authorizer {
 
     /// Lets pass or answers 403.
     pub(crate) fn check(&self, user: &UserInfo, attributes: &Attributes) -> Result<(), Status> {
-        if self.decide(user, attributes).allowed { Ok(()) } else { Err(attributes.forbidden(user, "")) }
+        let Decision { allowed, reason } = self.decide(user, attributes);
+        if allowed { Ok(()) } else { Err(attributes.forbidden(user, &reason)) }
     }
 }

@@ -9,6 +9,7 @@ mod authn;
 mod authz;
 mod bootstrap;
 mod cache;
+mod compaction;
 mod config;
 mod core;
 mod discovery;

@@ -17,9 +17,11 @@ use crate::alloc::ServiceAllocator;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::authz::index::RbacIndex;
+use crate::authz::node::NodeAuthorizer;
 use crate::bootstrap;
 use crate::cache::Cache;
 use crate::cache::feed::Feed;
+use crate::compaction;
 use crate::core::Core;
 use crate::discovery::Discovery;
 use crate::http::body::{Body, BoxError};
@@ -51,6 +53,7 @@ impl ApiServer {
             Feed { cache: cache.clone(), store: store.clone(), listeners: vec![rbac.clone(), allocator.clone()] };
         let authenticator = Authenticator::new(&config, cache.clone())?;
         let kubelets = config.kubelet.as_ref().map(Kubelets::new).transpose()?;
+        let node = NodeAuthorizer::new(cache.resource("", "pods").cloned());
         let revision = feed.load().await?;
         tokio::spawn(feed.run(revision, shutdown.clone()));
         let core = Arc::new(Core {
@@ -60,7 +63,7 @@ impl ApiServer {
             registry,
             cache,
             authenticator,
-            authorizer: Authorizer { rbac },
+            authorizer: Authorizer { rbac, node },
             allocator,
             kubelets,
             inflight: Semaphore::new(MAX_INFLIGHT),
@@ -70,6 +73,7 @@ impl ApiServer {
         bootstrap::run(&core).await?;
         tokio::spawn(bootstrap::aggregation::run(core.clone()));
         tokio::spawn(bootstrap::event_ttl::run(core.clone()));
+        tokio::spawn(compaction::run(core.clone()));
         Ok(Self { core, _stop: stop })
     }
 

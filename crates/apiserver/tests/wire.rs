@@ -166,6 +166,37 @@ async fn tokens_are_as_good_as_what_they_are_bound_to() {
     assert_eq!(api.call(&format!("POST {accounts}/default/token"), short).await.0, 422);
 }
 
+#[tokio::test]
+async fn kubelets_see_what_their_pods_need() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    api.ok("POST /api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+    for name in ["mine", "other"] {
+        api.ok("POST /api/v1/namespaces/default/secrets", json!({"metadata": {"name": name}})).await;
+    }
+    let pod = json!({"metadata": {"name": "p"}, "spec": {
+        "nodeName": "n1", "containers": [{"name": "c", "image": "i"}],
+        "volumes": [{"name": "v", "secret": {"secretName": "mine"}}],
+    }});
+    api.ok("POST /api/v1/namespaces/default/pods", pod).await;
+    let kubelet = |node: &str| test.api(UserInfo::new(format!("system:node:{node}"), ["system:nodes"]));
+    let secrets = "/api/v1/namespaces/default/secrets";
+    kubelet("n1").ok(&format!("GET {secrets}/mine"), json!(null)).await;
+    kubelet("n1").ok(&format!("GET {secrets}?fieldSelector=metadata.name%3Dmine"), json!(null)).await;
+    let (code, status) = kubelet("n2").call(&format!("GET {secrets}/mine"), json!(null)).await;
+    let why = "secrets \"mine\" is forbidden: User \"system:node:n2\" cannot get resource \"secrets\" in API group \"\" in \
+               the namespace \"default\": no relationship found between node 'n2' and this object";
+    assert_eq!((code, &status["message"]), (403, &json!(why)));
+    for (node, path) in [("n1", format!("{secrets}/other")), ("n1", secrets.into()), ("n1", "/api/v1/secrets".into())] {
+        assert_eq!(kubelet(node).call(&format!("GET {path}"), json!(null)).await.0, 403, "{path}");
+    }
+    let token = "POST /api/v1/namespaces/default/serviceaccounts/default/token";
+    let bound = json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p"}}});
+    kubelet("n1").ok(token, bound.clone()).await;
+    assert_eq!(kubelet("n2").call(token, bound).await.0, 403);
+    assert_eq!(kubelet("n1").call(token, json!({"spec": {}})).await.0, 403, "not bound to a pod");
+}
+
 /// A TLS server that stands where a kubelet would: it answers one request and echoes upgraded bytes in upper case.
 async fn backend(pki: &Pki) -> (u16, tokio::task::JoinHandle<String>) {
     let (certificate, key) = pki.issue("node", &[]);

@@ -19,7 +19,8 @@ use super::{Entry, too_old};
 
 /// Changes kept per resource at most.
 const RING_CHANGES: usize = 8192;
-/// Bytes of superseded values that the ring may keep alive, per resource.
+/// Bytes that the ring may keep alive beyond the objects themselves, per resource: superseded values, and changes as they
+/// went over the wire.
 const RING_BYTES: usize = 16 << 20;
 /// Changes younger than this are only dropped for space.
 const RING_AGE: Duration = Duration::from_secs(180);
@@ -75,6 +76,12 @@ impl EventType {
 }
 
 impl Change {
+    /// What the ring holds on its account: the old version and one encoded event.
+    fn cost_bytes(&self) -> usize {
+        let len = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |entry| entry.value.len());
+        len(&self.old) + len(&self.new)
+    }
+
     /// What a watcher sees of it, given which of the two versions its selectors match.
     pub(crate) fn seen_by(&self, matches: impl Fn(&Entry) -> bool) -> Option<EventType> {
         let old = self.old.as_deref().is_some_and(&matches);
@@ -242,12 +249,17 @@ impl ResourceCache {
             None => inner.snapshot.map.remove(key),
         };
         inner.snapshot.revision = revision;
-        inner.ring_bytes += old.as_ref().map_or(0, |entry| entry.value.len());
         let change = Arc::new(Change { revision, old, new, at: Instant::now(), lines: Default::default() });
+        inner.ring_bytes += change.cost_bytes();
         inner.ring.push_back(change.clone());
         inner.trim();
         drop(inner);
         change
+    }
+
+    /// Drops changes that are older than the ring promises to keep.
+    pub(crate) fn trim(&self) {
+        self.inner.write().trim();
     }
 
     /// Wakes the watchers, after a batch of changes.
@@ -265,7 +277,7 @@ impl Inner {
             if !(full || old) {
                 break;
             }
-            self.ring_bytes -= oldest.old.as_ref().map_or(0, |entry| entry.value.len());
+            self.ring_bytes -= oldest.cost_bytes();
             self.forgotten = oldest.revision;
             self.first += 1;
             self.ring.pop_front();
