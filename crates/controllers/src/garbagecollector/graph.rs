@@ -89,6 +89,18 @@ impl Object {
     }
 }
 
+/// See [`Graph::ties`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ties {
+    pub has_dependents: bool,
+    /// A dependent waits for dependents of its own.
+    pub dependents_wait: bool,
+    /// A dependent blocks the object's deletion.
+    pub is_blocked: bool,
+    /// Those that block and are not being deleted yet.
+    pub undecided: Vec<Uid>,
+}
+
 /// Whom to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Attempt {
@@ -236,6 +248,24 @@ impl Graph {
     /// The object, when a watch has shown it and it is in the graph.
     pub fn object(&self, uid: Uid) -> Option<Object> {
         self.nodes.get(&uid)?.object.clone()
+    }
+
+    /// How an object stands to its dependents; copies none of them.
+    pub fn ties(&self, uid: Uid) -> Ties {
+        let mut ties = Ties::default();
+        let dependents = self.nodes.get(&uid).into_iter().flat_map(|node| &node.dependents);
+        for dependent in dependents.filter_map(|dependent| self.nodes.get(dependent)?.object.as_ref()) {
+            ties.has_dependents = true;
+            ties.dependents_wait |= dependent.waits_for_dependents();
+            let mut owners = dependent.owners.iter();
+            if owners.any(|owner| owner.block_owner_deletion == Some(true) && Uid::new(&owner.uid) == uid) {
+                ties.is_blocked = true;
+                if !dependent.deleting {
+                    ties.undecided.push(dependent.uid);
+                }
+            }
+        }
+        ties
     }
 
     /// Its dependents that are there.

@@ -157,7 +157,7 @@ impl Collector {
         let api = self.api(&found, &place.namespace);
         let live = api.get_metadata_opt(&place.name).await?;
         Ok(match live.filter(|live| Uid::new(uid(&live.metadata)) == wanted) {
-            Some(live) => Live::There(api, Box::new(live.metadata)),
+            Some(live) => Live::There(Box::new((api, live.metadata))),
             None => Live::Absent,
         })
     }
@@ -170,7 +170,7 @@ impl Collector {
     }
 
     async fn attempt_delete(&self, target: Uid) -> Result<(), kube::Error> {
-        let (place, object, dependents) = {
+        let (place, object, ties) = {
             let graph = self.graph.lock();
             let Some(place) = graph.place(target) else { return Ok(()) };
             let object = graph.object(target);
@@ -178,13 +178,18 @@ impl Collector {
                 // An owner that was not known yet when its dependent came. It is there.
                 return Ok(());
             }
-            (place, object, graph.dependents(target))
+            (place, object, graph.ties(target))
         };
         if object.as_ref().is_some_and(|object| object.deleting && !object.foreground) {
             return Ok(());
         }
+        if object.as_ref().is_some_and(Object::waits_for_dependents) && ties.is_blocked {
+            // Each that goes brings the owner back here.
+            ties.undecided.into_iter().for_each(|dependent| self.queue.add(Attempt::Delete(dependent)));
+            return Ok(());
+        }
         let (api, live) = match self.live(&place, target).await? {
-            Live::There(api, live) => (api, live),
+            Live::There(found) => *found,
             Live::Unknown => return Ok(()),
             Live::Absent => {
                 let attempts = self.graph.lock().remove(target);
@@ -197,7 +202,7 @@ impl Collector {
             return Ok(());
         };
         if object.waits_for_dependents() {
-            return self.release_if_unblocked(target, &api, &live, &dependents).await;
+            return self.drop_finalizer(&api, &live, FOREGROUND).await;
         }
         let references = live.owner_references.clone().unwrap_or_default();
         let mut owners = Vec::new();
@@ -206,8 +211,8 @@ impl Collector {
         }
         let has = |finalizer: &str| live.finalizers.iter().flatten().any(|known| known == finalizer);
         let item = Item {
-            has_dependents: !dependents.is_empty(),
-            dependents_wait: dependents.iter().any(Object::waits_for_dependents),
+            has_dependents: ties.has_dependents,
+            dependents_wait: ties.dependents_wait,
             has_orphan_finalizer: has(ORPHAN),
             has_foreground_finalizer: has(FOREGROUND),
         };
@@ -250,34 +255,13 @@ impl Collector {
                 absent.insert((place, owner));
                 Owner::Absent
             }
-            Live::There(_, live) => {
+            Live::There(found) => {
+                let live = &found.1;
                 let waits =
-                    is_deleting(&live) && live.finalizers.iter().flatten().any(|finalizer| finalizer == FOREGROUND);
+                    is_deleting(live) && live.finalizers.iter().flatten().any(|finalizer| finalizer == FOREGROUND);
                 if waits { Owner::Waiting } else { Owner::Solid }
             }
         })
-    }
-
-    /// Lets an object in foreground deletion go when no dependent blocks it; otherwise looks at those that do.
-    async fn release_if_unblocked(
-        &self,
-        target: Uid,
-        api: &Api<DynamicObject>,
-        live: &ObjectMeta,
-        dependents: &[Object],
-    ) -> Result<(), kube::Error> {
-        let blocks = |dependent: &&Object| {
-            let mut owners = dependent.owners.iter();
-            owners.any(|owner| Uid::new(&owner.uid) == target && owner.block_owner_deletion == Some(true))
-        };
-        let blocking: Vec<&Object> = dependents.iter().filter(blocks).collect();
-        if blocking.is_empty() {
-            return self.drop_finalizer(api, live, FOREGROUND).await;
-        }
-        for dependent in blocking.iter().filter(|dependent| !dependent.deleting) {
-            self.queue.add(Attempt::Delete(dependent.uid));
-        }
-        Ok(())
     }
 
     /// Takes an owner that is deleted with `orphan` off its dependents, then lets it go.
@@ -287,9 +271,11 @@ impl Collector {
             let Some(place) = graph.place(target) else { return Ok(()) };
             (place, graph.dependents(target))
         };
-        let Live::There(api, live) = self.live(&place, target).await? else { return Ok(()) };
+        let Live::There(found) = self.live(&place, target).await? else { return Ok(()) };
+        let (api, live) = *found;
         for dependent in dependents {
-            if let Live::There(api, meta) = self.live(&dependent.place, dependent.uid).await? {
+            if let Live::There(found) = self.live(&dependent.place, dependent.uid).await? {
+                let (api, meta) = *found;
                 self.disown(&api, &meta, &[uid(&live)]).await?;
             }
         }
@@ -366,7 +352,7 @@ impl Collector {
 
 /// What the server says of an object.
 enum Live {
-    There(Api<DynamicObject>, Box<ObjectMeta>),
+    There(Box<(Api<DynamicObject>, ObjectMeta)>),
     /// Not there, or another object has its name.
     Absent,
     /// Nobody serves its kind, or its place cannot be told.

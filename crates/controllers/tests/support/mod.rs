@@ -1,7 +1,7 @@
 //! A real API server over a real store, the controllers, and a stand-in for scheduler and kubelet: pods are bound to
 //! one node, become ready, and end when deleted.
 
-#![allow(dead_code)] // Each test binary uses a part of it.
+#![allow(dead_code, unreachable_pub)] // Each test binary uses a part of it.
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -80,6 +80,26 @@ fn foreground_deletion_looks_at_dependents_and_again_at_the_owner_as_they_go() {
 }
 
 #[test]
+fn only_dependents_that_block_hold_their_owner() {
+    let mut graph = Graph::default();
+    for change in ["a", "b<a!", "c<a!", "d<a", "a df"] {
+        graph.apply(0, object(change));
+    }
+    let a = Uid::new("a");
+    let mut undecided = vec![Uid::new("b"), Uid::new("c")];
+    undecided.sort();
+    let expected = Ties { has_dependents: true, dependents_wait: false, is_blocked: true, undecided };
+    assert_eq!(graph.ties(a), expected);
+    graph.apply(0, object("b<a! df"));
+    graph.apply(0, object("c<a! d"));
+    let expected = Ties { dependents_wait: true, undecided: Vec::new(), ..expected };
+    assert_eq!(graph.ties(a), expected);
+    graph.remove(Uid::new("b"));
+    graph.remove(Uid::new("c"));
+    assert_eq!(graph.ties(a), Ties { has_dependents: true, ..Ties::default() });
+}
+
+#[test]
 fn orphaning_is_asked_for_once() {
     let mut graph = Graph::default();
     check(&mut graph, "a", &[]);
