@@ -34,6 +34,23 @@ pub(crate) fn serve(core: &Core, method: &Method, path: &str, query: &Query, hea
     if path.starts_with("/openapi/") {
         return openapi::serve(core, path, accepts, headers);
     }
+    if let Some(tokens) = &core.authenticator.tokens {
+        match path {
+            "/openid/v1/jwks" => {
+                return Ok(reply::typed(
+                    200,
+                    "application/jwk-set+json",
+                    bytes::Bytes::from(tokens.jwks().to_string()),
+                ));
+            }
+            "/.well-known/openid-configuration" => {
+                let (address, port) = (core.config.advertise_address, core.config.advertise_port);
+                let address = std::net::SocketAddr::new(address, port);
+                return Ok(reply::value(200, &tokens.openid(&format!("https://{address}/openid/v1/jwks"))));
+            }
+            _ => {}
+        }
+    }
     let offers = if matches!(path, "/api" | "/apis") { Offers::Discovery } else { Offers::Plain };
     let accepted = accept(accepts, offers)?;
     if let Shape::Discovery { beta } = accepted.shape {

@@ -162,6 +162,10 @@ async fn tokens_are_as_good_as_what_they_are_bound_to() {
     api.ok(&format!("DELETE {accounts}/default"), json!(null)).await;
     api.ok(&format!("POST {accounts}"), json!({"metadata": {"name": "default"}})).await;
     assert_eq!(call(&free).await.0, 401, "another account of the same name");
+    let keys = api.ok("GET /openid/v1/jwks", json!(null)).await;
+    assert_eq!((&keys["keys"][0]["kty"], &keys["keys"][0]["alg"]), (&json!("EC"), &json!("ES256")));
+    let openid = api.ok("GET /.well-known/openid-configuration", json!(null)).await;
+    assert_eq!(openid["issuer"], "https://kubernetes.default.svc.cluster.local");
     let short = json!({"spec": {"expirationSeconds": 60}});
     assert_eq!(api.call(&format!("POST {accounts}/default/token"), short).await.0, 422);
 }

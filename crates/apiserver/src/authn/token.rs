@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::cache::Cache;
 use crate::config::ServiceAccountKeys;
@@ -116,13 +118,37 @@ impl Tokens {
             });
         }
         let audiences = if keys.audiences.is_empty() { vec![keys.issuer.clone()] } else { keys.audiences.clone() };
-        let header = Header { typ: None, ..Header::new(algorithm) };
+        let kid =
+            Jwk::from_encoding_key(&signing, algorithm).and_then(|jwk| jwk.thumbprint(ThumbprintHash::SHA256)).ok();
+        let header = Header { typ: None, kid, ..Header::new(algorithm) };
         Ok(Self { signing, header, verifying, issuer: keys.issuer.clone(), audiences, cache })
     }
 
     /// Signs.
     pub(crate) fn sign(&self, claims: &Claims) -> Result<String, String> {
         jsonwebtoken::encode(&self.header, claims, &self.signing).map_err(|e| e.to_string())
+    }
+
+    /// The public keys, as `/openid/v1/jwks` shows them.
+    pub(crate) fn jwks(&self) -> Value {
+        let keys = self.verifying.iter().filter_map(|(algorithm, key)| {
+            let mut jwk = Jwk::from_decoding_key(key, Some(*algorithm)).ok()?;
+            jwk.common.key_id = jwk.thumbprint(ThumbprintHash::SHA256).ok();
+            let mut value = serde_json::to_value(jwk).ok()?;
+            value.as_object_mut()?.insert("use".into(), "sig".into());
+            Some(value)
+        });
+        json!({"keys": keys.collect::<Vec<_>>()})
+    }
+
+    /// `/.well-known/openid-configuration`
+    pub(crate) fn openid(&self, jwks_uri: &str) -> Value {
+        let mut algorithms: Vec<String> = self.verifying.iter().map(|(a, _)| format!("{a:?}")).collect();
+        algorithms.dedup();
+        json!({
+            "issuer": self.issuer, "jwks_uri": jwks_uri, "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": algorithms,
+        })
     }
 
     /// Checks signature, issuer, times, audience (one of `audiences`, or of the API's when that is empty) and the bound
