@@ -11,7 +11,7 @@ TOOLS := $(abspath $(TARGET))/tools
 KUBECTL := $(TOOLS)/kubectl
 PROFILE ?= demo
 # Debian packages that only tests use: real programs to be tested with.
-TEST_PACKAGES := busybox-static containerd runc iproute2 util-linux nftables
+TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables
 
 .PHONY: up down test bench lint build tools test-setup
 

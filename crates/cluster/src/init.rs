@@ -6,14 +6,14 @@
 //!
 //! | stream | stage one | stage two |
 //! |---|---|---|
-//! | stdin | one byte from `up`: the network is there, go on | the API server's listening socket, or `/dev/null` |
-//! | stdout | to `up`: one byte when the namespaces exist, then the id of stage two | the fabric's network namespace, held open |
+//! | stdin | the API server's listening socket, or `/dev/null` | the same |
+//! | stdout | a socket to `up`: a byte when the namespaces exist, a byte back when the network does, then the id of stage two | the fabric's network namespace, held open |
 //! | stderr | `init.log` | `init.log` |
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -56,8 +56,6 @@ pub struct NodeConfig {
     pub exe: PathBuf,
     /// Path of the fabric's network namespace.
     pub fabric: PathBuf,
-    /// Where the API server listens on the host, on the node that runs it.
-    pub listen: Option<(Ipv4Addr, u16)>,
     pub components: Vec<Component>,
 }
 
@@ -75,12 +73,6 @@ pub struct Component {
 /// Stage one. Returns when stage two runs.
 pub fn stage_one(config_path: &Path) -> Result<()> {
     let config = read(config_path)?;
-    let listener = match config.listen {
-        Some(address) => Stdio::from(OwnedFd::from(
-            TcpListener::bind(address).context(|| format!("listening on {}:{}", address.0, address.1))?,
-        )),
-        None => Stdio::null(),
-    };
     let fabric = fs::File::open(&config.fabric).context(|| "opening the fabric's namespace".into())?;
     cgroup::join(&config.profile, &config.node)?;
     let separate = |flags, what: &str| unshare(flags).context(|| format!("new {what} namespace"));
@@ -91,15 +83,15 @@ pub fn stage_one(config_path: &Path) -> Result<()> {
     separate(CloneFlags::CLONE_NEWCGROUP, "cgroup")?;
     separate(CloneFlags::CLONE_NEWPID, "PID")?;
 
-    let mut up = std::io::stdout();
     let tell = || "talking to `keelson up`".to_string();
-    up.write_all(b"n").and_then(|()| up.flush()).context(tell)?;
-    std::io::stdin().read_exact(&mut [0]).context(tell)?;
+    let mut up = UnixStream::from(std::io::stdout().as_fd().try_clone_to_owned().context(tell)?);
+    up.write_all(b"n").context(tell)?;
+    up.read_exact(&mut [0]).context(tell)?;
 
     let child = Command::new("/proc/self/exe")
         .args(["node-init", "--stage", "2"])
         .arg(config_path)
-        .stdin(listener)
+        .stdin(Stdio::inherit())
         .stdout(Stdio::from(OwnedFd::from(fabric)))
         .spawn()
         .context(|| "starting the node's init".into())?;

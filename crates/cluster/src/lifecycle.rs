@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -82,11 +83,16 @@ pub async fn up(options: &UpOptions, mut progress: impl FnMut(Step)) -> Result<P
     let layout = Layout::new(&options.data_dir, &options.profile)?;
     let _lock = layout.take_lock()?;
     let known = layout.read_profile()?;
-    let profile = plan_profile(known.as_ref(), options, is_free)?;
+    let mut listener = None;
+    let profile = plan_profile(known.as_ref(), options, |port| {
+        // Held from here on, so that no other program can take the port before the node has it.
+        listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
+        listener.is_some()
+    })?;
     write_json(&layout.profile(), &profile)?;
     let pki = Pki::open(&layout.pki())?;
     let running: Vec<Option<Handle>> =
-        profile.nodes.iter().map(|node| Handle::read(&layout.node_process(&node.name))).collect::<Result<_>>()?;
+        profile.nodes.iter().map(|node| running(&layout, &node.name)).collect::<Result<_>>()?;
     if running.first().is_none_or(Option::is_none) {
         let first = profile.nodes.first().ok_or_else(|| invalid("--nodes", "a cluster has at least one node"))?;
         pki.write_apiserver(SERVICE_IP, first.ip, &first.name)?;
@@ -104,7 +110,12 @@ pub async fn up(options: &UpOptions, mut progress: impl FnMut(Step)) -> Result<P
         }
         let config = node_config(&layout, &profile, index, &fabric, &options.exe);
         prepare_node(&layout, &pki, &profile, node)?;
-        start_node(&layout, &config, node, &fabric).await?;
+        let listener = match listener.take() {
+            Some(listener) if index == 0 => Some(listener),
+            _ if index == 0 => Some(listen(profile.port)?),
+            _ => None,
+        };
+        start_node(&layout, &config, node, &fabric, listener).await?;
         done(&format!("node {} started", node.name));
     }
 
@@ -205,7 +216,7 @@ fn invalid(field: &'static str, why: impl Into<String>) -> Error {
 }
 
 /// What the cluster is to be, from what it is and what was asked.
-fn plan_profile(known: Option<&Profile>, options: &UpOptions, is_free: impl Fn(u16) -> bool) -> Result<Profile> {
+fn plan_profile(known: Option<&Profile>, options: &UpOptions, mut take: impl FnMut(u16) -> bool) -> Result<Profile> {
     let count = options.nodes.unwrap_or_else(|| known.map_or(1, |k| k.nodes.len()));
     if count == 0 || count > crate::layout::MAX_NODES {
         return Err(invalid("--nodes", format!("{count} is not between 1 and {}", crate::layout::MAX_NODES)));
@@ -223,10 +234,10 @@ fn plan_profile(known: Option<&Profile>, options: &UpOptions, is_free: impl Fn(u
     }
     let port = match (known, options.port) {
         (Some(known), _) => known.port,
-        (None, Some(port)) if is_free(port) => port,
+        (None, Some(port)) if take(port) => port,
         (None, Some(port)) => return Err(invalid("--port", format!("127.0.0.1:{port} is taken"))),
         (None, None) => (API_PORT..API_PORT + 1000)
-            .find(|port| is_free(*port))
+            .find(|port| take(*port))
             .ok_or_else(|| invalid("--port", "no port from 6443 on is free on 127.0.0.1"))?,
     };
     Ok(Profile {
@@ -236,10 +247,6 @@ fn plan_profile(known: Option<&Profile>, options: &UpOptions, is_free: impl Fn(u
         runtime: known.map(|k| k.runtime).or(options.runtime).unwrap_or_default(),
         kubeconfig: options.kubeconfig.clone(),
     })
-}
-
-fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// The kubelet's, proxy's and DNS server's ways to the API, and the kubelet's serving certificate.
@@ -281,7 +288,6 @@ fn node_config(layout: &Layout, profile: &Profile, index: usize, fabric: &Fabric
         server_dir: is_first.then(|| layout.server()),
         exe: exe.into(),
         fabric: fabric.path(),
-        listen: is_first.then_some((Ipv4Addr::LOCALHOST, profile.port)),
         components: components(node, is_first, profile.runtime),
     }
 }
@@ -329,7 +335,27 @@ fn components(node: &Node, is_first: bool, runtime: Runtime) -> Vec<Component> {
     components
 }
 
-async fn start_node(layout: &Layout, config: &NodeConfig, node: &Node, fabric: &Fabric) -> Result<()> {
+fn listen(port: u16) -> Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).context(|| format!("listening on 127.0.0.1:{port}"))
+}
+
+/// The init of a node that runs. One that is ending has closed its files already: it is waited for, and runs no more.
+fn running(layout: &Layout, node: &str) -> Result<Option<Handle>> {
+    let Some(init) = Handle::read(&layout.node_process(node))? else { return Ok(None) };
+    if Path::new(&format!("/proc/{}/fd/1", init.pid)).exists() {
+        return Ok(Some(init));
+    }
+    init.terminate(STOP_GRACE)?;
+    Ok(None)
+}
+
+async fn start_node(
+    layout: &Layout,
+    config: &NodeConfig,
+    node: &Node,
+    fabric: &Fabric,
+    listener: Option<TcpListener>,
+) -> Result<()> {
     let failed = |why: String| Error::Node { node: node.name.clone(), why };
     let dir = layout.node(&node.name);
     // A node that was killed leaves its cgroups; its mounts and network went with it.
@@ -338,29 +364,31 @@ async fn start_node(layout: &Layout, config: &NodeConfig, node: &Node, fabric: &
     write_json(&config_path, config)?;
     let log_path = layout.node_logs(&node.name).join("init.log");
     let log = fs::File::create(&log_path).context(|| format!("creating {}", log_path.display()))?;
+    let talking = || "talking to the node's init".to_string();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().context(talking)?;
+    ours.set_nonblocking(true).context(talking)?;
     let mut stage_one = tokio::process::Command::from(Command::new(&config.exe));
-    let mut child = stage_one
+    stage_one
         .args(["node-init", "--stage", "1"])
         .arg(&config_path)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdin(listener.map_or_else(Stdio::null, |listener| Stdio::from(OwnedFd::from(listener))))
+        .stdout(Stdio::from(OwnedFd::from(theirs)))
         .stderr(log)
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .context(|| format!("starting {}", config.exe.display()))?;
+        .kill_on_drop(true);
+    let mut child = stage_one.spawn().context(|| format!("starting {}", config.exe.display()))?;
+    // It holds our copies of the node's ends, and we must see when the node closes its own.
+    drop(stage_one);
     let why = || fs::read_to_string(&log_path).unwrap_or_default().trim().to_string();
-    let (Some(pid), Some(mut stdin), Some(stdout)) = (child.id(), child.stdin.take(), child.stdout.take()) else {
-        return Err(failed("its init ended at once".into()));
-    };
-    let mut stdout = BufReader::new(stdout);
-    if stdout.read_u8().await.is_err() {
+    let pid = child.id().ok_or_else(|| failed("its init ended at once".into()))?;
+    let mut stream = BufReader::new(tokio::net::UnixStream::from_std(ours).context(talking)?);
+    if stream.read_u8().await.is_err() {
         return Err(failed(why()));
     }
     fabric.attach(node, pid, SERVICE_NETWORK).await?;
-    stdin.write_all(b"g").await.context(|| "talking to the node's init".into())?;
+    stream.write_all(b"g").await.context(talking)?;
     let mut line = String::new();
-    stdout.read_line(&mut line).await.context(|| "talking to the node's init".into())?;
+    stream.read_line(&mut line).await.context(talking)?;
     let init = line.trim().parse().ok().and_then(Handle::of).ok_or_else(|| failed(why()))?;
     init.write(&layout.node_process(&node.name))?;
     child.wait().await.context(|| "waiting for the node's first stage".into())?;

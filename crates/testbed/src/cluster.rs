@@ -169,14 +169,14 @@ impl Cluster {
 
     /// The ids (in the host's PID namespace) of a node's processes whose command line contains `pattern`.
     pub fn processes(&self, node: &str, pattern: &str) -> Vec<u32> {
-        let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-        let of_node = namespace(self.init_pid(node));
+        let cgroup = format!("/keelson/{}/{node}/", self.profile);
         let all = std::fs::read_dir("/proc").expect("/proc").flatten();
         let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         pids.filter(|pid| {
-            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            namespace(*pid) == of_node && command.contains(pattern)
+            let read = |file| {
+                String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default()).into_owned()
+            };
+            read("cgroup").contains(&cgroup) && read("cmdline").replace('\0', " ").contains(pattern)
         })
         .collect()
     }

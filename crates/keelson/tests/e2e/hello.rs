@@ -57,7 +57,7 @@ fn reach_by_every_way(cluster: &Cluster) {
         format!("http://{node}:{node_port}/"),
     ] {
         reach_both(&url, || {
-            let output = cluster.try_kubectl(&format!("exec shell -- wget -q -O - -T 5 {url}"));
+            let output = cluster.try_kubectl(&format!("exec shell -- wget -q -O - {url}"));
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
         });
     }
