@@ -110,10 +110,10 @@ fn carry_over(spec: &mut Map<String, Value>, old: &Value, type_: &str) {
     if !matches!(type_, "NodePort" | "LoadBalancer") {
         return;
     }
-    if let (true, Some(port)) = (is_empty(spec.get("healthCheckNodePort")), old.get("healthCheckNodePort")) {
-        if spec.get("externalTrafficPolicy").is_some_and(|p| p == "Local") {
-            spec.insert("healthCheckNodePort".into(), port.clone());
-        }
+    let local = spec.get("externalTrafficPolicy").is_some_and(|p| p == "Local");
+    let wanted = local && is_empty(spec.get("healthCheckNodePort"));
+    if let (true, Some(port)) = (wanted, old.get("healthCheckNodePort")) {
+        spec.insert("healthCheckNodePort".into(), port.clone());
     }
     let key =
         |p: &Value| (p.get("port").cloned(), p.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned());

@@ -37,11 +37,14 @@ struct Binding {
     subjects: Vec<(Subject, String)>,
 }
 
+/// A binding and the key it is stored under.
+type Keyed = (Arc<str>, Arc<Binding>);
+
 #[derive(Default)]
 struct Inner {
     roles: HashMap<RoleKey, Arc<[Rule]>>,
     bindings: HashMap<Arc<str>, Arc<Binding>>,
-    by_subject: HashMap<Subject, Vec<(Arc<str>, Arc<Binding>)>>,
+    by_subject: HashMap<Subject, Vec<Keyed>>,
 }
 
 /// The index.

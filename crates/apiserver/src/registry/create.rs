@@ -133,18 +133,17 @@ pub(crate) fn to_stored(kind: &Kind, object: &Value) -> Result<bytes::Bytes, Sta
 
 /// The object's namespace is the path's.
 pub(crate) fn check_namespace(kind: &Kind, object: &mut Value, namespace: &str) -> Result<(), Status> {
-    if !object.get("metadata").is_some_and(Value::is_object) {
-        if let Some(map) = object.as_object_mut() {
-            map.insert("metadata".into(), Value::Object(serde_json::Map::new()));
-        }
+    let has_metadata = object.get("metadata").is_some_and(Value::is_object);
+    if let (false, Some(map)) = (has_metadata, object.as_object_mut()) {
+        map.insert("metadata".into(), Value::Object(serde_json::Map::new()));
     }
     let own = text(object, "namespace");
     match kind.scope {
         Scope::Namespaced if own.is_empty() => set(object, "namespace", namespace.into()),
         Scope::Namespaced if own != namespace => {
-            return Err(Status::bad_request(format!(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )));
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
         Scope::Cluster if !own.is_empty() => {
             return Err(Status::bad_request("namespace may not be set on cluster-scoped objects"));

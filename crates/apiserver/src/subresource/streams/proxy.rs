@@ -71,7 +71,8 @@ fn service(call: &Call, name: &str, port: &str, path: String) -> Result<Backend,
         ("", [one]) => one.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
         _ => {
             let found = ports.iter().find(|p| {
-                p.get("name").is_some_and(|n| n == port) || p.get("port").is_some_and(|n| n.to_string() == port)
+                p.get("name").is_some_and(|n| n == port)
+                    || p.get("port").and_then(Value::as_u64).is_some_and(|n| port.parse() == Ok(n))
             });
             match found {
                 Some(found) => found.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
