@@ -56,11 +56,6 @@ pub(crate) fn signal_all(group: &Path, signal: Signal) {
     }
 }
 
-/// Whether no process is left in `group`.
-pub(crate) fn is_empty(group: &Path) -> bool {
-    dirs(group).iter().all(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty()))
-}
-
 /// Removes `group` from every hierarchy; `false` while it still holds processes.
 pub(crate) fn remove(group: &Path) -> bool {
     let mut gone = true;

@@ -31,6 +31,8 @@ pub(crate) const EXIT_FILE: &str = "exit.json";
 /// Everything the services share.
 pub(crate) struct Core {
     pub config: Config,
+    /// What shims are started from.
+    pub shim_exe: PathBuf,
     pub images: Arc<Store>,
     pub cni: Cni,
     pub machine: Machine,
@@ -74,11 +76,12 @@ pub(crate) struct Container {
 }
 
 impl Core {
-    pub(crate) fn new(config: Config, images: Arc<Store>, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(config: Config, images: Arc<Store>, shim_exe: PathBuf, shutdown: CancellationToken) -> Self {
         Self {
             cni: Cni::new(config.cni_conf_dir.clone(), config.cni_bin_dir.clone()),
             machine: machine::inspect(),
             images,
+            shim_exe,
             config,
             shutdown,
             events: broadcast::channel(EVENT_BACKLOG).0,

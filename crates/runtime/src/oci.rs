@@ -1,15 +1,18 @@
 //! The OCI runtime specification of a container, from its CRI configuration, the pod's, and the image's. Pure: everything
 //! that must be looked up on the machine comes in through [`Input`].
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use keelson_cri::v1::{
     ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode,
-    NamespaceOption, PodSandboxConfig,
+    NamespaceOption, PodSandboxConfig, SecurityProfile, security_profile::ProfileType,
 };
 use serde_json::{Value, json};
 
-use crate::{Error, image::manifest::ImageConfig, user::User};
+use crate::{Error, image::manifest::ImageConfig, shim::SECCOMP_ANNOTATION, user::User};
 
 /// What Docker and containerd give a container that asks for nothing.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -28,6 +31,9 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CAP_KILL",
     "CAP_AUDIT_WRITE",
 ];
+
+/// What it takes to install a seccomp filter without `no_new_privs`, and to give that up again.
+const FILTER_INSTALLERS: [&str; 2] = ["CAP_SYS_ADMIN", "CAP_SETPCAP"];
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -107,7 +113,8 @@ pub(crate) fn spec(input: &Input<'_>) -> Result<Value, Error> {
     if options.userns_options.as_ref().is_some_and(|userns| userns.mode() == NamespaceMode::Pod) {
         return Err(Error::Unsupported("user namespaces are not supported by this runtime".into()));
     }
-    let capabilities = capabilities(&security, input.machine)?;
+    let seccomp = seccomp(&security)?;
+    let (capabilities, borrowed) = capabilities(&security, input.machine, seccomp && !security.no_new_privs)?;
     let mut process = json!({
         "terminal": input.config.tty,
         "user": {"uid": input.user.uid, "gid": input.user.gid, "additionalGids": input.user.groups},
@@ -124,8 +131,13 @@ pub(crate) fn spec(input: &Input<'_>) -> Result<Value, Error> {
         process.insert("oomScoreAdj".into(), json!(resources.oom_score_adj.min(1000)));
     }
     let (mounts, propagation) = mounts(input, &security)?;
+    let mut annotations = BTreeMap::new();
+    if seccomp {
+        annotations.insert(SECCOMP_ANNOTATION, borrowed.join(","));
+    }
     Ok(json!({
         "ociVersion": "1.0.2",
+        "annotations": annotations,
         "process": process,
         "root": {"path": input.rootfs, "readonly": security.readonly_rootfs},
         "mounts": mounts,
@@ -196,7 +208,24 @@ pub(crate) fn working_dir(input: &Input<'_>) -> String {
     }
 }
 
-fn capabilities(security: &LinuxContainerSecurityContext, machine: &Machine) -> Result<Value, Error> {
+/// Whether the container gets the default seccomp profile. A profile of the node's own is refused: running without it would
+/// be worse than not running.
+fn seccomp(security: &LinuxContainerSecurityContext) -> Result<bool, Error> {
+    match security.seccomp.as_ref().map(SecurityProfile::profile_type) {
+        None | Some(ProfileType::Unconfined) => Ok(false),
+        Some(ProfileType::RuntimeDefault) => Ok(!security.privileged),
+        Some(ProfileType::Localhost) => {
+            Err(Error::Unsupported("seccomp profiles of type Localhost are not supported by this runtime".into()))
+        }
+    }
+}
+
+/// The capability sets, and those of them that are only lent for installing a seccomp filter.
+fn capabilities(
+    security: &LinuxContainerSecurityContext,
+    machine: &Machine,
+    lend: bool,
+) -> Result<(Value, Vec<&'static str>), Error> {
     let name = |name: &String| {
         let upper = name.to_ascii_uppercase();
         if upper.starts_with("CAP_") || upper == "ALL" { upper } else { format!("CAP_{upper}") }
@@ -224,11 +253,18 @@ fn capabilities(security: &LinuxContainerSecurityContext, machine: &Machine) -> 
         }
     }
     set.retain(|name| machine.capabilities.contains(name));
+    let lent: Vec<&'static str> = FILTER_INSTALLERS
+        .into_iter()
+        .filter(|name| lend && !set.iter().any(|own| own == name))
+        .filter(|name| machine.capabilities.iter().any(|own| own == name))
+        .collect();
+    set.extend(lent.iter().map(|name| (*name).to_owned()));
     let ambient: Vec<String> = asked.add_ambient_capabilities.iter().map(name).collect();
-    Ok(json!({
+    let sets = json!({
         "bounding": set, "effective": set, "permitted": set,
         "inheritable": ambient, "ambient": ambient,
-    }))
+    });
+    Ok((sets, lent))
 }
 
 fn namespace_list(input: &Input<'_>, options: &NamespaceOption, privileged: bool) -> Vec<Value> {

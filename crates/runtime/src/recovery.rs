@@ -55,7 +55,12 @@ async fn recover_sandbox(core: &Arc<Core>, found: &Arc<crate::core::Sandbox>) {
     let mut adopted = false;
     if alive {
         match sandbox::spawn_shim(core, found).await {
-            Ok(()) => adopted = true,
+            Ok(()) => {
+                adopted = true;
+                if let Err(error) = sandbox::check_network(core, found).await {
+                    tracing::warn!(sandbox = %found.id, %error, "a pod's network is not as it was");
+                }
+            }
             Err(error) => tracing::warn!(sandbox = %found.id, %error, "a pod's shim could not be replaced"),
         }
     }

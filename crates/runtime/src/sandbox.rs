@@ -138,6 +138,14 @@ async fn detach(core: &Core, sandbox: &Sandbox) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether the pod's network is still as its plugins made it.
+pub(crate) async fn check_network(core: &Core, sandbox: &Sandbox) -> Result<(), Error> {
+    match shim::read_json::<Attachment>(&sandbox.root.join(CNI_FILE)) {
+        Ok(Some(attachment)) => core.cni.check(&attachment).await,
+        _ => Ok(()),
+    }
+}
+
 /// Undoes everything but the record and the files. Used on half-made sandboxes too, so nothing here may be missing.
 pub(crate) async fn dismantle(core: &Core, sandbox: &Arc<Sandbox>) {
     if let Err(error) = detach(core, sandbox).await {
@@ -268,7 +276,7 @@ async fn subscribe(core: &Core, sandbox: &Sandbox) -> Result<Subscription, Error
         return Ok(events);
     }
     let share_pid = share_pid(&sandbox.config());
-    let mut child = shim_client::spawn(&core.config.exe, &sandbox.state, share_pid).await?;
+    let mut child = shim_client::spawn(&core.shim_exe, &sandbox.state, share_pid).await?;
     // Somebody has to collect it when it ends.
     tokio::spawn(async move { child.wait().await });
     Subscription::open(&sandbox.state).await

@@ -1,6 +1,9 @@
 //! Composition of the runtime: recovers what a previous process left, then serves CRI on the socket.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use keelson_cri::{
     MAX_MESSAGE_SIZE_BYTES,
@@ -10,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, Error, core::Core, image::Store, recovery, service};
+use crate::{Config, Error, core::Core, image::Store, mounts, recovery, service};
 
 /// Serves CRI v1 on `config.socket` until `shutdown`. Containers go on running afterwards, under their shims.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
@@ -23,7 +26,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     private(&config.state)?;
     let listener = listen(&config.socket).await?;
     let images = Arc::new(Store::open(&config.root.join("images"), config.default_registry.clone())?);
-    let core = Arc::new(Core::new(config, images, shutdown.clone()));
+    let shim_exe = protected_exe(&config);
+    let core = Arc::new(Core::new(config, images, shim_exe, shutdown.clone()));
     recovery::recover(&core).await?;
     crate::streaming::start(&core).await?;
     let in_use = core.containers().iter().flat_map(|found| found.with(|record| record.layers.clone())).collect();
@@ -47,6 +51,27 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 fn private(dir: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).map_err(Error::io("protect", dir))
+}
+
+/// The shim's binary on a read-only mount of its own, so that a container that gets hold of the file (through `/proc` of a
+/// process just being started in it) cannot write to it (CVE-2019-5736). Without the mount, the binary itself.
+fn protected_exe(config: &Config) -> PathBuf {
+    use rustix::mount::{MountFlags, mount_bind, mount_remount};
+    let target = config.state.join("keelson");
+    let protect = || {
+        mounts::unmount_all(&target);
+        std::fs::File::create(&target)?;
+        mount_bind(&config.exe, &target)?;
+        std::io::Result::Ok(mount_remount(&target, MountFlags::BIND | MountFlags::RDONLY, c"")?)
+    };
+    match protect() {
+        Ok(()) => target,
+        Err(error) => {
+            tracing::warn!(%error, target = %target.display(), "the shim's binary could not be mounted read-only");
+            mounts::unmount_all(&target);
+            config.exe.clone()
+        }
+    }
 }
 
 /// Binds the socket, in place of one that nobody serves any more.

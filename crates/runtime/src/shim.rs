@@ -8,6 +8,7 @@
 
 mod connection;
 mod containers;
+mod executor;
 mod files;
 mod helper;
 mod log;
@@ -16,9 +17,11 @@ mod pidfd;
 mod process;
 pub(crate) mod protocol;
 mod reactor;
+mod seccomp;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
+pub(crate) use executor::SECCOMP_ANNOTATION;
 pub(crate) use files::{Exit, Launch, LaunchResult, process_start_time, read_json, write_json};
 pub(crate) use pause::PAUSE_FILE;
 

@@ -70,8 +70,12 @@ impl Container {
             let config = record.config.clone().unwrap_or_default();
             let mut image = config.image.clone().unwrap_or_default();
             // CRI wants a name a person would know, where there is one.
-            if let Some(name) = name.and_then(|image| image.names.first().cloned()) {
-                image.image = name;
+            if let Some(found) = name {
+                let asked = core.images.reference(&image.user_specified_image).map(|name| name.to_string());
+                let asked = asked.ok().filter(|name| found.names.contains(name));
+                if let Some(name) = asked.or_else(|| found.names.first().cloned()) {
+                    image.image = name;
+                }
             }
             ContainerStatus {
                 id: record.id.clone(),

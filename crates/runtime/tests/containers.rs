@@ -236,6 +236,73 @@ async fn users_and_read_only_roots() {
 }
 
 #[tokio::test]
+async fn the_default_seccomp_profile_confines() {
+    let mut world = World::new().await;
+    let pod = world.pod("seccomp");
+    let sandbox = world.run_pod(&pod).await;
+    for (name, uid, no_new_privs, capabilities) in [
+        ("root", 0, false, "00000000a80425fb"),
+        ("strict", 0, true, "00000000a80425fb"),
+        ("user", 1000, false, "0000000000000000"),
+    ] {
+        let mut config = world.shell(name, "sleep 1000");
+        config.linux.as_mut().unwrap().security_context = Some(LinuxContainerSecurityContext {
+            run_as_user: Some(Int64Value { value: uid }),
+            no_new_privs,
+            seccomp: Some(SecurityProfile { profile_type: 0, ..Default::default() }),
+            ..Default::default()
+        });
+        let id = world.run(&sandbox, &pod, config).await;
+        for process in ["self", "1"] {
+            let status = world.sh(&id, &format!("grep -E '^(Seccomp|CapEff|CapBnd):' /proc/{process}/status")).await;
+            let expected = format!("CapEff:\t{capabilities}\nCapBnd:\t00000000a80425fb\nSeccomp:\t2");
+            assert_eq!(status, expected, "{name} {process}");
+        }
+        let refused = world.exec(&id, &["unshare", "-U", "true"]).await.unwrap();
+        assert!(
+            refused.exit_code != 0 && String::from_utf8_lossy(&refused.stderr).contains("not permitted"),
+            "{refused:?}"
+        );
+        // Signals arrive as they should: nothing is blocked or ignored that the shim has use for itself.
+        let signals = world.sh(&id, "grep -hE '^Sig(Blk|Ign):' /proc/self/status /proc/1/status").await;
+        let sigpipe = |line: &str| u64::from_str_radix(line, 16).unwrap() & 1 << 12;
+        for line in signals.lines() {
+            match line.split_once(":\t").unwrap() {
+                ("SigBlk", set) => assert_eq!(set, "0000000000000000", "{signals}"),
+                (_, set) => assert_eq!(sigpipe(set), 0, "{signals}"),
+            }
+        }
+        assert_eq!(world.sh(&id, "echo a | cat; (sleep 0 & wait); ls / > /dev/null && echo fine").await, "a\nfine");
+    }
+    let config = world.shell("open", "unshare -U true && echo allowed");
+    world.run(&sandbox, &pod, config).await;
+    world.logged("open.log", "stdout F allowed").await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_container_cannot_write_to_the_runtimes_binary() {
+    let mut world = World::new().await;
+    let mut pod = world.pod("breakout");
+    let linux = pod.linux.as_mut().unwrap();
+    let options = NamespaceOption { pid: NamespaceMode::Pod as i32, ..Default::default() };
+    linux.security_context.as_mut().unwrap().namespace_options = Some(options.clone());
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "sleep 1000");
+    let security =
+        LinuxContainerSecurityContext { namespace_options: Some(options), privileged: true, ..Default::default() };
+    config.linux.as_mut().unwrap().security_context = Some(security);
+    let id = world.run(&sandbox, &pod, config).await;
+    // The pod's first process is the binary; even a privileged process finds it on a read-only file system.
+    let pid = "$(ps -o pid,args | grep '[s]him pause' | awk '{print $1}')";
+    let script = format!("chmod 777 /proc/{pid}/exe");
+    let response = world.exec(&id, &["/bin/sh", "-c", &script]).await.unwrap();
+    let error = String::from_utf8_lossy(&response.stderr);
+    assert!(response.exit_code != 0 && error.contains("Read-only file system"), "{error}");
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn a_start_that_fails_says_why() {
     let mut world = World::new().await;
     let pod = world.pod("broken");

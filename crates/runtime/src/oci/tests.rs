@@ -84,7 +84,8 @@ fn capability_set(add: &[&str], drop: &[&str], privileged: bool) -> Vec<String> 
         }),
         ..Default::default()
     };
-    let value = capabilities(&security, &machine()).unwrap();
+    let (value, lent) = capabilities(&security, &machine(), false).unwrap();
+    assert!(lent.is_empty());
     serde_json::from_value(value["effective"].clone()).unwrap()
 }
 
@@ -175,6 +176,20 @@ fn privileged_masks_nothing() {
         &PodSandboxConfig::default(),
     );
     assert_eq!(spec.unwrap()["linux"]["maskedPaths"], json!([]));
+}
+
+#[test]
+fn seccomp_profiles() {
+    let with = |profile: ProfileType, no_new_privs| {
+        let profile = SecurityProfile { profile_type: profile as i32, ..Default::default() };
+        let security = LinuxContainerSecurityContext { seccomp: Some(profile), no_new_privs, ..Default::default() };
+        build(&with_security(security), &PodSandboxConfig::default())
+    };
+    let spec = with(ProfileType::RuntimeDefault, false).unwrap();
+    assert_eq!(spec["annotations"], json!({SECCOMP_ANNOTATION: "CAP_SYS_ADMIN"}));
+    assert_eq!(with(ProfileType::RuntimeDefault, true).unwrap()["annotations"], json!({SECCOMP_ANNOTATION: ""}));
+    assert_eq!(with(ProfileType::Unconfined, false).unwrap()["annotations"], json!({}));
+    assert!(matches!(with(ProfileType::Localhost, false), Err(Error::Unsupported(_))));
 }
 
 #[test]

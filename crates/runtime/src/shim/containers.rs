@@ -118,7 +118,7 @@ impl Shim {
             stdio(&mut command, child);
             (own, None)
         };
-        let launched = self.launch(command, What::Exec { container: id, tty }, &dir, ends, console, None);
+        let launched = self.launch(command, What::Exec { tty }, &dir, ends, console, None);
         if launched.is_err() {
             let _ = std::fs::remove_dir_all(&dir);
         }

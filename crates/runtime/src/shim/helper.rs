@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
 
-use super::{LaunchResult, process_start_time, write_json};
+use super::{LaunchResult, executor::Filtering, process_start_time, write_json};
 
 /// Directory of `libcontainer`'s own state inside a container's directory.
 const STATE: &str = "lc";
@@ -39,6 +39,7 @@ fn create_container(dir: &Path) -> Result<Option<LaunchResult>, String> {
         .and_then(ContainerBuilder::validate_id)
         .map_err(words)?
         .with_console_socket(console(dir))
+        .with_executor(Filtering)
         .as_init(dir)
         .with_systemd(false)
         .build()
@@ -63,6 +64,7 @@ fn exec_process(dir: &Path, exec_dir: &Path) -> Result<Option<LaunchResult>, Str
         .with_root_path(root)
         .map_err(words)?
         .with_console_socket(console.clone())
+        .with_executor(Filtering)
         .as_tenant()
         .with_process(Some(exec_dir.join("process.json")))
         .with_detach(console.is_some())

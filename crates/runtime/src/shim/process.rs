@@ -23,9 +23,8 @@ pub(super) const STDIN_HIGH_BYTES: usize = 64 << 10;
 /// What the process is.
 pub(super) enum What {
     Container(Launch),
-    /// Executed in the container of this id; `tty` tells how its stdio is made.
+    /// Executed in a container; `tty` tells how its stdio is made.
     Exec {
-        container: String,
         tty: bool,
     },
 }
