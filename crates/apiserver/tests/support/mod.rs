@@ -141,7 +141,17 @@ impl Api {
         (code, String::from_utf8(bytes.to_vec()).unwrap(), warnings)
     }
 
-    pub async fn send(&self, request: &str, body: String) -> http::Response<Body> {
+    pub async fn send(&self, request: &str, body: impl Into<bytes::Bytes>) -> http::Response<Body> {
+        self.send_with(request, body, &[]).await
+    }
+
+    /// As [`Api::send`], with more headers.
+    pub async fn send_with(
+        &self,
+        request: &str,
+        body: impl Into<bytes::Bytes>,
+        headers: &[(&str, &str)],
+    ) -> http::Response<Body> {
         let (method, path) = request.split_once(' ').unwrap();
         let (method, content_type) = match method.split_once('+') {
             None => (method, "application/json".to_owned()),
@@ -150,12 +160,16 @@ impl Api {
             Some((method, "strategic")) => (method, "application/strategic-merge-patch+json".into()),
             Some((method, other)) => (method, other.to_owned()),
         };
-        let body = if body == "null" { String::new() } else { body };
+        let body: bytes::Bytes = body.into();
+        let body = if &*body == b"null" { bytes::Bytes::new() } else { body };
         let mut request = http::Request::builder().method(method).uri(path).header("content-type", content_type);
         if let Some(accept) = self.accept {
             request = request.header("accept", accept);
         }
-        let request = request.body(http_body_util::Full::new(bytes::Bytes::from(body))).unwrap();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(http_body_util::Full::new(body)).unwrap();
         self.server.service_for(self.user.clone()).oneshot(request).await.unwrap()
     }
 
