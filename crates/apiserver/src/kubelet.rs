@@ -17,6 +17,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::KubeletClient;
 use crate::http::body::{Body, RequestBody};
@@ -69,7 +70,7 @@ impl Kubelets {
 
 impl Backend {
     /// Sends the request on and answers with what comes back; an upgrade is spliced.
-    pub(crate) async fn forward(self, mut request: Request<RequestBody>) -> Reply {
+    pub(crate) async fn forward(self, mut request: Request<RequestBody>, shutdown: &CancellationToken) -> Reply {
         let client_upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let onward = self.onward(request)?;
         let mut response = self.send(onward).await?;
@@ -95,7 +96,7 @@ impl Backend {
         }
         let (mut parts, body) = response.into_parts();
         strip(&mut parts.headers, false);
-        Ok(Response::from_parts(parts, stream(body)))
+        Ok(Response::from_parts(parts, stream(body, shutdown.clone())))
     }
 
     fn onward(&self, request: Request<RequestBody>) -> Result<Request<RequestBody>, Status> {
@@ -169,15 +170,15 @@ fn strip(headers: &mut HeaderMap, keep_upgrade: bool) {
     }
 }
 
-/// A body that passes its bytes on as they come.
-pub(crate) fn stream(body: Incoming) -> Body {
+/// A body that passes its bytes on as they come, until `shutdown`.
+pub(crate) fn stream(body: Incoming, shutdown: CancellationToken) -> Body {
     let frames = BodyStream::new(body).filter_map(|frame| async {
         match frame {
             Ok(frame) => frame.into_data().ok().map(Ok),
             Err(error) => Some(Err(Box::new(error) as BoxError)),
         }
     });
-    Body::Stream(frames.boxed())
+    Body::Stream(frames.take_until(shutdown.cancelled_owned()).boxed())
 }
 
 /// An empty request body.

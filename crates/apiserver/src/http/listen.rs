@@ -33,7 +33,7 @@ const MAX_HEADER_BYTES: u32 = 64 << 10;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests under way may go on after shutdown began.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A certificate chain and key, decoded.
 pub(crate) fn load_identity(

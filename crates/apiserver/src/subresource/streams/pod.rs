@@ -79,7 +79,7 @@ pub(super) async fn connect(call: &Call, request: Request<RequestBody>) -> Reply
     if !request.headers().contains_key(http::header::UPGRADE) {
         return Err(Status::bad_request("Upgrade request required"));
     }
-    kubelet(call, node, path)?.forward(request).await
+    kubelet(call, node, path)?.forward(request, &call.core.shutdown).await
 }
 
 #[derive(Default)]
