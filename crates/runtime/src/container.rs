@@ -255,7 +255,10 @@ pub(crate) async fn start(core: &Arc<Core>, container: &Arc<Container>) -> Resul
         Ok(Reply::Started { started_at_ns }) => {
             container.update(|record| {
                 record.started_at = started_at_ns;
-                record.set_phase(ContainerPhase::Running);
+                // Its end may have been told already.
+                if record.phase() == ContainerPhase::Starting {
+                    record.set_phase(ContainerPhase::Running);
+                }
                 true
             });
             core.emit(ContainerEventType::ContainerStartedEvent, &container.id, &container.sandbox);

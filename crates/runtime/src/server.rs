@@ -50,7 +50,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 /// What is in there is root's alone.
 fn private(dir: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711)).map_err(Error::io("protect", dir))
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(Error::io("protect", dir))
 }
 
 /// The shim's binary on a read-only mount of its own, so that a container that gets hold of the file (through `/proc` of a

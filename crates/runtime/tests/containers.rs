@@ -387,3 +387,43 @@ async fn events_and_stats_tell_what_happens() {
     );
     world.finish().await;
 }
+
+/// One pod's whole life, by a client of its own.
+async fn live_and_die(
+    mut runtime: keelson_cri::Clients,
+    pod: PodSandboxConfig,
+    config: ContainerConfig,
+) -> Result<i32, tonic::Status> {
+    let request = RunPodSandboxRequest { config: Some(pod.clone()), runtime_handler: String::new() };
+    let pod_sandbox_id = runtime.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
+    let request = CreateContainerRequest {
+        pod_sandbox_id: pod_sandbox_id.clone(),
+        config: Some(config),
+        sandbox_config: Some(pod),
+    };
+    let container_id = runtime.runtime.create_container(request).await?.into_inner().container_id;
+    runtime.runtime.start_container(StartContainerRequest { container_id: container_id.clone() }).await?;
+    let cmd = ["/bin/sh", "-c", "exit 3"].map(String::from).to_vec();
+    let request = ExecSyncRequest { container_id: container_id.clone(), cmd, timeout: 30 };
+    let code = runtime.runtime.exec_sync(request).await?.into_inner().exit_code;
+    runtime.runtime.stop_container(StopContainerRequest { container_id: container_id.clone(), timeout: 0 }).await?;
+    runtime.runtime.remove_container(RemoveContainerRequest { container_id }).await?;
+    runtime.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() }).await?;
+    runtime.runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id }).await?;
+    Ok(code)
+}
+
+#[tokio::test]
+async fn many_pods_at_once() {
+    let mut world = World::new().await;
+    let mut lives = Vec::new();
+    for index in 0..16 {
+        let pod = world.pod(&format!("pod{index}"));
+        let config = world.shell(&format!("c{index}"), "echo up; sleep 1000");
+        lives.push(tokio::spawn(Box::pin(live_and_die(world.clients.clone(), pod, config))));
+    }
+    for life in lives {
+        assert_eq!(life.await.unwrap().map_err(|status| format!("{status}\n{}", world.log())), Ok(3));
+    }
+    world.finish().await;
+}

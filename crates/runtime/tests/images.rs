@@ -215,7 +215,7 @@ async fn pulls_with_every_kind_of_authentication() {
         }
         assert_eq!(pull(&mut world, &name, alice()).await.unwrap(), built.config);
         let image = images(&mut world).await.remove(0);
-        assert_eq!(image.repo_tags, [name.clone()]);
+        assert_eq!(image.repo_tags, std::slice::from_ref(&name));
         assert_eq!(image.repo_digests, [format!("{host}/team/app@{}", built.manifest)]);
         // Again: only the manifest is asked for.
         registry.requests.lock().unwrap().clear();

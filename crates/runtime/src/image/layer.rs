@@ -248,8 +248,7 @@ fn remove(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = openat(parent, name, flags, Mode::empty())?;
-    let mut entries = rustix::fs::Dir::read_from(&directory)?;
-    while let Some(entry) = entries.next() {
+    for entry in rustix::fs::Dir::read_from(&directory)? {
         let entry = entry?;
         let child = entry.file_name().to_bytes();
         if child != b"." && child != b".." {

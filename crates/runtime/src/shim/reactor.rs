@@ -245,6 +245,10 @@ impl Shim {
             self.flush(id);
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.paused && flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            // Gone for good, and reported for as long as it is watched.
+            return self.drop_connection(id);
+        }
         if connection.paused || !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             return;
         }

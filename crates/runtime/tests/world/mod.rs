@@ -145,7 +145,7 @@ impl World {
             config: Some(config),
             sandbox_config: Some(pod.clone()),
         };
-        Ok(self.clients.runtime.create_container(request).await?.into_inner().container_id)
+        Ok(Box::pin(self.clients.runtime.create_container(request)).await?.into_inner().container_id)
     }
 
     pub async fn start_container(&mut self, id: &str) -> Result<(), tonic::Status> {
@@ -153,7 +153,7 @@ impl World {
     }
 
     pub async fn run(&mut self, sandbox: &str, pod: &PodSandboxConfig, config: ContainerConfig) -> String {
-        let id = match self.create(sandbox, pod, config).await {
+        let id = match Box::pin(self.create(sandbox, pod, config)).await {
             Ok(id) => id,
             Err(status) => panic!("create: {status}\n{}", self.log()),
         };
