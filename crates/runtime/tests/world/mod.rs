@@ -39,7 +39,7 @@ impl World {
         write_cni(dir.path());
         let clients = keelson_cri::connect(dir.path().join("runtime.sock").to_str().unwrap()).unwrap();
         let mut world =
-            Self { dir, clients, cgroup: format!("/keelson-test-runtime/{name}"), server: None, attempts: 0 };
+            Self { dir, clients, cgroup: format!("/keelson-test-runtime-{name}"), server: None, attempts: 0 };
         world.start().await;
         world
     }
