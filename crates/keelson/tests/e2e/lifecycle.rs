@@ -1,6 +1,8 @@
 //! `up`, `down`, `up` again, `delete`; and what happens when parts are killed.
 
-use keelson_testbed::cluster::{TIMEOUT, text, wait};
+use std::collections::BTreeSet;
+
+use keelson_testbed::cluster::{Cluster, TIMEOUT, text, wait};
 
 use super::{http_get, up};
 
@@ -86,7 +88,7 @@ fn profiles_run_side_by_side() {
         cluster.kubectl("create deployment web --image keelson.local/hello");
         cluster.kubectl("expose deployment web --port 8099 --target-port 80 --type LoadBalancer");
     }
-    let address = |cluster: &keelson_testbed::cluster::Cluster| {
+    let address = |cluster: &Cluster| {
         cluster.kubectl("rollout status deployment/web --timeout=60s");
         cluster.wait_for("get service web -o jsonpath={.status.loadBalancer.ingress[0].ip}", |ip| !ip.is_empty())
     };
@@ -99,4 +101,24 @@ fn profiles_run_side_by_side() {
     assert_eq!(contexts.trim(), format!("keelson-{}", one.profile()));
     assert!(one.keelson_ok("kubeconfig", &[]).contains(&format!("keelson-{}", one.profile())));
     assert!(one.keelson_ok("logs", &["--component", "server"]).contains("control plane is up"));
+}
+
+#[test]
+fn two_nodes_are_one_cluster() {
+    let cluster = Cluster::up(env!("CARGO_BIN_EXE_keelson"), &["--nodes", "2"]);
+    assert_eq!(cluster.kubectl("get nodes --no-headers").matches(" Ready ").count(), 2);
+    cluster.kubectl("create deployment web --image keelson.local/hello --replicas 4");
+    cluster.kubectl("expose deployment web --port 80");
+    cluster.kubectl("rollout status deployment/web --timeout=60s");
+    let nodes = "get pods -l app=web -o jsonpath={range.items[*]}{.spec.nodeName}{'\\n'}{end}";
+    let placed: BTreeSet<String> = cluster.kubectl(nodes).lines().map(Into::into).collect();
+    assert_eq!(placed.len(), 2, "the scheduler spreads: {placed:?}");
+    // From one pod, by DNS and the Service, to pods on both nodes.
+    let mut answered = BTreeSet::new();
+    wait("all four pods to answer", TIMEOUT, || {
+        let answer = cluster.kubectl("exec deploy/web -- /keelson hello get http://web/");
+        answered.extend(answer.split_whitespace().nth(2).map(Into::<String>::into));
+        (answered.len() == 4).then_some(())
+    })
+    .unwrap_or_else(|why| panic!("{why}; answered: {answered:?}"));
 }
