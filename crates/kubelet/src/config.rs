@@ -100,8 +100,6 @@ pub struct Config {
     pub runtime_request_timeout: Duration,
     /// Longest CrashLoopBackOff.
     pub max_container_restart_period: Duration,
-    /// Events waiting to be sent; more are dropped.
-    pub event_queue_size: usize,
 }
 
 /// `evictionHard`.
@@ -176,7 +174,6 @@ impl Config {
             max_parallel_image_pulls: 8,
             runtime_request_timeout: Duration::from_secs(120),
             max_container_restart_period: Duration::from_secs(300),
-            event_queue_size: 1000,
         }
     }
 

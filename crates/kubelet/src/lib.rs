@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admit;
 mod cgroup;
 pub mod config;
 mod context;

@@ -10,8 +10,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admit;
 use crate::context::{Context, Latest, PodHandle};
 use crate::pod::observed::Observed;
+use crate::pod::status::Ended;
 use crate::pod::worker::Worker;
 use crate::pod::{start, view};
 use crate::resources::{self, QosClass};
@@ -75,6 +77,7 @@ impl Manager {
             handle.pod.send_modify(|latest| latest.pod = pod);
             return;
         }
+        let refused = self.refuse(&pod);
         let handle = Arc::new(PodHandle {
             pod: watch::Sender::new(Latest { pod, removed: false }),
             observed: watch::Sender::new(Arc::new(Observed::default())),
@@ -82,12 +85,24 @@ impl Manager {
         });
         self.ctx.pods.insert(&uid, handle.clone());
         self.balance();
-        let worker = Worker::new(self.ctx.clone(), handle);
+        let worker = Worker::new(self.ctx.clone(), handle, refused);
         let shutdown = self.shutdown.clone();
         self.workers.spawn(async move {
             Box::pin(worker.run(shutdown)).await;
             uid
         });
+    }
+
+    /// Why a new pod may not run here. One that this node has started before is not asked again.
+    fn refuse(&self, pod: &Pod) -> Option<Ended> {
+        let started = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        if started || pod.metadata.deletion_timestamp.is_some() || view::phase(pod) != "Pending" {
+            return None;
+        }
+        let others: Vec<_> = self.ctx.pods.all().iter().map(|(_, handle)| handle.pod.borrow().pod.clone()).collect();
+        let refused = admit::refuse(pod, &others, &self.ctx.allocatable)?;
+        self.ctx.events.warning(&keelson_client::reference(pod), &refused.reason, refused.message.clone());
+        Some(refused)
     }
 
     fn deleted(&mut self, pod: Arc<Pod>) {

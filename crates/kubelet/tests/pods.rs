@@ -47,7 +47,7 @@ async fn a_pod_lives_and_dies() {
     assert!(ip.starts_with("10.254.0."), "{ip}");
     let first = container(&pod, "first").unwrap();
     assert_eq!(first.state.unwrap().terminated.unwrap().reason.as_deref(), Some("Completed"));
-    assert!(container(&pod, "main").unwrap().container_id.unwrap().starts_with("containerd://"));
+    assert!(container(&pod, "main").unwrap().container_id.unwrap().contains("://"));
     let log = cluster
         .pods()
         .logs("web", &LogParams { container: Some("main".into()), ..LogParams::default() })
@@ -166,12 +166,8 @@ async fn a_killed_kubelet_takes_up_where_it_was() {
     let status = container(&after, "c").unwrap();
     assert_eq!((status.container_id, status.restart_count), (id, 0));
     assert_eq!(after.status.unwrap().start_time, before.status.unwrap().start_time);
-    let containers = cluster.containerd.as_ref().unwrap().ctr(&["tasks", "list", "--quiet"]);
-    assert_eq!(
-        String::from_utf8_lossy(&containers.stdout).lines().count(),
-        4,
-        "two pods, a sandbox and a container each"
-    );
+    let containers = cluster.containerd.as_ref().unwrap().containers().await;
+    assert_eq!(containers.len(), 2, "one container per pod, none twice");
     cluster.finish().await;
 }
 
@@ -200,5 +196,59 @@ async fn exec_reaches_the_container() {
     // The message is the runtime's, the cause is what clients go by.
     let cause = status.details.and_then(|details| details.causes).unwrap_or_default().pop().unwrap();
     assert_eq!((cause.reason.as_deref(), cause.message.as_deref()), (Some("ExitCode"), Some("7")));
+    cluster.finish().await;
+}
+
+/// A failing liveness probe restarts, a preStop hook runs before the end, a large log is rotated, a pod too big is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_hooks_and_limits() {
+    let cluster = Cluster::start("probe").await;
+    let shared = cluster.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let marks = json!([{"name": "marks", "hostPath": {"path": shared, "type": "Directory"}}]);
+    let mount = json!([{"name": "marks", "mountPath": "/marks"}]);
+    cluster
+        .create(json!({"metadata": {"name": "sick"}, "spec": {"terminationGracePeriodSeconds": 1, "volumes": marks, "containers": [
+            {"name": "c", "image": IMAGE, "volumeMounts": mount,
+             "command": ["sh", "-c", "test -e /marks/once && exec sleep 1000; touch /marks/once /tmp/sick; exec sleep 1000"],
+             "livenessProbe": {"exec": {"command": ["test", "!", "-e", "/tmp/sick"]}, "periodSeconds": 1, "failureThreshold": 1}}]}}))
+        .await;
+    cluster
+        .create(json!({"metadata": {"name": "polite"}, "spec": {"terminationGracePeriodSeconds": 3, "volumes": marks, "containers": [
+            {"name": "c", "image": IMAGE, "volumeMounts": mount,
+             "command": ["sh", "-c", "i=0; while [ $i -lt 3000 ]; do echo a line that is repeated until the log is large $i; i=$((i+1)); done; trap 'exit 0' TERM; touch /marks/ready; while true; do sleep 0.1; done"],
+             "lifecycle": {"postStart": {"exec": {"command": ["touch", "/marks/hello"]}},
+                           "preStop": {"exec": {"command": ["touch", "/marks/bye"]}}}}]}}))
+        .await;
+    cluster
+        .create(json!({"metadata": {"name": "huge"}, "spec": {"containers": [
+            {"name": "c", "image": IMAGE, "resources": {"requests": {"cpu": "100000"}}}]}}))
+        .await;
+    let refused = cluster
+        .until("huge", "refused", |pod| {
+            (pod.status.as_ref()?.phase.as_deref()? == "Failed").then(|| pod.status.clone()).flatten()
+        })
+        .await;
+    assert_eq!(refused.reason.as_deref(), Some("OutOfcpu"));
+    let restarted = cluster
+        .until("sick", "restarted", |pod| {
+            container(pod, "c")
+                .filter(|c| c.restart_count == 1 && c.state.as_ref().is_some_and(|s| s.running.is_some()))
+        })
+        .await;
+    assert_eq!(restarted.last_state.unwrap().terminated.unwrap().exit_code, 137);
+    let events = cluster.events().await;
+    assert!(events.contains("sick Unhealthy: Liveness probe failed: "), "{events}");
+    assert!(events.contains("sick Killing: Container c failed liveness probe, will be restarted"), "{events}");
+
+    let polite = cluster.until_running("polite").await;
+    assert!(shared.join("hello").exists());
+    eventually("the log is written", async || shared.join("ready").exists().then_some(())).await;
+    let uid = polite.metadata.uid.unwrap();
+    let logs = cluster.path().join(format!("logs/pods/default_polite_{uid}/c"));
+    eventually("the log is rotated", async || (std::fs::read_dir(&logs).ok()?.count() > 1).then_some(())).await;
+    cluster.pods().delete("polite", &DeleteParams::default()).await.unwrap();
+    cluster.until_gone("polite").await;
+    assert!(shared.join("bye").exists(), "preStop ran");
     cluster.finish().await;
 }

@@ -118,8 +118,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// A worker for the pod behind `handle`.
-    pub(crate) fn new(ctx: Arc<Context>, handle: Arc<PodHandle>) -> Worker {
+    /// A worker for the pod behind `handle`; with `refused`, one that only says so.
+    pub(crate) fn new(ctx: Arc<Context>, handle: Arc<PodHandle>, refused: Option<Ended>) -> Worker {
         let latest = handle.pod.subscribe();
         let (pod, removed) = {
             let latest = latest.borrow();
@@ -149,7 +149,7 @@ impl Worker {
             crashes: BTreeMap::new(),
             stopped: BTreeSet::new(),
             stop: None,
-            ended: None,
+            ended: refused,
             setup_backoff: keelson_client::Backoff::new(SETUP_RETRY.0, SETUP_RETRY.1).jitter(0.0),
             write_backoff: keelson_client::Backoff::new(WRITE_RETRY.0, WRITE_RETRY.1),
             retry_at: None,

@@ -81,6 +81,10 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
         let file = dir.join("config.toml");
         fs::write(&file, config).unwrap();
         let log = fs::File::create(dir.join("log")).unwrap();
+        // The same tests for our own runtime: the variable names the `keelson-runtime` program.
+        if let Some(exe) = std::env::var_os("KEELSON_TEST_RUNTIME") {
+            return Self::start_ours(dir, Path::new(&exe));
+        }
         let process = Command::new("containerd")
             .arg("--config")
             .arg(&file)
@@ -89,11 +93,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
             .spawn()
             .expect("containerd starts");
         let containerd = Containerd { process, dir: dir.clone(), socket };
-        let until = std::time::Instant::now() + DEADLINE;
-        while std::os::unix::net::UnixStream::connect(&containerd.socket).is_err() {
-            assert!(std::time::Instant::now() < until, "containerd does not listen");
-            std::thread::yield_now();
-        }
+        containerd.wait();
         let busybox = image::busybox(IMAGE).unwrap();
         let pause = image::busybox(PAUSE).unwrap().cmd(&["sleep", "1000000"]);
         for (name, image) in [("busybox", busybox), ("pause", pause)] {
@@ -103,6 +103,37 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
             assert!(done.status.success(), "{done:?}");
         }
         containerd
+    }
+
+    /// The `keelson-runtime` program in place of containerd.
+    fn start_ours(dir: PathBuf, exe: &Path) -> Containerd {
+        let cni = dir.join("cni");
+        fs::rename(cni.join("net.d"), dir.join("net.d")).unwrap();
+        fs::rename(cni.join("bin/keelson-test"), cni.join("keelson-test")).unwrap();
+        let log = fs::File::create(dir.join("log")).unwrap();
+        let process = Command::new(exe).arg("serve").arg(&dir).stderr(log).spawn().expect("the runtime starts");
+        let runtime = Containerd { process, dir: dir.clone(), socket: dir.join("runtime.sock") };
+        runtime.wait();
+        let archive = dir.join("busybox.tar");
+        image::busybox(IMAGE).unwrap().write_archive(&archive).unwrap();
+        let socket = runtime.socket.clone();
+        block_on(async move { keelson_runtime::client::import_images(&socket, &archive).await.map(drop) }).unwrap();
+        runtime
+    }
+
+    fn wait(&self) {
+        let until = std::time::Instant::now() + DEADLINE;
+        while std::os::unix::net::UnixStream::connect(&self.socket).is_err() {
+            assert!(std::time::Instant::now() < until, "the runtime does not listen");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Names of all containers the runtime has, running or not.
+    pub async fn containers(&self) -> Vec<String> {
+        let mut client = keelson_cri::connect(&self.socket.to_string_lossy()).unwrap().runtime;
+        let all = client.list_containers(keelson_cri::v1::ListContainersRequest::default()).await.unwrap();
+        all.into_inner().containers.into_iter().filter_map(|container| Some(container.metadata?.name)).collect()
     }
 
     pub fn ctr(&self, arguments: &[&str]) -> std::process::Output {
@@ -118,28 +149,32 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         // What a failed test left running, network namespaces included.
         let socket = self.socket.to_string_lossy().into_owned();
-        let clean = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let mut client = keelson_cri::connect(&socket).unwrap().runtime;
-                let all = keelson_cri::v1::ListPodSandboxRequest::default();
-                let Ok(sandboxes) = client.list_pod_sandbox(all).await else { return };
-                for sandbox in sandboxes.into_inner().items {
-                    let pod_sandbox_id = sandbox.id;
-                    let stop = keelson_cri::v1::StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() };
-                    let _ = client.stop_pod_sandbox(stop).await;
-                    let remove = keelson_cri::v1::RemovePodSandboxRequest { pod_sandbox_id };
-                    let _ = client.remove_pod_sandbox(remove).await;
-                }
-            });
+        block_on(async move {
+            let mut client = keelson_cri::connect(&socket).unwrap().runtime;
+            let all = keelson_cri::v1::ListPodSandboxRequest::default();
+            let Ok(sandboxes) = client.list_pod_sandbox(all).await else { return };
+            for sandbox in sandboxes.into_inner().items {
+                let pod_sandbox_id = sandbox.id;
+                let stop = keelson_cri::v1::StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() };
+                let _ = client.stop_pod_sandbox(stop).await;
+                let remove = keelson_cri::v1::RemovePodSandboxRequest { pod_sandbox_id };
+                let _ = client.remove_pod_sandbox(remove).await;
+            }
         });
-        let _ = clean.join();
         let _ = self.process.kill();
         let _ = self.process.wait();
         for point in mounts_below(&self.dir) {
             let _ = rustix::mount::unmount(&point, rustix::mount::UnmountFlags::DETACH);
         }
     }
+}
+
+/// Runs a future on a thread and a runtime of its own, also from within another.
+fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    let thread = std::thread::spawn(move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    });
+    thread.join().unwrap()
 }
 
 /// Mount points below `dir`, deepest first.
@@ -301,6 +336,8 @@ impl Cluster {
         // This machine's disk may be as full as it likes.
         config.eviction_hard.nodefs_available_percent = 0;
         config.eviction_hard.nodefs_inodes_free_percent = 0;
+        config.container_log_max_size_bytes = 64 << 10;
+        config.container_log_monitor_interval = Duration::from_millis(200);
         let write = |name: &str, content: &str| {
             let path = dir.join(name);
             fs::File::create(&path).unwrap().write_all(content.as_bytes()).unwrap();
@@ -386,8 +423,7 @@ impl Cluster {
             (left == 0 && mounts_below(&dir.join("kubelet")).is_empty()).then_some(())
         })
         .await;
-        let containers = self.containerd.as_ref().unwrap().ctr(&["containers", "list", "--quiet"]);
-        assert_eq!(String::from_utf8_lossy(&containers.stdout), "", "no container is left");
+        assert!(self.containerd.as_ref().unwrap().containers().await.is_empty(), "no container is left");
         assert_eq!(fs::read_dir(dir.join("logs/pods")).unwrap().count(), 0, "no log is left");
         self.kill_kubelet().await;
     }
