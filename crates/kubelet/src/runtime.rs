@@ -38,7 +38,8 @@ async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, Error> {
-    match tokio::time::timeout(limit, call).await {
+    // tonic's futures are large, and a pod's task would carry them all.
+    match tokio::time::timeout(limit, Box::pin(call)).await {
         Ok(answer) => Ok(answer?.into_inner()),
         Err(_) => Err(tonic::Status::deadline_exceeded("context deadline exceeded").into()),
     }

@@ -277,10 +277,9 @@ fn plan_containers(input: &Input<'_>, sandbox_id: &str, plan: &mut Plan) {
     }
     for ephemeral in view::ephemeral_containers(pod) {
         // Once only, and never again: not even after a failure.
-        if input.observed.newest(&ephemeral.name).is_none() && !input.busy.starting.contains(&ephemeral.name) {
-            if !wait_for(input, &ephemeral.name, plan) {
-                plan.actions.push(Action::Start { name: ephemeral.name.clone(), restart_count: 0, replaces: None });
-            }
+        let known = input.observed.newest(&ephemeral.name).is_some() || input.busy.starting.contains(&ephemeral.name);
+        if !known && !wait_for(input, &ephemeral.name, plan) {
+            plan.actions.push(Action::Start { name: ephemeral.name.clone(), restart_count: 0, replaces: None });
         }
     }
 }
@@ -303,10 +302,10 @@ fn keep_running(input: &Input<'_>, container: &Container, record: Option<&Contai
         None => {
             // A container of an earlier sandbox that must not run twice stays dead.
             let is_init = view::init_containers(input.pod).iter().any(|init| init.name == container.name);
-            if let Some(old) = any.filter(|old| old.state == State::Exited && !is_init) {
-                if !restarts(input.pod, container, old.exit_code) {
-                    return;
-                }
+            if let Some(old) = any.filter(|old| old.state == State::Exited && !is_init)
+                && !restarts(input.pod, container, old.exit_code)
+            {
+                return;
             }
             if !wait_for(input, &container.name, plan) {
                 plan.actions.push(start(next, None));
@@ -387,10 +386,9 @@ fn plan_stop(input: &Input<'_>, deadline: Timestamp, plan: &mut Plan) {
         .map(|container| container.name.as_str())
         .collect();
     let alive = |record: &&ContainerRecord| matches!(record.state, State::Running | State::Unknown);
-    let mut first_wave = input.observed.containers.iter().filter(alive).peekable();
     let mut waiting_for_apps = !input.busy.starting.is_empty();
     let mut alive_sidecars = Vec::new();
-    while let Some(record) = first_wave.next() {
+    for record in input.observed.containers.iter().filter(alive) {
         if sidecars.contains(&record.name.as_str()) {
             alive_sidecars.push(record);
         } else {

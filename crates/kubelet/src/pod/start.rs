@@ -158,9 +158,7 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
     let log_path = PathBuf::from(&sandbox_config.log_directory).join(&config.log_path);
     let log_dir = log_path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(log_dir).map_err(|error| fail("CreateContainerError", Error::file("create", log_dir)(error)))?;
-    let id = ctx
-        .runtime
-        .create_container(&sandbox.id, config, sandbox_config)
+    let id = Box::pin(ctx.runtime.create_container(&sandbox.id, config, sandbox_config))
         .await
         .map_err(|error| fail("CreateContainerError", error))?;
     ctx.events.normal(&about, "Created", format!("Created container: {}", start.name));

@@ -191,7 +191,6 @@ fn container_status(input: &Input<'_>, container: &Container, sort: Sort, defaul
                 name: mount.name.clone(),
                 read_only: mount.read_only,
                 recursive_read_only: mount.read_only.filter(|ro| *ro).map(|_| "Disabled".to_string()),
-                ..Default::default()
             })
             .collect(),
     );

@@ -470,7 +470,7 @@ impl Worker {
                     replaces,
                     cancelled: self.cancel_starts.clone(),
                 };
-                self.ops.spawn(async move { Done::Started(name, start::start(&ctx, &order).await) });
+                self.ops.spawn(async move { Done::Started(name, Box::pin(start::start(&ctx, &order)).await) });
             }
             Action::Kill { id, name, grace_seconds, why } => {
                 let grace = SignedDuration::from_secs(grace_seconds);

@@ -50,24 +50,24 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn find(ctx: &Context, target: &Target) -> Result<Arc<PodHandle>, Response<ProxyBody>> {
+fn find(ctx: &Context, target: &Target) -> Result<Arc<PodHandle>, Box<Response<ProxyBody>>> {
     let handle = ctx.pods.named(&target.namespace, &target.pod);
     let fits = |handle: &Arc<PodHandle>| match &target.uid {
         Some(uid) => view::uid(&handle.pod.borrow().pod) == uid,
         None => true,
     };
-    handle.filter(fits).ok_or_else(|| text(StatusCode::NOT_FOUND, "pod does not exist"))
+    handle.filter(fits).ok_or_else(|| Box::new(text(StatusCode::NOT_FOUND, "pod does not exist")))
 }
 
 /// The id of the running container.
-fn container(ctx: &Context, target: &Target) -> Result<String, Response<ProxyBody>> {
+fn container(ctx: &Context, target: &Target) -> Result<String, Box<Response<ProxyBody>>> {
     let handle = find(ctx, target)?;
     let observed = handle.observed.borrow().clone();
     match observed.newest(&target.container).filter(|record| record.state == State::Running) {
         Some(record) => Ok(record.id.clone()),
         None => {
             let message = format!("unable to upgrade connection: container not found ({:?})", target.container);
-            Err(text(StatusCode::INTERNAL_SERVER_ERROR, message))
+            Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, message)))
         }
     }
 }
@@ -75,7 +75,7 @@ fn container(ctx: &Context, target: &Target) -> Result<String, Response<ProxyBod
 pub(super) async fn exec(ctx: &Context, target: &Target, request: Request<Incoming>) -> Response<ProxyBody> {
     let id = match container(ctx, target) {
         Ok(id) => id,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let query = request.uri().query().unwrap_or_default().to_string();
     let options = match Options::from_query(&query) {
@@ -97,7 +97,7 @@ pub(super) async fn exec(ctx: &Context, target: &Target, request: Request<Incomi
 pub(super) async fn attach(ctx: &Context, target: &Target, request: Request<Incoming>) -> Response<ProxyBody> {
     let id = match container(ctx, target) {
         Ok(id) => id,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let options = match Options::from_query(request.uri().query().unwrap_or_default()) {
         Ok(options) => options,
@@ -191,7 +191,7 @@ pub(super) async fn port_forward(
 ) -> Response<ProxyBody> {
     let handle = match find(ctx, target) {
         Ok(handle) => handle,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let sandbox = handle.observed.borrow().sandbox().map(|sandbox| sandbox.id.clone());
     let Some(sandbox) = sandbox else {

@@ -1,5 +1,5 @@
 //! A real API server, Debian's containerd and a kubelet, each in directories of its own; dropped, everything is gone.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::fs;
 use std::io::Write;
