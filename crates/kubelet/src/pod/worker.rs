@@ -1,6 +1,9 @@
 //! The task of one pod. It alone decides for its pod: it takes in the API server's word, the runtime's, the probes' and
 //! the time, plans, starts the steps, and tells the API server. Steps run beside it, so it always listens.
 
+mod probing;
+mod telling;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +11,18 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::backoff::{Backoff, go_seconds};
-use super::observed::{ContainerRecord, Observed, State, observe};
-use super::plan::{self, Action, Busy, Plan, Probed, SANDBOX_RETRY, Stop, Why};
+use super::backoff::Backoff;
+use super::observed::{Observed, State, observe};
+use super::plan::{self, Action, Busy, Plan, Probed, SANDBOX_RETRY, Stop};
 use super::start::{self, Start};
-use super::status::{self, Ended, Waiting};
-use super::{events, view};
+use super::status::{self, Ended};
+use super::view;
 use crate::context::{Context, Latest, PodHandle};
 use crate::downward::Addresses;
 use crate::error::Error;
@@ -644,175 +647,6 @@ impl Worker {
             None => now.saturating_add(START_RETRY).unwrap_or(now),
         };
         self.failed.insert(name, FailedStart { problem, at: now, retry_at, backoff, told: false });
-    }
-
-    fn take_probe(&mut self, news: probe::News) {
-        let Some(probed) = self.probed.get_mut(&news.container_id) else { return };
-        match (news.kind, news.good) {
-            (probe::Kind::Startup, true) => {
-                probed.started = true;
-                let container = self.observed.containers.iter().find(|record| record.id == news.container_id);
-                let has_readiness = container
-                    .and_then(|record| view::find_container(&self.pod, &record.name))
-                    .is_some_and(|container| container.readiness_probe.is_some());
-                probed.ready = !has_readiness;
-            }
-            (probe::Kind::Startup, false) => probed.failed = Some((Why::Startup, news.grace_seconds)),
-            (probe::Kind::Liveness, false) => probed.failed = Some((Why::Liveness, news.grace_seconds)),
-            (probe::Kind::Liveness, true) => {}
-            (probe::Kind::Readiness, good) => probed.ready = good,
-        }
-    }
-
-    /// Starts probing what runs and stops probing what does not.
-    fn keep_probes(&mut self) {
-        let running: Vec<ContainerRecord> =
-            self.observed.containers.iter().filter(|record| record.state == State::Running).cloned().collect();
-        let alive: BTreeSet<&String> = running.iter().map(|record| &record.id).collect();
-        self.probes.retain(|id, _| alive.contains(id));
-        self.probed.retain(|id, _| alive.contains(id));
-        let ip = self.pod_ip();
-        for record in &running {
-            if self.probed.contains_key(&record.id) {
-                continue;
-            }
-            let Some(container) = view::find_container(&self.pod, &record.name) else { continue };
-            let before = view::last_status(&self.pod, &record.name)
-                .filter(|status| status.container_id.as_deref().is_some_and(|id| id.ends_with(&record.id)));
-            let was_started = before.is_some_and(|status| status.started == Some(true));
-            let was_ready = before.is_some_and(|status| status.ready);
-            let started = container.startup_probe.is_none() || was_started;
-            let ready = started && (container.readiness_probe.is_none() || was_ready);
-            self.probed.insert(record.id.clone(), Probed { started, ready, failed: None });
-            let any = container.startup_probe.is_some()
-                || container.liveness_probe.is_some()
-                || container.readiness_probe.is_some();
-            if !any || self.stop.is_some() {
-                continue;
-            }
-            let target = probe::Target {
-                runtime: self.ctx.runtime.clone(),
-                events: self.ctx.events.clone(),
-                about: events::about_container(&self.pod, &record.name),
-                container,
-                container_id: record.id.clone(),
-                pod_ip: ip.clone(),
-                started_at: record.started_at.unwrap_or_else(keelson_client::clock::now),
-                was_ready,
-                was_started,
-            };
-            let task = tokio::spawn(probe::run(target, self.probe_news.0.clone()));
-            self.probes.insert(record.id.clone(), AbortOnDropHandle::new(task));
-        }
-    }
-
-    /// Why containers wait, and when that changes.
-    fn waiting(&mut self, now: Timestamp, wake: &mut Wake) -> BTreeMap<String, Waiting> {
-        let mut waiting = BTreeMap::new();
-        for (name, backoff) in &self.crashes {
-            let dead = self.observed.newest(name).filter(|record| record.state == State::Exited);
-            let Some(record) = dead.filter(|_| !self.busy.starting.contains(name)) else { continue };
-            let limit = self.ctx.config.max_container_restart_period;
-            let Some(until) = record.finished_at.and_then(|finished| backoff.waits_until(finished, now, limit)) else {
-                continue;
-            };
-            let Some(container) = view::find_container(&self.pod, name) else { continue };
-            let init = view::init_containers(&self.pod).iter().any(|init| init.name == *name);
-            let again = plan::restarts(&self.pod, &container, record.exit_code) && !(init && record.exit_code == 0);
-            if !again && !view::is_sidecar(&container) {
-                continue;
-            }
-            wake.at(until);
-            let message = format!(
-                "back-off {} restarting failed container={name} pod={}",
-                go_seconds(backoff.delay),
-                view::format(&self.pod)
-            );
-            waiting.insert(name.clone(), Waiting { reason: "CrashLoopBackOff".into(), message });
-        }
-        for (name, failed) in self.failed.iter_mut().filter(|(name, _)| name.as_str() != SANDBOX_RETRY) {
-            let image = view::find_container(&self.pod, name).and_then(|container| container.image).unwrap_or_default();
-            let shown_until = failed.at.saturating_add(SHOW_PULL_ERROR).unwrap_or(failed.at);
-            let mut told = Waiting { reason: failed.problem.reason.clone(), message: failed.problem.message.clone() };
-            if failed.backoff.is_some() {
-                if now < shown_until {
-                    wake.at(shown_until);
-                } else {
-                    told = Waiting {
-                        reason: "ImagePullBackOff".into(),
-                        message: format!("Back-off pulling image {image:?}: {}: {}", told.reason, told.message),
-                    };
-                    if !std::mem::replace(&mut failed.told, true) {
-                        let about = events::about_container(&self.pod, name);
-                        self.ctx.events.normal(&about, "BackOff", format!("Back-off pulling image {image:?}"));
-                        self.ctx.events.warning(&about, "Failed", "Error: ImagePullBackOff");
-                    }
-                }
-            }
-            waiting.insert(name.clone(), told);
-        }
-        waiting
-    }
-
-    fn compute_status(&mut self, now: Timestamp, stopped: bool) {
-        let mut wake = Wake(None);
-        self.compute_status_waking(now, stopped, &mut wake);
-    }
-
-    fn compute_status_waking(&mut self, now: Timestamp, stopped: bool, wake: &mut Wake) {
-        let before: BTreeSet<String> = self.crash_looping();
-        let waiting = self.waiting(now, wake);
-        let status = status::status(&status::Input {
-            pod: &self.pod,
-            old: &self.status,
-            observed: &self.observed,
-            probed: &self.probed,
-            waiting: &waiting,
-            ended: self.ended.as_ref(),
-            stopped,
-            host_ips: &self.ctx.host_ips,
-            runtime_name: &self.ctx.runtime_name.read(),
-            now,
-        });
-        self.status = status;
-        for name in self.crash_looping().difference(&before) {
-            let about = events::about_container(&self.pod, name);
-            let text = format!("Back-off restarting failed container {name} in pod {}", view::format(&self.pod));
-            self.ctx.events.warning(&about, "BackOff", text);
-        }
-    }
-
-    fn crash_looping(&self) -> BTreeSet<String> {
-        let lists = [&self.status.init_container_statuses, &self.status.container_statuses];
-        let all = lists.into_iter().flatten().flatten();
-        all.filter(|status| {
-            let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
-            waiting.and_then(|waiting| waiting.reason.as_deref()) == Some("CrashLoopBackOff")
-        })
-        .map(|status| status.name.clone())
-        .collect()
-    }
-
-    /// Tells the API server what changed.
-    fn tell(&mut self, now: Timestamp, wake: &mut Wake) {
-        if !self.final_status {
-            self.compute_status_waking(now, false, wake);
-        }
-        if self.patching || self.removed {
-            return;
-        }
-        if let Some(at) = self.write_at.filter(|at| *at > now) {
-            return wake.at(at);
-        }
-        let Some(patch) = status::patch(&self.uid, &self.sent, &self.status) else { return };
-        self.patching = true;
-        let status = Box::new(self.status.clone());
-        let api = self.api();
-        let name = view::name(&self.pod).to_string();
-        self.ops.spawn(async move {
-            let result = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
-            Done::Patched(status, result.map(drop))
-        });
     }
 }
 
