@@ -21,8 +21,9 @@ up: build tools
 down: build
 	$(KEELSON) down --profile $(PROFILE)
 
+# Not position-independent: the binary is also every pod's shim, and relocating it would make each a copy of its own.
 build:
-	cargo build --release --locked -p keelson
+	cargo rustc --release --locked -p keelson --bin keelson -- -C relocation-model=static
 
 tools:
 	@tools/fetch-kubectl $(TOOLS)

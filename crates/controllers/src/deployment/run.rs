@@ -219,8 +219,9 @@ impl Controller {
             let patch = json!({"metadata": {
                 "uid": uid(&deployment.metadata), "annotations": {revision::REVISION: revision},
             }});
+            // Through the status subresource, as upstream: the main resource would count it as a new generation.
             self.api(deployment)
-                .patch(name(&deployment.metadata), &PatchParams::default(), &Patch::Merge(&patch))
+                .patch_status(name(&deployment.metadata), &PatchParams::default(), &Patch::Merge(&patch))
                 .await?;
         }
         self.write_status(deployment, plan.status).await?;
