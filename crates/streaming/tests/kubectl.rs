@@ -1,5 +1,5 @@
 //! Real kubectl against a server made of nothing but this crate: exec and port-forward, over WebSocket and over SPDY,
-//! directly, bridged to a SPDY backend, and proxied. kubectl is `$KUBECTL`, or the one in `$PATH`.
+//! directly, bridged to a SPDY backend, and proxied. kubectl is the one that `KEELSON_KUBECTL` names (`make test` sets it), else the one in `$PATH`.
 
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
@@ -186,7 +186,7 @@ async fn forward_ports(pending: portforward::Pending, backend: Option<Uri>) {
 }
 
 fn kubectl(server: SocketAddr, websocket: bool) -> Command {
-    let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into());
+    let program = std::env::var("KEELSON_KUBECTL").unwrap_or_else(|_| "kubectl".into());
     let mut command = Command::new(program);
     command
         .args(["--kubeconfig=/dev/null", &format!("--server=http://{server}"), "--namespace=default"])
@@ -211,7 +211,7 @@ async fn exec(server: SocketAddr, websocket: bool, arguments: &[&str], input: Ve
         .args(arguments)
         .stdin(Stdio::piped())
         .spawn()
-        .expect("kubectl runs: put it into $PATH or name it in $KUBECTL");
+        .expect("kubectl runs: run `make test`");
     let mut stdin = child.stdin.take().expect("a pipe");
     let write = tokio::spawn(async move { stdin.write_all(&input).await });
     let output = soon(child.wait_with_output()).await.expect("kubectl's output");
@@ -281,7 +281,7 @@ async fn kubectl_port_forward() {
         let mut child = kubectl(server, websocket)
             .args(["port-forward", "p", "--address=127.0.0.1", ":80", ":81"])
             .spawn()
-            .expect("kubectl runs: put it into $PATH or name it in $KUBECTL");
+            .expect("kubectl runs: run `make test`");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let mut errors = BufReader::new(child.stderr.take().expect("a pipe")).lines();
         let mut local = [0u16; 2];
