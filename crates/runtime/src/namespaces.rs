@@ -77,6 +77,12 @@ fn create_here(dir: &Path, wanted: &Wanted) -> Result<(), Error> {
         loopback_up()?;
     }
     for (name, value) in &wanted.sysctls {
+        let own = if name.starts_with("net.") { wanted.network } else { wanted.ipc };
+        if !own {
+            return Err(Error::Invalid(format!(
+                "sysctl {name:?} would be the node's: the pod has no namespace of its own"
+            )));
+        }
         set_sysctl(name, value)?;
     }
     let pins = [("net", wanted.network), ("ipc", wanted.ipc), ("uts", wanted.hostname.is_some())];

@@ -82,6 +82,10 @@ impl Layer<'_> {
                 // Bookkeeping of other union file systems.
                 return Ok(());
             }
+            // `.wh...` would hide, which is to remove, what lies above the layer.
+            if matches!(hidden, b"" | b"." | b"..") {
+                return Err(invalid("a whiteout hides no name"));
+            }
             let hidden = OsStr::from_bytes(hidden);
             remove(&parent, hidden)?;
             return Ok(mknodat(&parent, hidden, FileType::CharacterDevice, Mode::empty(), makedev(0, 0))?);

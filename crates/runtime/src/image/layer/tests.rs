@@ -112,6 +112,16 @@ fn links_do_not_lead_out() {
 }
 
 #[test]
+fn whiteouts_do_not_climb() {
+    for name in [".wh...", "d/.wh...", ".wh..", ".wh."] {
+        let (dir, outcome) = Tar::new().file("d/f", "kept").file(name, "").unpack(&[]);
+        assert!(outcome.is_err(), "{name}");
+        assert_eq!(std::fs::read_to_string(dir.path().join("outside")).unwrap(), "untouched", "{name}");
+        assert_eq!(std::fs::read_to_string(dir.path().join("layer/d/f")).unwrap(), "kept", "{name}");
+    }
+}
+
+#[test]
 fn absolute_links_resolve_inside() {
     let (dir, outcome) = Tar::new()
         .add("l", EntryType::Symlink, Some("/real"), b"")
