@@ -21,7 +21,8 @@ use crate::registry::{Resource, read, subresources};
 /// Whether the path leads to a stream.
 pub(crate) fn is_streaming(call: &Call) -> bool {
     let target = &call.target;
-    if !target.group.is_empty() || target.name.is_empty() {
+    // `/api/v1/watch/…/exec` is authorized as a watch, and so may not lead anywhere.
+    if !target.group.is_empty() || target.name.is_empty() || call.verb == "watch" {
         return false;
     }
     matches!(

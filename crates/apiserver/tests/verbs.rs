@@ -209,6 +209,15 @@ async fn pods_are_deleted_gracefully_and_finalizers_wait() {
     kubelet.ok(&format!("DELETE {PODS}/p"), json!({"gracePeriodSeconds": 0})).await;
     assert_eq!(api.call(&format!("GET {PODS}/p"), json!(null)).await.0, 404);
 
+    api.ok(&format!("POST {PODS}"), pod("patient")).await;
+    let binding = json!({"metadata": {"name": "patient"}, "target": {"kind": "Node", "name": "n1"}});
+    api.ok(&format!("POST {PODS}/patient/binding"), binding).await;
+    let delete = format!("DELETE {PODS}/patient");
+    let marked = api.ok(&delete, json!({"gracePeriodSeconds": i64::MAX})).await;
+    assert!(marked["metadata"]["deletionTimestamp"].as_str().is_some_and(|at| at.starts_with("21")), "{marked}");
+    let shorter = api.ok(&delete, json!({"gracePeriodSeconds": 5})).await;
+    assert!(shorter["metadata"]["deletionTimestamp"].as_str().is_some_and(|at| at.starts_with("20")), "{shorter}");
+
     let held = json!({"metadata": {"name": "h", "finalizers": ["example.com/wait"]}});
     api.ok(&format!("POST {CM}"), held).await;
     let marked = api.ok(&format!("DELETE {CM}/h"), json!(null)).await;

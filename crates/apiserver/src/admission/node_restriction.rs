@@ -4,6 +4,7 @@ use keelson_api::status::Status;
 use serde_json::Value;
 
 use super::{Operation, Request};
+use crate::authz::node::Reference;
 
 const MIRROR: &str = "/metadata/annotations/kubernetes.io~1config.mirror";
 /// Labels that a kubelet may not put on its node.
@@ -40,8 +41,10 @@ fn judge_node(request: &Request<'_>, node: &str, object: &Value) -> Result<(), S
         }
     }
     let label = |o: &Value, key: &str| o.pointer("/metadata/labels").and_then(|l| l.get(key)).cloned();
-    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-    for key in labels.into_iter().flat_map(|l| l.keys()).filter(|k| k.contains(PROTECTED_LABELS)) {
+    // Those of both: one taken away is one changed.
+    let labels = [Some(object), request.old].into_iter().flatten();
+    let labels = labels.filter_map(|o| o.pointer("/metadata/labels").and_then(Value::as_object));
+    for key in labels.flat_map(|l| l.keys()).filter(|k| k.contains(PROTECTED_LABELS)) {
         if request.old.and_then(|old| label(old, key)) != label(object, key) {
             return Err(request.forbidden(&format!("is not allowed to modify labels: {key}")));
         }
@@ -59,6 +62,11 @@ fn judge_pod(request: &Request<'_>, node: &str, object: &Value) -> Result<(), St
         (Operation::Create, "") if !on(Some(object)) => {
             refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself"))
         }
+        // What a pod of its own refers to, a kubelet may read: it must not choose that itself.
+        (Operation::Create, "") => match object.get("spec").and_then(referred) {
+            Some(what) => refuse(format!("node {node:?} can not create pods that reference {what}")),
+            None => Ok(()),
+        },
         (Operation::Delete, "") if !on(request.old) => {
             refuse(format!("node {node:?} can only delete pods with spec.nodeName set to itself"))
         }
@@ -70,4 +78,11 @@ fn judge_pod(request: &Request<'_>, node: &str, object: &Value) -> Result<(), St
         }
         _ => Ok(()),
     }
+}
+
+/// Which kind of object a pod's spec refers to.
+fn referred(spec: &Value) -> Option<&'static str> {
+    [(Reference::Account, "a service account"), (Reference::Secret, "secrets"), (Reference::ConfigMap, "configmaps")]
+        .into_iter()
+        .find_map(|(kind, what)| kind.is_in(spec, None).then_some(what))
 }

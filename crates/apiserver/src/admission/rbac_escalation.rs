@@ -21,16 +21,32 @@ pub(super) fn validate(request: &Request<'_>, object: &Value) -> Result<(), Stat
 
 fn judge_role(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let rules = |o: &Value| o.get("rules").cloned().unwrap_or_default();
-    if request.old.is_some_and(|old| rules(old) == rules(object)) {
+    let aggregation = |o: &Value| o.get("aggregationRule").cloned().unwrap_or_default();
+    // Such a role gets its rules from roles that others write: who may say so must hold all there can be.
+    let gathers =
+        !aggregation(object).is_null() && request.old.is_none_or(|old| aggregation(old) != aggregation(object));
+    if !gathers && request.old.is_some_and(|old| rules(old) == rules(object)) {
         return Ok(());
     }
-    let wanted: Vec<Rule> = Option::deserialize(rules(object)).ok().flatten().unwrap_or_default();
+    let mut wanted: Vec<Rule> = Option::deserialize(rules(object)).ok().flatten().unwrap_or_default();
+    if gathers {
+        wanted.extend(everything());
+    }
     let resource = &request.resource.kind.resource;
     let escalate = Attributes::on("escalate", GROUP, resource, request.namespace, request.name);
     if request.core.authorizer.decide(request.user, &escalate).allowed {
         return Ok(());
     }
     judge(request, &wanted)
+}
+
+/// Rules that allow all there is.
+fn everything() -> [Rule; 2] {
+    let all = || vec!["*".to_owned()];
+    [
+        Rule { verbs: all(), api_groups: all(), resources: all(), ..Rule::default() },
+        Rule { verbs: all(), non_resource_urls: all(), ..Rule::default() },
+    ]
 }
 
 fn judge_binding(request: &Request<'_>, object: &Value) -> Result<(), Status> {

@@ -54,35 +54,40 @@ impl NodeAuthorizer {
         let (snapshot, prefix) = (pods.snapshot(), pods.namespace_prefix(namespace));
         snapshot.range(&prefix, "").filter(|pod| pod.field(self.node_name) == node).any(|pod| {
             let Ok(pod) = pod.decode() else { return false };
-            pod.get("spec").is_some_and(|spec| kind.is_in(spec, name))
+            pod.get("spec").is_some_and(|spec| kind.is_in(spec, Some(name)))
         })
     }
 }
 
+/// What a pod may refer to that a kubelet may then read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reference {
+pub(crate) enum Reference {
     Secret,
     ConfigMap,
     Account,
 }
 
 impl Reference {
-    /// Whether a pod's spec names the object anywhere.
-    fn is_in(self, spec: &Value, name: &str) -> bool {
+    /// Whether a pod's spec names the object (any, without a name) anywhere.
+    pub(crate) fn is_in(self, spec: &Value, name: Option<&str>) -> bool {
+        let meant = |found: &Value| match name {
+            Some(name) => found == name,
+            None => found.as_str().is_some_and(|found| !found.is_empty()),
+        };
         match spec {
             Value::Array(items) => items.iter().any(|item| self.is_in(item, name)),
             Value::Object(map) => map.iter().any(|(key, value)| {
-                let named = |field: &str| value.get(field).is_some_and(|n| n == name);
+                let named = |field: &str| value.get(field).is_some_and(meant);
                 let here = match (self, key.as_str()) {
                     (Self::Secret, "secret") => named("secretName") || named("name"),
                     (Self::Secret, "secretRef" | "secretKeyRef") | (Self::Secret, "nodePublishSecretRef") => {
                         named("name")
                     }
                     (Self::Secret, "imagePullSecrets") => {
-                        value.as_array().into_iter().flatten().any(|s| s.get("name").is_some_and(|n| n == name))
+                        value.as_array().into_iter().flatten().any(|s| s.get("name").is_some_and(meant))
                     }
                     (Self::ConfigMap, "configMap" | "configMapRef" | "configMapKeyRef") => named("name"),
-                    (Self::Account, "serviceAccountName") => value == name,
+                    (Self::Account, "serviceAccountName") => meant(value),
                     _ => false,
                 };
                 here || self.is_in(value, name)
@@ -110,13 +115,13 @@ mod tests {
             "containers": [{"name": "x", "env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}]}],
         });
         for name in ["pull", "vol", "proj", "key"] {
-            assert!(Reference::Secret.is_in(&spec, name), "{name}");
-            assert!(!Reference::ConfigMap.is_in(&spec, name), "{name}");
+            assert!(Reference::Secret.is_in(&spec, Some(name)), "{name}");
+            assert!(!Reference::ConfigMap.is_in(&spec, Some(name)), "{name}");
         }
         for name in ["cm", "root", "env"] {
-            assert!(Reference::ConfigMap.is_in(&spec, name), "{name}");
+            assert!(Reference::ConfigMap.is_in(&spec, Some(name)), "{name}");
         }
-        assert!(Reference::Account.is_in(&spec, "sa"));
-        assert!(!Reference::Secret.is_in(&spec, "a"), "a volume's name is no secret's");
+        assert!(Reference::Account.is_in(&spec, Some("sa")));
+        assert!(!Reference::Secret.is_in(&spec, Some("a")), "a volume's name is no secret's");
     }
 }

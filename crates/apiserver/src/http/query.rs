@@ -23,8 +23,9 @@ impl Query {
         self.get(key).filter(|v| !v.is_empty())
     }
 
-    /// Adds a parameter.
-    pub(crate) fn push(&mut self, key: &str, value: String) {
+    /// Makes this the only value of a parameter.
+    pub(crate) fn set(&mut self, key: &str, value: String) {
+        self.0.retain(|(k, _)| k != key);
         self.0.push((key.to_owned(), value));
     }
 

@@ -28,6 +28,9 @@ pub(crate) enum Deleted {
     Marked(Value),
 }
 
+/// Longest grace period, a hundred years: clients choose it, and time ends some millennia later.
+const MAX_GRACE_SECONDS: i64 = 100 * 366 * 24 * 3600;
+
 /// What a delete does to the object's current version.
 #[derive(Debug, PartialEq)]
 enum Step {
@@ -131,7 +134,7 @@ fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff:
                        namespace will automatically be purged by the system.";
             return Err(resource.conflict(text(object, "name"), why));
         }
-        let have = have.unwrap_or(0);
+        let have = have.unwrap_or(0).min(MAX_GRACE_SECONDS);
         // Only an explicit, shorter grace period changes a deletion that is under way.
         let requested = options.grace_period_seconds.map(|seconds| seconds.max(0));
         let wanted = match requested.and_then(|s| strategy.grace_period_seconds(object, Some(s)).map(|_| s)) {
@@ -150,7 +153,8 @@ fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff:
         }
         return Ok(if finalizers_changed { Step::Mark(next) } else { Step::Nothing });
     }
-    let grace = strategy.grace_period_seconds(object, options.grace_period_seconds).unwrap_or(0).max(0);
+    let grace =
+        strategy.grace_period_seconds(object, options.grace_period_seconds).unwrap_or(0).clamp(0, MAX_GRACE_SECONDS);
     if grace == 0 && !holds {
         return Ok(Step::Remove);
     }

@@ -33,8 +33,10 @@ pub(crate) async fn object(call: &Call, verb: Verb, body: Bytes) -> Reply {
         Verb::List => lists::list(core, resource, namespace, query, call.accepted()?).await,
         Verb::Watch => {
             let mut query = query.clone();
-            if !name.is_empty() && query.get("fieldSelector").is_none() {
-                query.push("fieldSelector", format!("metadata.name={name}"));
+            // Authorized by this name, so it is what is watched, whatever else the client selects.
+            if !name.is_empty() {
+                let own = query.text("fieldSelector").map(|own| format!("{own},")).unwrap_or_default();
+                query.set("fieldSelector", format!("{own}metadata.name={name}"));
             }
             watch::watch(core, resource, namespace, &query, call.accepted()?).await
         }

@@ -118,6 +118,8 @@ fn service(call: &Call, name: &str, port: &str, path: String) -> Result<Backend,
 
 /// The server may not be made to talk to itself or to link-local metadata services.
 fn allowed(address: IpAddr) -> Result<(), Status> {
+    // `::ffff:127.0.0.1` is 127.0.0.1.
+    let address = address.to_canonical();
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
