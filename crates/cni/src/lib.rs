@@ -5,8 +5,10 @@
 //! variables and standard input. The process runs in the *node's* network namespace, the pod's comes in `CNI_NETNS`.
 //! Everything goes over netlink: no other program is started.
 //!
-//! What is deliberately absent: masquerading towards the outside (the cluster's namespaces have no route out), the
-//! loopback interface (the runtime brings `lo` up) and overlays between nodes (`keelson-proxy` keeps plain routes).
+//! A configuration of type `loopback` is served too: containerd asks for it (Keelson's own runtime brings `lo` up itself).
+//!
+//! What is deliberately absent: masquerading towards the outside (the cluster's namespaces have no route out) and overlays
+//! between nodes (`keelson-proxy` keeps plain routes).
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +16,7 @@ mod conf;
 mod error;
 mod ipam;
 mod link;
+mod loopback;
 mod ops;
 mod ports;
 mod request;

@@ -10,7 +10,7 @@ use crate::{
     conf::{IpamConf, NetConf},
     error::{CniError, Context as _, code},
     ipam::Ipam,
-    link, ports,
+    link, loopback, ports,
     request::{Command, Request},
     result::Added,
 };
@@ -22,6 +22,9 @@ pub(crate) async fn dispatch(request: &Request, stdin: &[u8]) -> Result<String, 
         return Ok(json!({ "cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS }).to_string());
     }
     let conf = NetConf::parse(stdin)?;
+    if loopback::is_meant(stdin) {
+        return loopback::dispatch(request, &conf).await;
+    }
     let ipam = conf.ipam()?;
     match request.command {
         Command::Add => add(request, &conf, ipam).await,
@@ -154,7 +157,7 @@ fn status(conf: &NetConf, ipam: &IpamConf) -> Result<(), CniError> {
 }
 
 /// Opens the pod's namespace, which must not be the one we are in.
-fn open_netns(request: &Request) -> Result<(File, &Path), CniError> {
+pub(crate) fn open_netns(request: &Request) -> Result<(File, &Path), CniError> {
     let path = request.netns.as_deref().unwrap_or(Path::new(""));
     let failed = || format!("failed to open netns {:?}", path.display().to_string());
     let netns = File::open(path).context(code::INVALID_ENVIRONMENT, failed)?;

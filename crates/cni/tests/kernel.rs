@@ -105,6 +105,22 @@ fn the_result_names_interfaces_address_and_routes() {
 }
 
 #[test]
+fn loopback_comes_up() {
+    let node = Node::new();
+    let pod = Netns::new();
+    let lo = async || Connection::<Route>::new().unwrap();
+    pod.run_async(async || lo().await.set_link_down("lo").await.unwrap());
+    let call = |command| node.call_with(command, "a", Some(&pod), json!({"type": "loopback", "cniVersion": "0.3.1"}));
+    assert_eq!(call("CHECK").unwrap_err()["details"], "lo is down");
+    let result = call("ADD").unwrap();
+    assert_eq!(result["interfaces"], json!([{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": pod.path()}]));
+    assert_eq!(result["ips"], json!([{"interface": 0, "address": "127.0.0.1/8", "version": "4"}]));
+    assert!(pod.run_async(async || lo().await.get_link_by_name("lo").await.unwrap().unwrap().is_up()));
+    assert_eq!((call("CHECK"), call("DEL")), (Ok(Value::Null), Ok(Value::Null)));
+    assert_eq!(node.addresses_held(), 0);
+}
+
+#[test]
 fn del_frees_everything_and_may_be_repeated() {
     let node = Node::new();
     let (pod, _) = node.pod("a");
