@@ -71,13 +71,7 @@ pub async fn up(options: &UpOptions, mut progress: impl FnMut(Step)) -> Result<P
         progress(Step { what: what.into(), took: now - std::mem::replace(&mut clock, now) });
     };
     let checks = preflight::check(&options.data_dir).await;
-    let problems: Vec<String> = checks
-        .iter()
-        .filter_map(|check| check.outcome.as_ref().err().map(|p| format!("{} ({})", p.what, p.hint)))
-        .collect();
-    if !problems.is_empty() {
-        return Err(Error::Preflight(problems.join("; ")));
-    }
+    refuse_problems(&checks)?;
     done("machine checked");
 
     let layout = Layout::new(&options.data_dir, &options.profile)?;
@@ -141,6 +135,12 @@ pub async fn up(options: &UpOptions, mut progress: impl FnMut(Step)) -> Result<P
     .await?;
     done("ready for pods");
     Ok(profile)
+}
+
+fn refuse_problems(checks: &[preflight::Check]) -> Result<()> {
+    let problems = checks.iter().filter_map(|check| check.outcome.as_ref().err());
+    let problems: Vec<String> = problems.map(|p| format!("{} ({})", p.what, p.hint)).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Error::Preflight(problems.join("; "))) }
 }
 
 /// Stops the cluster's nodes. Everything that was stored stays.
@@ -316,7 +316,7 @@ fn components(node: &Node, is_first: bool, runtime: Runtime) -> Vec<Component> {
     let endpoint = match runtime {
         Runtime::Keelson => None,
         Runtime::Containerd => {
-            let args = vec!["containerd".into()];
+            let args = vec!["containerd".into(), "--config-dir=/etc/containerd".into()];
             components.push(component("containerd", rootfs::EXE, args, false));
             Some("unix:///run/containerd/containerd.sock")
         }

@@ -33,6 +33,11 @@ fn problem(what: impl Into<String>, hint: impl Into<String>) -> Result<String, P
 /// Free space below which a cluster is not started, in bytes.
 const MIN_FREE_BYTES: u64 = 1 << 30;
 
+/// Debian's container runtime, for nodes that run it.
+pub const CONTAINERD: &str = "/usr/bin/containerd";
+/// How to get it.
+pub const CONTAINERD_HINT: &str = "apt-get install containerd";
+
 /// Checks everything. `data_dir` need not exist yet.
 pub async fn check(data_dir: &Path) -> Vec<Check> {
     let root = root();
@@ -45,6 +50,18 @@ pub async fn check(data_dir: &Path) -> Vec<Check> {
         checks.push(Check { name: "network", outcome: network().await });
     }
     checks
+}
+
+/// What nodes with `--container-runtime containerd` need beside the rest.
+pub fn containerd() -> Check {
+    let programs = [CONTAINERD, "/usr/bin/containerd-shim-runc-v2", "/usr/sbin/runc", "/usr/bin/ctr"];
+    let missing: Vec<_> = programs.into_iter().filter(|program| !Path::new(program).exists()).collect();
+    let outcome = if missing.is_empty() {
+        Ok(CONTAINERD.into())
+    } else {
+        problem(format!("{} is missing for --container-runtime containerd", missing.join(", ")), CONTAINERD_HINT)
+    };
+    Check { name: "containerd", outcome }
 }
 
 fn root() -> Result<String, Problem> {

@@ -63,7 +63,9 @@ pub(crate) fn enter(config: &NodeConfig, hierarchies: &[cgroup::Hierarchy]) -> R
     let exe = in_root(root, EXE);
     fs::write(&exe, "").context(|| format!("creating {}", exe.display()))?;
     mount_bind(&config.exe, &exe).context(|| format!("binding {}", config.exe.display()))?;
-    symlink(EXE, root.join("opt/cni/bin/keelson-cni")).context(|| "linking the CNI plugin".into())?;
+    for plugin in ["keelson-cni", "loopback"] {
+        symlink(EXE, root.join("opt/cni/bin").join(plugin)).context(|| "linking the CNI plugins".into())?;
+    }
     let run = root.join("var/run");
     let _ = fs::remove_file(&run);
     symlink("/run", &run).context(|| "linking /var/run".into())?;

@@ -39,6 +39,9 @@ enum Command {
     Server(crate::server::Server),
     /// Run a node: container runtime, kubelet, service proxy, cluster DNS
     Agent(crate::agent::Agent),
+    /// Run the machine's containerd for a node; started by the node's init
+    #[command(hide = true)]
+    Containerd(crate::containerd::Containerd),
     /// Put images into a local cluster, list and remove them
     Image {
         #[command(subcommand)]
@@ -89,6 +92,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Doctor(data) => return finish_with(blocking(cluster::doctor(&data))),
         Command::Server(command) => component(command.run()),
         Command::Agent(command) => component(command.run()),
+        Command::Containerd(command) => component(command.run()),
         Command::Image { command } => blocking(command.run()),
         Command::Bench(command) => blocking(command.run()),
         Command::Profile { command } => command.run(),
@@ -111,5 +115,7 @@ fn blocking<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
 /// Runs a component until it ends.
 fn component(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     crate::logging::init();
+    // A node's init keeps blocked what it waits for, and its children inherit that.
+    nix::sys::signal::SigSet::all().thread_unblock()?;
     tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?.block_on(future)
 }

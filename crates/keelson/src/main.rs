@@ -6,8 +6,10 @@
 mod agent;
 mod bench;
 mod cli;
+mod containerd;
 mod hello;
 mod logging;
+mod pause;
 mod server;
 mod signals;
 
@@ -19,9 +21,11 @@ fn main() -> ExitCode {
     let called_as = args.first().and_then(|a| Path::new(a).file_name()).and_then(|n| n.to_str()).unwrap_or_default();
     let command = args.get(1).and_then(|a| a.to_str()).unwrap_or_default();
     match (called_as, command) {
-        ("keelson-cni", _) | (_, "cni") => cli::cni(),
+        ("keelson-cni" | "loopback", _) | (_, "cni") => cli::cni(),
         (_, "shim") => keelson_runtime::shim_main(args.into_iter().skip(2)),
         (_, "node-init") => cli::node_init(args.get(2..).unwrap_or_default()),
+        (_, containerd::CHILD) => containerd::child(args.get(2..).unwrap_or_default()),
+        (_, "pause") => pause::main(),
         (_, "hello") => {
             let args: Vec<String> = args.iter().skip(2).map(|a| a.to_string_lossy().into_owned()).collect();
             hello::main(&args)

@@ -3,6 +3,7 @@
 pub(crate) mod archive;
 pub(crate) mod builtin;
 pub(crate) mod layer;
+pub(crate) mod local;
 pub(crate) mod manifest;
 pub(crate) mod reference;
 pub(crate) mod registry;

@@ -36,5 +36,6 @@ mod user;
 
 pub use config::{Config, LOCAL_IMAGE_DOMAIN};
 pub use error::Error;
+pub use image::local::{Documents, LocalImages, MANIFEST_TYPE};
 pub use server::run;
 pub use shim::shim_main;

@@ -1,31 +1,24 @@
-//! Images of `keelson.local`, which the runtime makes itself: `hello` holds nothing but this very binary.
+//! Puts the images of `keelson.local` into the store when they are asked for: those that hold nothing but this very
+//! binary ([`super::local`]), and archives that the configuration names.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
-    path::Path,
-    sync::Arc,
-};
+use std::{io, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
 use super::{
-    archive,
-    manifest::{ConfigFile, Descriptor, ImageConfig, Manifest, RootFs},
+    archive, local,
     reference::Reference,
-    store::{Image, Store, digest_of, hex},
+    store::{Image, Store, hex},
 };
 use crate::{Config, Error, LOCAL_IMAGE_DOMAIN};
-
-/// The image that is always there.
-pub(crate) const HELLO: &str = "hello";
 
 /// The image `reference` of the local domain, made or imported if need be.
 pub(crate) fn provide(store: &Store, config: &Config, reference: &Reference) -> Result<Arc<Image>, Error> {
     let name = reference.to_string();
-    if reference.repository == HELLO && reference.digest.is_none() {
-        return hello(store, &config.exe, reference);
+    if reference.digest.is_none()
+        && let Some(program) = local::program(&reference.repository)
+    {
+        return own(store, &config.exe, reference, program);
     }
     if let Some(image) = store.find(&name) {
         return Ok(image);
@@ -39,79 +32,46 @@ pub(crate) fn provide(store: &Store, config: &Config, reference: &Reference) -> 
             return store.insert(image.as_ref().clone(), &[name], &[]);
         }
     }
-    let mut names: Vec<&str> = config.builtin_images.keys().map(String::as_str).collect();
-    let hello = format!("{LOCAL_IMAGE_DOMAIN}/{HELLO}");
-    names.push(&hello);
+    let own = local::PROGRAMS.iter().map(|program| format!("{LOCAL_IMAGE_DOMAIN}/{program}"));
+    let names: Vec<String> = config.builtin_images.keys().cloned().chain(own).collect();
     Err(Error::ImageNotFound(format!("{name}: not found: this runtime itself provides {}", names.join(", "))))
 }
 
-/// The hello image with the reference's tag as its version. Its identity follows the binary's, so a new binary is a new
-/// image.
-fn hello(store: &Store, exe: &Path, reference: &Reference) -> Result<Arc<Image>, Error> {
+/// An image of our own binary. Its identity follows the binary's, so a new binary is a new image.
+fn own(store: &Store, exe: &Path, reference: &Reference, program: &str) -> Result<Arc<Image>, Error> {
     let binary = std::fs::metadata(exe).map_err(Error::io("inspect", exe))?;
     let fingerprint = format!("{}:{}:{}:{}", binary.ino(), binary.len(), binary.mtime(), binary.mtime_nsec());
-    let layer = hex(&Sha256::digest(format!("{LOCAL_IMAGE_DOMAIN}/{HELLO} {fingerprint}")));
+    let layer = hex(&Sha256::digest(format!("{LOCAL_IMAGE_DOMAIN} {fingerprint}")));
     let tag = reference.tag.as_deref().unwrap_or("latest");
-    let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-    let file = ConfigFile {
-        architecture: if cfg!(target_arch = "x86_64") { "amd64".into() } else { std::env::consts::ARCH.into() },
-        os: "linux".into(),
-        config: ImageConfig {
-            env: vec!["PATH=/".to_owned(), format!("VERSION={tag}")],
-            entrypoint: text(&["/keelson", "hello"]),
-            working_dir: "/".into(),
-            stop_signal: "SIGTERM".into(),
-            ..ImageConfig::default()
-        },
-        rootfs: RootFs { diff_ids: vec![format!("sha256:{layer}")] },
-    };
-    let config = serde_json::to_vec(&file).map_err(|error| Error::Other(error.to_string()))?;
-    let id = digest_of(&config);
+    // The layer is never packed, only laid out; the digest stands for what it would be.
+    let documents = local::Documents::new(program, tag, &format!("sha256:{layer}"), binary.len())?;
     let name = reference.to_string();
-    if let Some(image) = store.find(&id).filter(|image| image.names.contains(&name)) {
+    if let Some(image) = store.find(&documents.config_digest).filter(|image| image.names.contains(&name)) {
         return Ok(image);
     }
     let _growing = store.grow_blocking();
     if !store.layer_dir(&layer).exists() {
         make_layer(store, exe, &layer).map_err(Error::io("make the file system of", &name))?;
     }
-    let config_blob = store.put_blob(&config)?;
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: "application/vnd.oci.image.manifest.v1+json".into(),
-        config: Some(Descriptor { digest: config_blob.clone(), size: config.len() as u64, ..Descriptor::default() }),
-        layers: vec![Descriptor { digest: format!("sha256:{layer}"), size: binary.len(), ..Descriptor::default() }],
-        manifests: Vec::new(),
-    };
-    let manifest = serde_json::to_vec(&manifest).map_err(|error| Error::Other(error.to_string()))?;
-    let manifest = store.put_blob(&manifest)?;
+    let config_blob = store.put_blob(&documents.config)?;
+    let manifest = store.put_blob(&documents.manifest)?;
     let digests = [format!("{}@{manifest}", reference.name())];
     let image = Image {
-        id,
-        names: BTreeSet::new(),
-        digests: BTreeSet::new(),
+        id: documents.config_digest,
+        names: Default::default(),
+        digests: Default::default(),
         blobs: vec![manifest.clone(), config_blob],
         manifest,
         layers: vec![layer],
         size_bytes: binary.len(),
-        config: file.config,
+        config: documents.run,
     };
     store.insert(image, &[name], &digests)
 }
 
 fn make_layer(store: &Store, exe: &Path, layer: &str) -> io::Result<()> {
     let dir = store.temporary();
-    std::fs::create_dir(&dir)?;
-    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755))?;
-    // Containers never write through a lower layer, so sharing the binary's own inode is safe.
-    if std::fs::hard_link(exe, dir.join("keelson")).is_err() {
-        std::fs::copy(exe, dir.join("keelson"))?;
-    }
-    std::fs::create_dir(dir.join("tmp"))?;
-    std::fs::set_permissions(dir.join("tmp"), std::fs::Permissions::from_mode(0o1777))?;
-    std::fs::create_dir(dir.join("etc"))?;
-    std::fs::write(dir.join("etc/passwd"), "root:x:0:0:root:/:/keelson\nnobody:x:65534:65534:nobody:/:/keelson\n")?;
-    std::fs::write(dir.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+    local::lay_out(exe, &dir)?;
     match std::fs::rename(&dir, store.layer_dir(layer)) {
         Err(_) if store.layer_dir(layer).exists() => super::layer::remove_tree(&dir),
         other => other,

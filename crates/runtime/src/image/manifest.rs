@@ -86,6 +86,9 @@ pub(crate) struct ImageConfig {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct RootFs {
+    /// `layers`, the only kind there is.
+    #[serde(rename = "type")]
+    pub kind: String,
     pub diff_ids: Vec<String>,
 }
 
