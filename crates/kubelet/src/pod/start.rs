@@ -233,7 +233,7 @@ fn mounts_of(
         list.push(cri::Mount {
             container_path: absolute(&mount.mount_path),
             host_path: host_path.to_string_lossy().into_owned(),
-            readonly: mount.read_only == Some(true),
+            readonly: mount.read_only == Some(true) || is_kubelets_own(pod, &mount.name),
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer as i32,
                 Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional as i32,
@@ -256,6 +256,18 @@ fn mounts_of(
         list.push(file_mount(&path, message_path));
     }
     Ok(list)
+}
+
+/// Whether the kubelet itself writes the volume, again and again. Containers only read such a one, whatever their mounts
+/// say: what they changed there, links above all, the next update would trip over on the node.
+fn is_kubelets_own(pod: &Pod, volume: &str) -> bool {
+    let volumes = view::spec(pod).and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    volumes.iter().filter(|found| found.name == volume).any(|found| {
+        found.config_map.is_some()
+            || found.secret.is_some()
+            || found.downward_api.is_some()
+            || found.projected.is_some()
+    })
 }
 
 fn absolute(path: &str) -> String {
@@ -435,4 +447,25 @@ pub(crate) async fn remove_orphan(ctx: &Context, uid: &str) -> Result<(), Error>
     }
     ctx.volumes.tear_down(uid).await?;
     remove_cgroup(ctx, uid).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_volumes() {
+        let pod: Pod =
+            serde_json::from_value(serde_json::json!({"metadata": {}, "spec": {"containers": [], "volumes": [
+                {"name": "map", "configMap": {"name": "m"}}, {"name": "secret", "secret": {"secretName": "s"}},
+                {"name": "down", "downwardAPI": {}}, {"name": "token", "projected": {"sources": []}},
+                {"name": "own", "emptyDir": {}}, {"name": "host", "hostPath": {"path": "/x"}},
+            ]}}))
+            .unwrap();
+        for (name, kubelets) in
+            [("map", true), ("secret", true), ("down", true), ("token", true), ("own", false), ("host", false)]
+        {
+            assert_eq!(is_kubelets_own(&pod, name), kubelets, "{name}");
+        }
+    }
 }

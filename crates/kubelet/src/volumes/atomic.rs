@@ -37,7 +37,8 @@ pub(crate) fn write(
         validate(path)?;
     }
     let data = dir.join(DATA);
-    let current = fs::read_link(&data).ok();
+    // Anything but a version's name was not written here, and is neither followed nor removed.
+    let current = fs::read_link(&data).ok().filter(|current| is_version(current));
     if let Some(current) = &current
         && same(&dir.join(current), payload)
     {
@@ -74,6 +75,15 @@ pub(crate) fn write(
         let _ = fs::remove_dir_all(dir.join(current));
     }
     Ok(true)
+}
+
+/// Whether it is one name, of those that versions have.
+fn is_version(link: &Path) -> bool {
+    let mut parts = link.components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(name)), None) => name.as_encoded_bytes().starts_with(b".."),
+        _ => false,
+    }
 }
 
 fn make_dir(path: &Path) -> Result<(), Error> {
@@ -179,6 +189,24 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "3");
         assert!(write(dir, &Payload::new(), "v4", own).unwrap());
         assert_eq!(names(dir), ["..data", "..v4"]);
+    }
+
+    #[test]
+    fn planted_links_are_not_followed() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("a"), "1").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let own = |_: &Path| Ok(());
+        write(dir, &payload(&[("a", "1")]), "v1", own).unwrap();
+        let name = outside.path().file_name().unwrap();
+        for target in [outside.path().to_path_buf(), Path::new("..").join(name), "..".into(), ".".into()] {
+            fs::remove_file(dir.join(DATA)).unwrap();
+            symlink(&target, dir.join(DATA)).unwrap();
+            assert!(write(dir, &payload(&[("a", "1")]), "v2", own).unwrap(), "{target:?}");
+            assert_eq!(fs::read_link(dir.join(DATA)).unwrap(), Path::new("..v2"));
+            assert!(outside.path().join("a").exists() && dir.join("a").exists(), "{target:?}");
+        }
     }
 
     #[test]
