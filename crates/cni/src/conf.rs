@@ -93,20 +93,21 @@ pub struct RuntimeConfig {
     pub port_mappings: Vec<PortMapping>,
 }
 
-/// One host port.
+/// One host port. containerd writes the names with a capital letter, which upstream's decoder does not mind.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
     /// Port on the node; 0 or less means there is no host port.
-    #[serde(default)]
+    #[serde(default, alias = "HostPort")]
     pub host_port: i32,
     /// Port in the pod.
+    #[serde(alias = "ContainerPort")]
     pub container_port: i32,
     /// `tcp`, `udp` or `sctp`.
-    #[serde(default = "default_protocol")]
+    #[serde(default = "default_protocol", alias = "Protocol")]
     pub protocol: String,
     /// Only this address of the node; empty or 0.0.0.0 means all.
-    #[serde(default, rename = "hostIP")]
+    #[serde(default, rename = "hostIP", alias = "HostIP")]
     pub host_ip: String,
 }
 

@@ -95,6 +95,14 @@ pub(crate) fn host_network(sandbox: &PodSandboxConfig) -> bool {
     namespaces(sandbox).network() == NamespaceMode::Node
 }
 
+/// The pod's hostname; the node's own for a pod in the node's network, which has none. Empty if it has none otherwise.
+pub(crate) fn hostname(sandbox: &PodSandboxConfig) -> String {
+    if sandbox.hostname.is_empty() && host_network(sandbox) {
+        return rustix::system::uname().nodename().to_string_lossy().into_owned();
+    }
+    sandbox.hostname.clone()
+}
+
 /// The command line: the container's words replace the image's as Kubernetes documents for `command` and `args`.
 pub(crate) fn command_line(config: &ContainerConfig, image: &ImageConfig) -> Result<Vec<String>, Error> {
     let (command, args) = match (config.command.as_slice(), config.args.as_slice()) {
@@ -183,8 +191,9 @@ fn environment(input: &Input<'_>) -> Vec<String> {
     if input.config.tty {
         set("TERM=xterm".into());
     }
-    if !input.sandbox.hostname.is_empty() {
-        set(format!("HOSTNAME={}", input.sandbox.hostname));
+    let hostname = hostname(input.sandbox);
+    if !hostname.is_empty() {
+        set(format!("HOSTNAME={hostname}"));
     }
     if let Some(home) = &input.user.home {
         set(format!("HOME={home}"));

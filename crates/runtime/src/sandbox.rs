@@ -224,7 +224,7 @@ fn write_files(sandbox: &Sandbox, config: &PodSandboxConfig) -> Result<(), Error
         "hosts",
         std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| "127.0.0.1 localhost\n::1 localhost\n".into()),
     )?;
-    write("hostname", format!("{}\n", config.hostname))
+    write("hostname", format!("{}\n", oci::hostname(config)))
 }
 
 fn resolv_conf(config: &PodSandboxConfig) -> String {

@@ -23,7 +23,6 @@ pub(crate) struct Facts<'a> {
     /// The node's resolver configuration.
     pub node_dns: &'a Resolver,
     pub cgroup_parent: String,
-    pub node_hostname: &'a str,
 }
 
 /// A resolv.conf.
@@ -59,7 +58,8 @@ pub(crate) fn config(pod: &Pod, facts: &Facts<'_>) -> cri::PodSandboxConfig {
     let (namespace, name, uid) = (view::namespace(pod), view::name(pod), view::uid(pod));
     let spec = view::spec(pod);
     let host_network = view::host_network(pod);
-    let hostname = if host_network { facts.node_hostname.to_string() } else { view::hostname(pod) };
+    // The node's own name is not the pod's to set: with one, containerd's runc refuses a sandbox in the node's network.
+    let hostname = if host_network { String::new() } else { view::hostname(pod) };
     let mut own_labels: HashMap<String, String> = pod.metadata.labels.clone().into_iter().flatten().collect();
     own_labels.insert(labels::POD_NAME.into(), name.into());
     own_labels.insert(labels::POD_NAMESPACE.into(), namespace.into());
@@ -239,7 +239,6 @@ mod tests {
                 cluster_domain: "cluster.local",
                 node_dns: &node_dns,
                 cgroup_parent: "/kubepods/podu".into(),
-                node_hostname: "node",
             },
         )
     }
@@ -254,6 +253,7 @@ mod tests {
         assert_eq!(config.labels.get("app").map(String::as_str), Some("x"));
         assert_eq!(config.port_mappings.len(), 1);
         assert_eq!(config.metadata.unwrap().attempt, 2);
+        assert_eq!(make(json!({"containers": [], "hostNetwork": true})).hostname, "");
     }
 
     #[test]

@@ -42,7 +42,6 @@ pub(crate) fn sandbox_config(ctx: &Context, pod: &Pod, attempt: u32) -> cri::Pod
             cluster_domain: &ctx.config.cluster_domain,
             node_dns: &ctx.node_dns,
             cgroup_parent: ctx.cgroups.parent_of(resources::qos_class(pod), view::uid(pod)),
-            node_hostname: ctx.config.hostname(),
         },
     )
 }
