@@ -105,6 +105,10 @@ impl Strategy for Pod {
             }
             Write::Subresource("ephemeralcontainers", old) => update::keep_ephemeral_containers(pod, old),
             Write::Subresource("resize", old) => update::keep_resources(pod, old),
+            // The scheduler's choice is no new generation: the kubelet sees the pod's first one.
+            Write::Subresource("binding", _) => {
+                prepare(pod, write, Rules { generation: false, create_with_status: false });
+            }
             Write::Update(_) | Write::Subresource(..) => {
                 prepare(pod, write, Rules { generation: true, create_with_status: false });
             }
