@@ -127,6 +127,8 @@ fn container_status(input: &Input<'_>, container: &Container, sort: Sort, defaul
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
         started: Some(false),
+        // Never absent in upstream's objects.
+        last_state: Some(ContainerState::default()),
         ..Default::default()
     };
     let Some(record) = newest else {
@@ -136,8 +138,8 @@ fn container_status(input: &Input<'_>, container: &Container, sort: Sort, defaul
             if was_terminated && (input.stopped || matches!(view::phase(input.pod), "Succeeded" | "Failed")) {
                 return before.clone();
             }
-            status.last_state =
-                before.state.clone().filter(|state| state.terminated.is_some()).or(before.last_state.clone());
+            let last = before.state.clone().filter(|state| state.terminated.is_some()).or(before.last_state.clone());
+            status.last_state = last.or(status.last_state);
         }
         status.state = Some(waiting(waits, default_reason));
         return status;
@@ -150,7 +152,8 @@ fn container_status(input: &Input<'_>, container: &Container, sort: Sort, defaul
     status.image_id = record.image_id.clone();
     status.last_state = previous
         .map(|record| terminated(input, record))
-        .or(before.and_then(|before| before.last_state.clone()).filter(|_| record.restart_count > 0));
+        .or(before.and_then(|before| before.last_state.clone()).filter(|_| record.restart_count > 0))
+        .or(status.last_state);
     match record.state {
         State::Running => {
             status.state = Some(ContainerState {
