@@ -158,7 +158,12 @@ fn kind_verb(verb: &str) -> Option<Verb> {
 }
 
 fn run(call: Call, body: Bytes) -> BoxFuture<'static, Reply> {
-    Box::pin(run_call(call, body))
+    let Some(warning) = call.resource.kind.deprecated.clone() else { return Box::pin(run_call(call, body)) };
+    Box::pin(async move {
+        let mut response = run_call(call, body).await.unwrap_or_else(|status| reply::status(&status));
+        reply::warn(&mut response, &[warning.into_owned()]);
+        Ok(response)
+    })
 }
 
 async fn run_call(call: Call, body: Bytes) -> Reply {

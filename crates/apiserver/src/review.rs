@@ -64,19 +64,16 @@ fn computed(call: &Call, verb: Verb) -> Reply {
     if call.resource.kind.kind != "ComponentStatus" {
         return Err(Status::unknown_path());
     }
-    let warning = "v1 ComponentStatus is deprecated in v1.19+".to_owned();
     let accepted = call.accepted()?;
-    let mut response = match verb {
+    match verb {
         Verb::Get => {
             let found = components.iter().find(|name| **name == call.target.name);
             let name = found.ok_or_else(|| call.resource.not_found(&call.target.name))?;
-            render::object(&call.resource, 200, one(name), accepted, &call.query)?
+            render::object(&call.resource, 200, one(name), accepted, &call.query)
         }
         _ => {
             let items: Vec<Value> = components.iter().map(|name| one(name)).collect();
-            render::values(&call.resource, items, json!({}), accepted, &call.query)?
+            render::values(&call.resource, items, json!({}), accepted, &call.query)
         }
-    };
-    crate::http::reply::warn(&mut response, &[warning]);
-    Ok(response)
+    }
 }
