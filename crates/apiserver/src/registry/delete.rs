@@ -125,7 +125,12 @@ fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff:
     let deleting = !text(object, "deletionTimestamp").is_empty();
     let finalizers = finalizers_after(object, options, strategy.default_propagation());
     let finalizers_changed = finalizers != finalizers_of(object);
-    set(&mut next, "finalizers", finalizers.clone().into());
+    if finalizers_changed {
+        set(&mut next, "finalizers", finalizers.clone().into());
+        if finalizers.is_empty() {
+            next.get_mut("metadata").and_then(Value::as_object_mut).and_then(|metadata| metadata.remove("finalizers"));
+        }
+    }
     let holds = !finalizers.is_empty() || (is_namespace && has_spec_finalizers(object));
     let have = object.get("metadata").and_then(|m| m.get("deletionGracePeriodSeconds")).and_then(Value::as_i64);
     if deleting {
