@@ -79,14 +79,34 @@ pub(crate) fn decode(kind: &Kind, media_type: &str, body: &[u8], strictness: &mu
         check_type(kind, &object)?;
         return Ok(object);
     }
-    let Decoded { value: mut object, mut strict } = decode_any(media_type, body)?;
+    let Decoded { value: mut object, mut strict } = decode_any(media_type, body).map_err(|mut status| {
+        if status.code == 400 {
+            let (short, why) = (&kind.kind, &status.message);
+            let shown = summary(body);
+            status.message = format!("the object provided is unrecognized (must be of type {short}): {why} ({shown})");
+        }
+        status
+    })?;
     check_type(kind, &object)?;
-    conform(schema_of(kind)?, &mut object, &mut strict).map_err(|why| {
+    let bad = |why: &str| {
         let (short, version) = (&kind.kind, &kind.version);
         Status::bad_request(format!("{short} in version {version:?} cannot be handled as a {short}: {why}"))
-    })?;
-    strictness.found(strict)?;
+    };
+    conform(schema_of(kind)?, &mut object, &mut strict).map_err(|why| bad(&why.to_string()))?;
+    strictness.found(strict).map_err(|strict| bad(&strict.message))?;
     Ok(object)
+}
+
+/// The beginning of a body that is no object: as text when it looks like JSON, else in hexadecimal digits.
+fn summary(body: &[u8]) -> String {
+    const SHOWN_BYTES: usize = 30;
+    let shown = body.get(..SHOWN_BYTES).unwrap_or(body);
+    let text = match shown.first() {
+        None => return "<empty>".into(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if shown.len() < body.len() { format!("{text} ...") } else { text }
 }
 
 /// `apiVersion` and `kind` are the endpoint's or absent.

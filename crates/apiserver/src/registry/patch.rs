@@ -31,7 +31,7 @@ pub(crate) async fn patch(
         let mut strict = duplicates.clone();
         conform(schema, &mut object, &mut strict).map_err(|why| patch.undecodable(&object, &why))?;
         if options.field_validation == FieldValidation::Strict && !strict.is_empty() {
-            return Err(Status::bad_request(keelson_api::codec::strict_error(&strict)));
+            return Err(patch.undecodable(&object, &keelson_api::codec::strict_error(&strict)));
         }
         found = strict;
         keep_identity(&mut object, &name, &namespace);
