@@ -216,6 +216,7 @@ impl Controller {
             }
         }
         if let Some(revision) = &plan.revision {
+            // With a status, as upstream: an annotation that is written with the spec counts as a new generation.
             let patch = json!({"metadata": {
                 "uid": uid(&deployment.metadata), "annotations": {revision::REVISION: revision},
             }});
