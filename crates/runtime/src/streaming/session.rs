@@ -34,7 +34,7 @@ pub(super) async fn exec(container: Arc<Container>, command: Vec<String>, stream
     let Ok(client) = pending.streams().await else { return };
     match exec::start(&container, &command, streams).await {
         Ok((reader, writer)) => join(client, reader, writer, Outcome::ExitCode).await,
-        Err(error) => fail(client, &error).await,
+        Err(error) => fail(client, format!("error executing command in container: {error}")).await,
     }
 }
 
@@ -44,13 +44,14 @@ pub(super) async fn attach(container: Arc<Container>, streams: Streams, pending:
     match exec::attach(&container, streams).await {
         // The container's end is no failure of the attachment.
         Ok((reader, writer)) => join(client, reader, writer, |_| Outcome::Success).await,
-        Err(error) => fail(client, &error).await,
+        Err(error) => fail(client, format!("error attaching to container: {error}")).await,
     }
 }
 
-async fn fail(client: RemoteCommand, error: &Error) {
+/// Tells in upstream's words, which scripts look for.
+async fn fail(client: RemoteCommand, why: String) {
     // A client that has gone needs no reason.
-    let _ = client.status.send(&Outcome::Failure(error.to_string())).await;
+    let _ = client.status.send(&Outcome::Failure(format!("Internal error occurred: {why}"))).await;
 }
 
 /// Copies until the process has ended or the client has gone.
@@ -148,7 +149,8 @@ async fn forward_one(sandbox: &Sandbox, mut forward: Forward) {
             let _ = copy_bidirectional(&mut port, &mut forward.data).await;
         }
         Err(error) => {
-            let _ = forward.error.send(&error.to_string()).await;
+            let why = format!("error forwarding port {} to pod {}, uid : {error}", forward.port, sandbox.id);
+            let _ = forward.error.send(&why).await;
         }
     }
 }
@@ -170,7 +172,8 @@ async fn connect(sandbox: &Sandbox, port: u16) -> Result<TcpStream, Error> {
     });
     let failed = |ipv4: String, ipv6: String| {
         Error::Network(format!(
-            "failed to connect to localhost:{port} inside namespace {:?}, IPv4: {ipv4} IPv6 {ipv6}",
+            "failed to execute portforward in network namespace: failed to connect to localhost:{port} inside \
+             namespace {:?}, IPv4: {ipv4} IPv6 {ipv6}",
             sandbox.id
         ))
     };
