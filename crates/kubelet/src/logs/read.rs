@@ -104,7 +104,7 @@ impl Reader {
         }
         let before = output.len();
         if self.options.timestamps && self.at_line_start {
-            output.extend_from_slice(line.time.as_bytes());
+            stamp(line.time, output);
             output.push(b' ');
         }
         output.extend_from_slice(line.text);
@@ -162,6 +162,19 @@ pub(crate) fn tail_text(path: &Path, lines: usize, bytes: usize) -> Option<Strin
     output.get(start..).map(|end| String::from_utf8_lossy(end).into_owned())
 }
 
+/// Writes a line's time with all nine digits of its nanoseconds, however the runtime wrote it.
+fn stamp(time: &str, output: &mut Vec<u8>) {
+    const DIGITS: usize = 9;
+    let Some(local) = time.strip_suffix('Z') else { return output.extend_from_slice(time.as_bytes()) };
+    output.extend_from_slice(local.as_bytes());
+    let digits = local.rsplit_once('.').map(|(_, fraction)| fraction.len());
+    if digits.is_none() {
+        output.push(b'.');
+    }
+    output.extend(std::iter::repeat_n(b'0', DIGITS.saturating_sub(digits.unwrap_or(0))));
+    output.push(b'Z');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +195,19 @@ mod tests {
         let mut output = Vec::new();
         while reader.read(&mut output, usize::MAX).unwrap() == Progress::More {}
         String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn times_have_nine_digits() {
+        for (time, expected) in [
+            ("2026-01-01T00:00:04Z", "2026-01-01T00:00:04.000000000Z"),
+            ("2026-01-01T00:00:04.12345678Z", "2026-01-01T00:00:04.123456780Z"),
+            ("2026-01-01T00:00:04.123456789Z", "2026-01-01T00:00:04.123456789Z"),
+        ] {
+            let mut output = Vec::new();
+            super::stamp(time, &mut output);
+            assert_eq!(String::from_utf8(output).unwrap(), expected);
+        }
     }
 
     #[test]
