@@ -5,8 +5,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 
@@ -16,6 +16,10 @@ const MAX_CONNECTIONS: usize = 256;
 const MAX_HEAD_BYTES: u64 = 64 << 10;
 /// An idle connection is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
+/// A server that is told to end goes on for as long as requests come less than this apart…
+const QUIET: Duration = Duration::from_millis(500);
+/// …but for no longer than this.
+const DRAIN: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(5);
 /// Stack of a connection's thread.
 const STACK_BYTES: usize = 128 << 10;
@@ -42,8 +46,13 @@ fn serve() -> std::io::Result<()> {
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
     signals.thread_block()?;
+    let traffic = Arc::new(Traffic::new());
+    let seen = traffic.clone();
     std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
         if let Ok(signal) = signals.wait() {
+            if signal == Signal::SIGTERM {
+                seen.drain();
+            }
             println!("{signal}: goodbye");
             std::process::exit(0);
         }
@@ -55,13 +64,14 @@ fn serve() -> std::io::Result<()> {
     let open = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
+        traffic.note();
         if open.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
             open.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
-        let slot = open.clone();
+        let (slot, traffic) = (open.clone(), traffic.clone());
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
-            let _ = answer(&stream);
+            let _ = answer(&stream, &traffic);
             slot.fetch_sub(1, Ordering::Relaxed);
         });
         if thread.is_err() {
@@ -69,6 +79,43 @@ fn serve() -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// When there was something to do last, so that an asked-to-leave server knows when it is no longer needed.
+struct Traffic {
+    since: Instant,
+    /// Milliseconds after `since`; 0 for never.
+    last_ms: AtomicU64,
+    draining: AtomicBool,
+}
+
+impl Traffic {
+    fn new() -> Self {
+        Self { since: Instant::now(), last_ms: AtomicU64::new(0), draining: AtomicBool::new(false) }
+    }
+
+    fn note(&self) {
+        self.last_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// Returns when clients have stopped coming: a terminating pod is told to end while the nodes still learn that its
+    /// address is no longer an endpoint. Without traffic that is at once.
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + DRAIN;
+        loop {
+            let last = self.last_ms.load(Ordering::Relaxed);
+            let quiet = Duration::from_millis(self.now_ms().saturating_sub(last));
+            if last == 0 || quiet >= QUIET || Instant::now() >= deadline {
+                return;
+            }
+            std::thread::sleep(QUIET.saturating_sub(quiet));
+        }
+    }
 }
 
 /// The pod's name and the version.
@@ -80,7 +127,7 @@ fn who() -> String {
 }
 
 /// Answers requests until the connection ends.
-fn answer(stream: &TcpStream) -> std::io::Result<()> {
+fn answer(stream: &TcpStream, traffic: &Traffic) -> std::io::Result<()> {
     stream.set_read_timeout(Some(IDLE))?;
     stream.set_write_timeout(Some(IDLE))?;
     let peer = stream.peer_addr()?;
@@ -109,7 +156,9 @@ fn answer(stream: &TcpStream) -> std::io::Result<()> {
         let length: u64 = header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
         std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
         let close = header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"))
-            || head.first().is_some_and(|line| line.ends_with("HTTP/1.0"));
+            || head.first().is_some_and(|line| line.ends_with("HTTP/1.0"))
+            || traffic.draining.load(Ordering::Relaxed);
+        traffic.note();
         println!("{peer} {}", head.first().map_or("", String::as_str));
         let body = format!("Hello from {}\n\n{}\n", who(), head.join("\n"));
         let connection = if close { "close" } else { "keep-alive" };
