@@ -23,6 +23,9 @@ use crate::provider::{Balanced, LoadBalancers, ProviderError};
 const MAX_CONNECTIONS: usize = 4096;
 /// Loopback addresses tried, from 127.0.0.1 on.
 const ADDRESSES: u8 = 32;
+/// How often a connection to a pod is tried while it is refused, and the first wait in between, which doubles.
+const DIALS: u32 = 5;
+const FIRST_RETRY: std::time::Duration = std::time::Duration::from_millis(20);
 /// A connection to a pod that takes longer than this to open is given up.
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -171,14 +174,27 @@ async fn serve(listener: TcpListener, to: SocketAddr) {
 }
 
 async fn carry(mut client: TcpStream, to: SocketAddr) {
-    let backend = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await {
+    let mut backend = match tokio::time::timeout(CONNECT_TIMEOUT, dial(to)).await {
         Ok(Ok(backend)) => backend,
         Ok(Err(error)) => return tracing::debug!(%error, %to, "cannot reach the service"),
         Err(_) => return tracing::debug!(%to, "the service does not answer"),
     };
-    let mut backend = backend;
     let (_, _) = (client.set_nodelay(true), backend.set_nodelay(true));
     let _ = tokio::io::copy_bidirectional(&mut client, &mut backend).await;
+}
+
+/// Connects to the Service. A refusal is tried again, for another pod may get it: the one that refused has just started, or
+/// just ended.
+async fn dial(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let mut wait = FIRST_RETRY;
+    for _ in 1..DIALS {
+        match TcpStream::connect(to).await {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => tokio::time::sleep(wait).await,
+            done => return done,
+        }
+        wait *= 2;
+    }
+    TcpStream::connect(to).await
 }
 
 #[cfg(test)]
