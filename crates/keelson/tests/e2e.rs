@@ -4,8 +4,11 @@
 mod e2e {
     mod hello;
     mod isolation;
+    mod kubectl;
     mod lifecycle;
+    mod rollout;
     mod self_healing;
+    mod streams;
 
     use keelson_testbed::cluster::Cluster;
 
@@ -35,6 +38,20 @@ mod e2e {
     pub(crate) fn run_busybox(cluster: &Cluster, name: &str) {
         cluster.kubectl(&format!("run {name} --image {BUSYBOX} -- sleep 3600"));
         cluster.kubectl(&format!("wait --for=condition=Ready pod/{name} --timeout=60s"));
+    }
+
+    /// A line of shell says exactly this on the terminal (see [`Cluster::shell`]).
+    pub(crate) fn says(cluster: &Cluster, line: &str, expected: &str) {
+        assert_eq!(cluster.shell(line), expected, "{line}");
+    }
+
+    /// A line of shell says all of this on the terminal, among other things.
+    pub(crate) fn mentions(cluster: &Cluster, line: &str, expected: &[&str]) -> String {
+        let output = cluster.shell(line);
+        for words in expected {
+            assert!(output.contains(words), "{words:?} is not in what {line} says:\n{output}");
+        }
+        output
     }
 
     /// One HTTP request from this machine; `None` when nothing answers.

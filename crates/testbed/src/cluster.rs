@@ -136,6 +136,37 @@ impl Cluster {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
+    /// Runs a line of shell in which `kubectl` is this cluster's, each call bounded by [`TIMEOUT`]. Returns standard output
+    /// and error together, as a terminal shows them, and after a failure a last line `[exit CODE]`.
+    pub fn shell(&self, line: &str) -> String {
+        let bound = TIMEOUT.as_secs();
+        let script =
+            format!("kubectl() {{ timeout {bound} \"$KUBECTL\" --cache-dir \"$CACHE\" \"$@\"; }}\nexec 2>&1\n{line}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).env("KUBECTL", &self.kubectl).env("CACHE", self.path("kubectl-cache"));
+        shell.env("KUBECONFIG", self.kubeconfig()).current_dir(self.dir.path()).stdin(Stdio::null());
+        let output = shell.output().expect("running a shell");
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            text += &format!("[exit {}]\n", output.status.code().unwrap_or(-1));
+        }
+        text
+    }
+
+    /// Starts a line of shell as [`Self::shell`] does, with its output in a file. It ends with the value.
+    pub fn background(&self, line: &str) -> Background {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let path = self.path(&format!("background-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let file = std::fs::File::create(&path).expect("a file");
+        let errors = file.try_clone().expect("a second handle");
+        let mut shell = Command::new("sh");
+        // `exec`, so that the process to end is kubectl itself.
+        let script = format!("exec {}", line.replacen("kubectl ", "\"$KUBECTL\" --cache-dir \"$CACHE\" ", 1));
+        shell.args(["-c", &script]).env("KUBECTL", &self.kubectl).env("CACHE", self.path("kubectl-cache"));
+        shell.env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::piped()).stdout(file).stderr(errors);
+        Background { child: shell.spawn().expect("running a shell"), path, line: line.to_owned() }
+    }
+
     fn check(&self, args: &str, output: &Output) -> String {
         assert!(output.status.success(), "kubectl {args} failed:\n{}", text(output));
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -184,6 +215,56 @@ impl Cluster {
     fn print_logs(&self) {
         let logs = self.keelson("logs", &["--tail", "40"]);
         eprintln!("{}", text(&logs));
+    }
+}
+
+/// A program that runs beside the test.
+pub struct Background {
+    child: std::process::Child,
+    path: PathBuf,
+    line: String,
+}
+
+impl Background {
+    /// What it has written so far, errors included.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.path).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until what it has written satisfies `condition`; returns that.
+    ///
+    /// # Panics
+    /// After [`TIMEOUT`], with what it wrote.
+    pub fn wait_for(&self, condition: impl Fn(&str) -> bool) -> String {
+        let seen = || Some(self.output()).filter(|output| condition(output));
+        wait(&self.line, TIMEOUT, seen).unwrap_or_else(|what| panic!("{what}; wrote:\n{}", self.output()))
+    }
+
+    /// Types into its standard input.
+    ///
+    /// # Panics
+    /// When it does not read.
+    pub fn type_in(&mut self, text: &str) {
+        use std::io::Write as _;
+        let stdin = self.child.stdin.as_mut().expect("a pipe");
+        stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()).expect("typing");
+    }
+
+    /// Waits until it ends by itself; returns its exit code.
+    ///
+    /// # Panics
+    /// After [`TIMEOUT`].
+    pub fn exit_code(&mut self) -> i32 {
+        drop(self.child.stdin.take());
+        let ended = wait(&self.line, TIMEOUT, || self.child.try_wait().expect("waiting"));
+        ended.unwrap_or_else(|what| panic!("{what} to end")).code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
