@@ -45,6 +45,12 @@ pub(crate) struct Agent {
     /// The cluster's DNS domain
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
+    /// Pods' addresses, as the server's
+    #[arg(long, default_value = "10.244.0.0/16")]
+    cluster_cidr: Ipv4Net,
+    /// Cluster IPs of Services, as the server's
+    #[arg(long, default_value = "10.96.0.0/12")]
+    service_cluster_ip_range: Ipv4Net,
     /// Where the CNI configuration is written
     #[arg(long, default_value = "/etc/cni/net.d")]
     cni_conf_dir: PathBuf,
@@ -130,7 +136,9 @@ impl Agent {
             ("CNI configuration", result)
         });
 
-        let config = keelson_proxy::Config::new(self.hostname_override.clone(), self.node_ip);
+        let mut config = keelson_proxy::Config::new(self.hostname_override.clone(), self.node_ip);
+        config.cluster_cidr = Some(self.cluster_cidr);
+        config.service_cidr = Some(self.service_cluster_ip_range);
         let (client, stop) = (self.client("proxy").await?, shutdown.clone());
         components.spawn(async move {
             ("service proxy", keelson_proxy::run(client, config, stop).await.map_err(Failure::from))

@@ -214,7 +214,9 @@ fn print_tail(out: &mut impl std::io::Write, file: &Path, lines: usize) -> std::
         if last.len() == lines {
             last.pop_front();
         }
-        last.push_back(line.clone());
+        if lines > 0 {
+            last.push_back(line.clone());
+        }
     }
     for line in last {
         out.write_all(&line)?;
