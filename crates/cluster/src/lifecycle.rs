@@ -83,6 +83,9 @@ pub async fn up(options: &UpOptions, mut progress: impl FnMut(Step)) -> Result<P
         listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
         listener.is_some()
     })?;
+    if profile.runtime == Runtime::Containerd {
+        refuse_problems(&[preflight::containerd()])?;
+    }
     write_json(&layout.profile(), &profile)?;
     let pki = Pki::open(&layout.pki())?;
     let running: Vec<Option<Handle>> =
