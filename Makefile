@@ -33,8 +33,6 @@ test-setup: tools
 
 test: test-setup
 	KEELSON_KUBECTL=$(KUBECTL) cargo test --workspace --locked --no-fail-fast
-	# The same pods on our own runtime: the workspace run has them on containerd.
-	KEELSON_TEST_RUNTIME=$(abspath $(BUILT))/debug/keelson-runtime cargo test --locked -p keelson-kubelet --test pods
 
 bench: build tools
 	$(KEELSON) bench

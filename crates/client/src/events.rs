@@ -197,7 +197,7 @@ async fn retry<T, F: Future<Output = kube::Result<T>>>(mut call: impl FnMut() ->
             Ok(value) => return Ok(Some(value)),
             Err(error) if crate::is_not_found(&error) => return Err(Gone),
             Err(kube::Error::Api(status)) if status.code != 429 && status.code < 500 => {
-                tracing::debug!(%status, "event was not accepted");
+                tracing::warn!(%status, "event was not accepted");
                 return Ok(None);
             }
             Err(error) => {

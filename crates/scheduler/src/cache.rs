@@ -19,6 +19,8 @@ pub struct Cache {
     placed: HashMap<String, Placed>,
     /// How many nodes have an image.
     image_nodes: HashMap<String, usize>,
+    /// How many nodes exist.
+    existing: usize,
 }
 
 #[derive(Debug)]
@@ -41,7 +43,7 @@ impl Cache {
 
     /// How many nodes there are.
     pub fn node_count(&self) -> usize {
-        self.nodes.iter().filter(|n| n.exists).count()
+        self.existing
     }
 
     /// How many nodes have the image.
@@ -56,6 +58,7 @@ impl Cache {
         let info = &mut self.nodes[slot];
         let before = info.clone();
         info.update(node);
+        self.existing += usize::from(!before.exists);
         let event = node_event(&before, info);
         let (old, new) = (before.images, info.images.clone());
         for image in old.keys().filter(|image| !new.contains_key(*image)) {
@@ -74,7 +77,7 @@ impl Cache {
         for image in images.keys() {
             self.forget_image(image);
         }
-        self.nodes[slot].exists = false;
+        self.existing -= usize::from(std::mem::take(&mut self.nodes[slot].exists));
         self.drop_if_unused(name);
     }
 
