@@ -1,10 +1,14 @@
-//! What a kind *is*: the data every generic code path reads. Built-in kinds and (later) custom resources are values of
+//! What a kind *is*: the data every generic code path reads. Built-in kinds and custom resources are values of
 //! the same type, so there is one path for all of them. What is special about one kind is its [`Strategy`].
 
 use std::borrow::Cow;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::jsonpath::JsonPath;
+use crate::schema::{self, Schema};
 use crate::status::FieldError;
 
 mod build;
@@ -31,8 +35,10 @@ pub struct Kind {
     pub subresources: Vec<Subresource>,
     /// Printer columns after `Name`, which every table has (unless a column here is itself called `Name`).
     pub columns: Vec<Column>,
-    /// Key of the schema in [`crate::schema`]: `io.k8s.api.core.v1.Pod`.
+    /// The schema's name: `io.k8s.api.core.v1.Pod`. A built-in kind's is looked up by it in [`crate::schema`].
     pub schema: Str,
+    /// The schema that a CRD brings.
+    pub own_schema: Option<Arc<Schema>>,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`. A kind that is stored as another lists its own names
     /// for the same values first and in the same order, so that both use one index.
     pub field_selectors: Vec<FieldPath>,
@@ -42,7 +48,25 @@ pub struct Kind {
     pub deprecated: Option<Str>,
     /// How the generic `scale` subresource reads and writes the object.
     pub scale: Option<ScaleMap>,
-    pub strategy: &'static dyn Strategy,
+    pub strategy: StrategyRef,
+}
+
+/// A kind's strategy: static for built-in kinds, owned for those that a CRD brings.
+#[derive(Clone, Debug)]
+pub enum StrategyRef {
+    BuiltIn(&'static dyn Strategy),
+    Owned(Arc<dyn Strategy>),
+}
+
+impl Deref for StrategyRef {
+    type Target = dyn Strategy;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::BuiltIn(strategy) => *strategy,
+            Self::Owned(strategy) => &**strategy,
+        }
+    }
 }
 
 /// The kind whose stored form a kind shares, and the way there and back. Both hooks are total: they leave alone what they
@@ -58,12 +82,26 @@ pub struct Storage {
     pub to_stored: fn(&mut Value),
 }
 
-/// The `scale` subresource: an `autoscaling/v1 Scale` whose `spec.replicas` is the object's `spec.replicas` and whose
-/// `status.replicas` is `status.replicas`.
-#[derive(Clone, Copy, Debug)]
+/// The `scale` subresource: where an `autoscaling/v1 Scale` finds its fields in the object.
+#[derive(Clone, Debug)]
 pub struct ScaleMap {
-    /// `status.selector`: the selector as a string (`app=web,tier in (a,b)`).
-    pub selector: fn(&Value) -> String,
+    /// `spec.replicas`: field names from the root on.
+    pub spec_replicas: Vec<Str>,
+    /// `status.replicas`
+    pub status_replicas: Vec<Str>,
+    /// `status.selector`
+    pub selector: ScaleSelector,
+}
+
+/// Where the scale's selector comes from, as a string (`app=web,tier in (a,b)`).
+#[derive(Clone, Debug)]
+pub enum ScaleSelector {
+    /// Made from the object.
+    Fn(fn(&Value) -> String),
+    /// A string field.
+    Path(Vec<Str>),
+    /// The kind has none.
+    None,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,15 +153,37 @@ pub enum Cell {
     /// From the whole object and the time now (for ages).
     Fn(fn(&Value, jiff::Timestamp) -> Value),
     /// A CRD's `jsonPath`.
-    JsonPath(Str),
+    Path(JsonPath),
 }
 
 /// A field a client may select on, and how it is read (missing reads as the empty string).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FieldPath {
     /// `spec.nodeName`
-    pub path: &'static str,
-    pub get: fn(&Value) -> Cow<'_, str>,
+    pub path: Str,
+    pub source: FieldSource,
+}
+
+/// How a selectable field is read.
+#[derive(Clone, Debug)]
+pub enum FieldSource {
+    Fn(fn(&Value) -> Cow<'_, str>),
+    /// A CRD's `selectableFields`.
+    Path(JsonPath),
+}
+
+impl FieldPath {
+    /// The field's value; empty when it is missing.
+    pub fn get<'v>(&self, object: &'v Value) -> Cow<'v, str> {
+        match &self.source {
+            FieldSource::Fn(get) => get(object),
+            FieldSource::Path(path) => match path.first(object) {
+                Some(Value::String(text)) => Cow::Borrowed(text),
+                Some(value @ (Value::Bool(_) | Value::Number(_))) => Cow::Owned(value.to_string()),
+                _ => Cow::Borrowed(""),
+            },
+        }
+    }
 }
 
 /// Which write is being judged.
@@ -138,7 +198,7 @@ pub enum Write<'a> {
 
 /// What is special about a kind. Every method has the common case as its default; none does IO, reads a clock or draws
 /// random numbers. Objects are whole: `apiVersion`, `kind`, `metadata`, …
-pub trait Strategy: Sync + std::fmt::Debug {
+pub trait Strategy: Send + Sync + std::fmt::Debug {
     /// Fills in upstream's defaults. Also run on objects read from old versions, so it must be idempotent.
     fn default(&self, _object: &mut Value) {}
 
@@ -223,6 +283,11 @@ impl Kind {
     /// `pods` or `deployments.apps`, as error messages name it.
     pub fn group_resource(&self) -> String {
         if self.group.is_empty() { self.resource.to_string() } else { format!("{}.{}", self.resource, self.group) }
+    }
+
+    /// The kind's schema; `None` for a built-in kind that is not in the table, which a test rules out.
+    pub fn structure(&self) -> Option<&Schema> {
+        self.own_schema.as_deref().or_else(|| schema::builtin(&self.schema))
     }
 
     /// Whether the resource offers `verb`.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+pub mod jsonpath;
 pub mod kind;
 pub mod kinds;
 pub mod openapi;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use keelson_api::status::Status;
 use tokio::sync::watch;
 
@@ -25,12 +26,10 @@ pub(crate) use resource::{Change, ResourceCache};
 /// How long a read waits for the cache to catch up with a revision before it answers 504.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
-/// All resources' caches.
+/// All resources' caches. Which there are changes with the custom resources; readers take no lock.
 pub(crate) struct Cache {
-    /// By storage group and resource.
-    by_resource: HashMap<(String, String), Arc<ResourceCache>>,
-    /// By key prefix's first segments: what follows `/registry/`, up to the namespace or name.
-    by_prefix: HashMap<String, Arc<ResourceCache>>,
+    /// By key prefix without its last slash: `/registry/pods`, `/registry/apps/deployments`.
+    by_prefix: ArcSwap<HashMap<String, Arc<ResourceCache>>>,
     /// Every change up to here is in the caches.
     revision: watch::Sender<u64>,
     /// The store is closed or cannot be read: the caches do not change any more.
@@ -40,30 +39,34 @@ pub(crate) struct Cache {
 impl Cache {
     /// Empty caches for these resources.
     pub(crate) fn new(caches: Vec<Arc<ResourceCache>>) -> Self {
-        let by_prefix = caches.iter().map(|c| (c.prefix().trim_end_matches('/').to_owned(), c.clone())).collect();
-        let by_resource = caches.into_iter().map(|c| ((c.group().to_owned(), c.resource().to_owned()), c)).collect();
-        Self { by_resource, by_prefix, revision: watch::Sender::new(0), broken: AtomicBool::new(false) }
+        let by_prefix = caches.into_iter().map(|c| (c.prefix().trim_end_matches('/').to_owned(), c)).collect();
+        Self {
+            by_prefix: ArcSwap::from_pointee(by_prefix),
+            revision: watch::Sender::new(0),
+            broken: AtomicBool::new(false),
+        }
     }
 
     /// The cache of a stored resource.
-    pub(crate) fn resource(&self, group: &str, resource: &str) -> Option<&Arc<ResourceCache>> {
-        self.by_resource.get(&(group.to_owned(), resource.to_owned()))
+    pub(crate) fn resource(&self, group: &str, resource: &str) -> Option<Arc<ResourceCache>> {
+        self.by_prefix.load().get(resource::prefix(group, resource).trim_end_matches('/')).cloned()
     }
 
     /// Every cache.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<ResourceCache>> {
-        self.by_resource.values()
+    pub(crate) fn all(&self) -> Vec<Arc<ResourceCache>> {
+        self.by_prefix.load().values().cloned().collect()
     }
 
     /// The cache that a key belongs to: `/registry/<resource>/…` or `/registry/<group>/<resource>/…`.
-    fn of_key(&self, key: &str) -> Option<&Arc<ResourceCache>> {
+    fn of_key(&self, key: &str) -> Option<Arc<ResourceCache>> {
+        let by_prefix = self.by_prefix.load();
         let tail = key.strip_prefix(ROOT)?;
         let first = tail.find('/')?;
-        if let Some(cache) = self.by_prefix.get(key.get(..ROOT.len() + first)?) {
-            return Some(cache);
+        if let Some(cache) = by_prefix.get(key.get(..ROOT.len() + first)?) {
+            return Some(cache.clone());
         }
         let second = tail.get(first + 1..)?.find('/')?;
-        self.by_prefix.get(key.get(..ROOT.len() + first + 1 + second)?)
+        by_prefix.get(key.get(..ROOT.len() + first + 1 + second)?).cloned()
     }
 
     /// The revision that every cache has reached.

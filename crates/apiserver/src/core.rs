@@ -11,7 +11,6 @@ use crate::alloc::ServiceAllocator;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::cache::Cache;
-use crate::discovery::Discovery;
 use crate::kubelet::Kubelets;
 use crate::registry::Registry;
 
@@ -24,7 +23,6 @@ pub(crate) struct Core {
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Authorizer,
     pub(crate) allocator: Arc<ServiceAllocator>,
-    pub(crate) discovery: Discovery,
     /// `None` without credentials for kubelets.
     pub(crate) kubelets: Option<Kubelets>,
     /// Requests that may be under way, watches and streams aside.

@@ -51,10 +51,11 @@ pub(crate) fn serve(core: &Core, method: &Method, path: &str, query: &Query, hea
             _ => {}
         }
     }
+    let served = core.registry.served();
     let offers = if matches!(path, "/api" | "/apis") { Offers::Discovery } else { Offers::Plain };
     let accepted = accept(accepts, offers)?;
     if let Shape::Discovery { beta } = accepted.shape {
-        let (document, etag) = core.discovery.aggregated(path == "/api", beta);
+        let (document, etag) = served.discovery.aggregated(path == "/api", beta);
         let content_type = if beta {
             "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
         } else {
@@ -62,7 +63,7 @@ pub(crate) fn serve(core: &Core, method: &Method, path: &str, query: &Query, hea
         };
         return Ok(with_etag(document, etag, content_type, headers));
     }
-    let document = core.discovery.document(path, core).ok_or_else(Status::unknown_path)?;
+    let document = served.discovery.document(path, core).ok_or_else(Status::unknown_path)?;
     let mut response = render::document(200, &document, accepted.format)?;
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     Ok(response)

@@ -83,7 +83,7 @@ async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBod
     let Some(target) = info.target else {
         return discovery::serve(&core, request.method(), &info.path, &query, request.headers());
     };
-    let Some(resource) = core.registry.get(&target.group, &target.version, &target.resource).cloned() else {
+    let Some(resource) = core.registry.get(&target.group, &target.version, &target.resource) else {
         return Err(Status::unknown_path());
     };
     let (parts, body) = request.into_parts();

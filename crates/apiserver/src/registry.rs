@@ -1,4 +1,5 @@
-//! The generic registry: every verb for every kind, over kinds as data. There is no code here for one kind; what is special
+//! The generic registry: every verb for every kind, over kinds as data. Built-in kinds are there for good; custom
+//! resources come and go while requests run, so each request works on the [`Served`] of one moment, which takes no lock. There is no code here for one kind; what is special
 //! about a kind is its strategy ([`keelson_api::kind::Strategy`]), an admission plugin, or a subresource handler.
 
 pub(crate) mod body;
@@ -18,12 +19,14 @@ pub(crate) mod watch;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use keelson_api::kind::{Kind, Verb};
+use arc_swap::ArcSwap;
+use keelson_api::kind::{Kind, Str, Verb};
 use keelson_api::kinds;
 use keelson_api::status::Status;
 use serde_json::Value;
 
 use crate::cache::{Entry, ResourceCache};
+use crate::discovery::Discovery;
 
 /// One served resource.
 #[derive(Clone)]
@@ -75,13 +78,43 @@ impl Resource {
     }
 }
 
-/// All served resources.
+/// What is served, and who may change that.
 pub(crate) struct Registry {
-    by_gvr: HashMap<(String, String, String), Resource>,
-    /// In discovery order.
-    ordered: Vec<Resource>,
+    built_in: Vec<Resource>,
     /// Kinds that are only bodies of subresources.
     bodies: Vec<Kind>,
+    served: ArcSwap<Served>,
+}
+
+/// All resources of one moment, and the documents made from them.
+pub(crate) struct Served {
+    /// In discovery order: built-in ones, then custom ones.
+    ordered: Vec<Resource>,
+    /// Places in `ordered` by resource name; few resources share one.
+    by_name: HashMap<Str, Vec<usize>>,
+    pub(crate) discovery: Discovery,
+}
+
+impl Served {
+    fn new(ordered: Vec<Resource>) -> Self {
+        let mut by_name: HashMap<Str, Vec<usize>> = HashMap::new();
+        for (at, resource) in ordered.iter().enumerate() {
+            by_name.entry(resource.kind.resource.clone()).or_default().push(at);
+        }
+        Self { by_name, discovery: Discovery::new(&ordered), ordered }
+    }
+
+    /// A resource by its path's parts.
+    pub(crate) fn get(&self, group: &str, version: &str, resource: &str) -> Option<&Resource> {
+        let places = self.by_name.get(resource)?;
+        let mut found = places.iter().filter_map(|at| self.ordered.get(*at));
+        found.find(|r| r.kind.group == group && r.kind.version == version)
+    }
+
+    /// All of them, in discovery order.
+    pub(crate) fn all(&self) -> &[Resource] {
+        &self.ordered
+    }
 }
 
 impl Registry {
@@ -93,47 +126,44 @@ impl Registry {
             let key = (kind.group.to_string(), kind.resource.to_string());
             caches.entry(key).or_insert_with(|| Arc::new(ResourceCache::new(kind.clone())));
         }
-        let mut ordered = Vec::new();
+        let mut built_in = Vec::new();
         for kind in kinds {
             let key = match &kind.storage {
                 Some(storage) => (storage.group.to_owned(), storage.resource.to_owned()),
                 None => (kind.group.to_string(), kind.resource.to_string()),
             };
             let cache = if is_stored(&kind) { caches.get(&key).cloned() } else { None };
-            ordered.push(Resource { kind, cache });
+            built_in.push(Resource { kind, cache });
         }
-        let by_gvr = ordered
-            .iter()
-            .map(|r| ((r.kind.group.to_string(), r.kind.version.to_string(), r.kind.resource.to_string()), r.clone()))
-            .collect();
-        (Self { by_gvr, ordered, bodies: kinds::bodies() }, caches.into_values().collect())
+        let served = ArcSwap::from_pointee(Served::new(built_in.clone()));
+        (Self { built_in, bodies: kinds::bodies(), served }, caches.into_values().collect())
+    }
+
+    /// What is served now.
+    pub(crate) fn served(&self) -> Arc<Served> {
+        self.served.load_full()
     }
 
     /// A resource by its path's parts.
-    pub(crate) fn get(&self, group: &str, version: &str, resource: &str) -> Option<&Resource> {
-        self.by_gvr.get(&(group.to_owned(), version.to_owned(), resource.to_owned()))
+    pub(crate) fn get(&self, group: &str, version: &str, resource: &str) -> Option<Resource> {
+        self.served.load().get(group, version, resource).cloned()
     }
 
     /// A resource that this server is built with, by group and name, whatever its version.
     pub(crate) fn known(&self, group: &str, resource: &str) -> Result<&Resource, Status> {
-        self.ordered
+        self.built_in
             .iter()
             .find(|r| r.kind.group == group && r.kind.resource == resource)
             .ok_or_else(|| Status::internal(format!("no resource {resource} in group {group:?}")))
     }
 
-    /// All of them, in discovery order.
-    pub(crate) fn all(&self) -> &[Resource] {
-        &self.ordered
-    }
-
     /// The body kind of a subresource.
     pub(crate) fn body(&self, group: &str, kind: &str) -> Result<&Kind, Status> {
-        let mut served = self.ordered.iter().map(|r| &*r.kind);
+        let mut built_in = self.built_in.iter().map(|r| &*r.kind);
         self.bodies
             .iter()
             .find(|b| b.group == group && b.kind == kind)
-            .or_else(|| served.find(|k| k.group == group && k.kind == kind))
+            .or_else(|| built_in.find(|k| k.group == group && k.kind == kind))
             .ok_or_else(|| Status::internal(format!("no kind {kind} in group {group:?}")))
     }
 }

@@ -23,7 +23,6 @@ use crate::cache::Cache;
 use crate::cache::feed::Feed;
 use crate::compaction;
 use crate::core::Core;
-use crate::discovery::Discovery;
 use crate::http::body::{Body, BoxError};
 use crate::http::listen;
 use crate::kubelet::Kubelets;
@@ -53,11 +52,10 @@ impl ApiServer {
             Feed { cache: cache.clone(), store: store.clone(), listeners: vec![rbac.clone(), allocator.clone()] };
         let authenticator = Authenticator::new(&config, cache.clone())?;
         let kubelets = config.kubelet.as_ref().map(Kubelets::new).transpose()?;
-        let node = NodeAuthorizer::new(cache.resource("", "pods").cloned());
+        let node = NodeAuthorizer::new(cache.resource("", "pods"));
         let revision = feed.load().await?;
         tokio::spawn(feed.run(revision, shutdown.clone()));
         let core = Arc::new(Core {
-            discovery: Discovery::new(&registry),
             config,
             store,
             registry,

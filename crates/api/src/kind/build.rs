@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::{Cell, Column, FieldPath, Kind, ScaleMap, Scope, Storage, Str, Strategy, Subresource, Verb};
+use super::{
+    Cell, Column, FieldPath, FieldSource, Kind, ScaleMap, ScaleSelector, Scope, Storage, Str, Strategy, StrategyRef,
+    Subresource, Verb,
+};
 
 const READ_WRITE: [Verb; 3] = [Verb::Get, Verb::Patch, Verb::Update];
 
@@ -35,11 +38,12 @@ impl Kind {
             subresources: Vec::new(),
             columns: Vec::new(),
             schema: format!("io.k8s.api.{package}.{version}.{kind}").into(),
+            own_schema: None,
             field_selectors: Vec::new(),
             storage: None,
             deprecated: None,
             scale: None,
-            strategy,
+            strategy: StrategyRef::BuiltIn(strategy),
         }
     }
 
@@ -93,7 +97,11 @@ impl Kind {
 
     pub(crate) fn with_scale(self, selector: fn(&Value) -> String) -> Self {
         let mut kind = self.sub_of("scale", ("autoscaling", "v1", "Scale"), &READ_WRITE);
-        kind.scale = Some(ScaleMap { selector });
+        kind.scale = Some(ScaleMap {
+            spec_replicas: vec!["spec".into(), "replicas".into()],
+            status_replicas: vec!["status".into(), "replicas".into()],
+            selector: ScaleSelector::Fn(selector),
+        });
         kind
     }
 
@@ -113,7 +121,7 @@ impl Kind {
     }
 
     pub(crate) fn select(mut self, path: &'static str, get: fn(&Value) -> Cow<'_, str>) -> Self {
-        self.field_selectors.push(FieldPath { path, get });
+        self.field_selectors.push(FieldPath { path: path.into(), source: FieldSource::Fn(get) });
         self
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn created(kind_name: &str, object: Value) -> Value {
 
 /// As the schema leaves what a client sent.
 fn decoded(kind: &Kind, mut object: Value) -> Value {
-    let schema = crate::schema::builtin(&kind.schema).unwrap_or_else(|| panic!("no schema {}", kind.schema));
+    let schema = kind.structure().unwrap_or_else(|| panic!("no schema {}", kind.schema));
     schema.conform(&mut object).unwrap_or_else(|e| panic!("{e}: {object}"));
     object
 }
@@ -120,9 +120,9 @@ fn ask_all(kind: &Kind, object: &Value, old: &Value) {
         }
     }
     for field in &kind.field_selectors {
-        (field.get)(&object);
+        field.get(&object);
     }
-    if let Some(scale) = kind.scale {
+    if let Some(scale) = &kind.scale {
         let read = scale.read(&object);
         scale.write(&mut object, &read);
     }

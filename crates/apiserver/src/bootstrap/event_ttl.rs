@@ -48,7 +48,7 @@ fn written_at(entry: &Entry) -> Option<jiff::Timestamp> {
 
 /// Removes events when their time has come.
 pub(crate) async fn run(core: Arc<Core>) {
-    let Some(cache) = core.cache.resource("", "events").cloned() else { return };
+    let Some(cache) = core.cache.resource("", "events") else { return };
     let ttl = core.config.event_ttl;
     let mut changed = cache.follow();
     loop {

@@ -64,7 +64,7 @@ impl Entry {
             let object: Value = serde_json::from_slice(&kv.value).map_err(wrong)?;
             let labels = object.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
             let labels = labels.filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into()))).collect();
-            (labels, kind.field_selectors.iter().map(|field| (field.get)(&object).into()).collect())
+            (labels, kind.field_selectors.iter().map(|field| field.get(&object).into()).collect())
         };
         let metadata_at = u32::try_from(at).map_err(|_| format!("{}: too large", kv.key))?;
         Ok(Self { key: kv.key, value: kv.value, revision: kv.mod_revision, metadata_at, labels, fields })

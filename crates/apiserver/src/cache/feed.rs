@@ -31,8 +31,9 @@ impl Feed {
     pub(crate) async fn load(&self) -> Result<u64, Error> {
         let range = self.store.range(ROOT, "", None, 0).await?;
         let revision = range.revision;
+        let caches = self.cache.all();
         let mut by_cache: HashMap<&str, (&Arc<ResourceCache>, Vec<Arc<Entry>>)> =
-            self.cache.all().map(|cache| (cache.prefix(), (cache, Vec::new()))).collect();
+            caches.iter().map(|cache| (cache.prefix(), (cache, Vec::new()))).collect();
         for kv in range.kvs {
             let Some(cache) = self.cache.of_key(&kv.key) else {
                 tracing::warn!(key = %kv.key, "a stored key belongs to no known resource");
@@ -91,7 +92,7 @@ impl Feed {
     }
 
     fn apply(&self, events: Vec<keelson_store::Event>) {
-        let mut touched: Vec<&Arc<ResourceCache>> = Vec::new();
+        let mut touched: Vec<Arc<ResourceCache>> = Vec::new();
         let mut last = 0;
         for event in events {
             last = event.revision;
@@ -105,9 +106,9 @@ impl Feed {
             };
             let change = cache.apply(&event.key, new, event.revision);
             for listener in &self.listeners {
-                listener.changed(cache, &change);
+                listener.changed(&cache, &change);
             }
-            if !touched.iter().any(|c| Arc::ptr_eq(c, cache)) {
+            if !touched.iter().any(|c| Arc::ptr_eq(c, &cache)) {
                 touched.push(cache);
             }
         }

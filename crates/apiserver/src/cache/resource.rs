@@ -133,6 +133,11 @@ struct Inner {
     forgotten: u64,
 }
 
+/// Start of a resource's keys.
+pub(super) fn prefix(group: &str, resource: &str) -> String {
+    if group.is_empty() { format!("{}{resource}/", super::ROOT) } else { format!("{}{group}/{resource}/", super::ROOT) }
+}
+
 /// One stored resource.
 pub(crate) struct ResourceCache {
     /// The kind that objects are stored as.
@@ -145,11 +150,7 @@ pub(crate) struct ResourceCache {
 
 impl ResourceCache {
     pub(crate) fn new(kind: Arc<Kind>) -> Self {
-        let prefix = if kind.group.is_empty() {
-            format!("{}{}/", super::ROOT, kind.resource)
-        } else {
-            format!("{}{}/{}/", super::ROOT, kind.group, kind.resource)
-        };
+        let prefix = prefix(&kind.group, &kind.resource);
         let snapshot = Snapshot { map: Map::new(), revision: 0 };
         let inner = Inner { snapshot, ring: VecDeque::new(), ring_bytes: 0, first: 0, forgotten: 0 };
         Self { kind, prefix, inner: RwLock::new(inner), changed: watch::Sender::new(0) }

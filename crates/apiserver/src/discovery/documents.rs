@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::strings;
 use crate::core::Core;
-use crate::registry::Registry;
+use crate::registry::Resource;
 
 /// All verbs, as discovery sorts them.
 const VERBS: [(Verb, &str); 8] = [
@@ -38,9 +38,9 @@ struct Group {
 }
 
 impl Discovery {
-    pub(crate) fn new(registry: &Registry) -> Self {
+    pub(crate) fn new(resources: &[Resource]) -> Self {
         let mut groups: Vec<Group> = Vec::new();
-        for resource in registry.all() {
+        for resource in resources {
             let kind = &resource.kind;
             let at = groups.iter().position(|g| g.name == kind.group).unwrap_or_else(|| {
                 groups.push(Group { name: kind.group.to_string(), versions: Vec::new() });

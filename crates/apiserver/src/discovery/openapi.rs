@@ -23,7 +23,8 @@ pub(super) fn serve(core: &Core, path: &str, accepts: Option<&str>, headers: &He
     if !protobuf {
         accept(accepts, Offers::Plain)?;
     }
-    let kinds: Vec<&Kind> = core.registry.all().iter().map(|r| &*r.kind).collect();
+    let served = core.registry.served();
+    let kinds: Vec<&Kind> = served.all().iter().map(|r| &*r.kind).collect();
     let parts: Vec<&str> = path.trim_start_matches("/openapi/").trim_end_matches('/').split('/').collect();
     match parts.as_slice() {
         ["v2"] => {

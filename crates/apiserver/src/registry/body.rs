@@ -2,7 +2,7 @@
 
 use keelson_api::codec::{self, Decoded};
 use keelson_api::kind::Kind;
-use keelson_api::schema::{Schema, builtin};
+use keelson_api::schema::Schema;
 use keelson_api::status::Status;
 use serde_json::Value;
 
@@ -35,8 +35,8 @@ impl Strictness {
 }
 
 /// The schema of a kind.
-pub(crate) fn schema_of(kind: &Kind) -> Result<&'static Schema, Status> {
-    builtin(&kind.schema).ok_or_else(|| Status::internal(format!("no schema {}", kind.schema)))
+pub(crate) fn schema_of(kind: &Kind) -> Result<&Schema, Status> {
+    kind.structure().ok_or_else(|| Status::internal(format!("no schema {}", kind.schema)))
 }
 
 /// The media type of a `Content-Type` header, without parameters.

@@ -119,7 +119,7 @@ fn check_preconditions(resource: &Resource, name: &str, object: &Value, options:
 }
 
 fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff::Timestamp) -> Result<Step, Status> {
-    let strategy = resource.kind.strategy;
+    let strategy = &resource.kind.strategy;
     let is_namespace = resource.kind.group.is_empty() && resource.kind.resource == "namespaces";
     let mut next = object.clone();
     let deleting = !text(object, "deletionTimestamp").is_empty();

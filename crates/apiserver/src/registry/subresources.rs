@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use keelson_api::kind::{Scope, Verb};
+use keelson_api::kind::{ScaleMap, Scope, Verb};
 use keelson_api::status::{FieldError, Status};
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use super::create::{self, Written, text};
 use super::delete::{self, Deleted};
 use super::options::{DeleteOptions, WriteOptions};
 use super::update::{Target, update};
-use super::{Resource, lists, patch, read, render, watch};
+use super::{lists, patch, read, render, watch};
 use crate::dispatch::Call;
 use crate::http::reply::{self, Reply};
 use crate::{review, subresource};
@@ -173,9 +173,10 @@ pub(crate) async fn status(call: &Call, verb: Verb, body: Bytes) -> Reply {
 pub(crate) async fn scale(call: &Call, verb: Verb, body: Bytes) -> Reply {
     let Call { core, resource, target, query, user, .. } = call;
     let namespace = call.object_namespace();
+    let Some(map) = &resource.kind.scale else { return Err(Status::unknown_path()) };
     if verb == Verb::Get {
         let entry = read::get_entry(core, resource, namespace, &target.name, query).await?;
-        let scale = to_scale(resource, &resource.decode(&entry)?);
+        let scale = map.read(&resource.decode(&entry)?);
         return render::object(resource, 200, scale, call.accepted()?, query);
     }
     let options_kind = if verb == Verb::Patch { "PatchOptions" } else { "UpdateOptions" };
@@ -188,10 +189,10 @@ pub(crate) async fn scale(call: &Call, verb: Verb, body: Bytes) -> Reply {
         let (patch, _) = patch::parse(&call.media_type(), &body)?;
         let schema = schema_of(scale_kind)?;
         update(core, to, &options, |old| {
-            let mut scale = to_scale(resource, old);
+            let mut scale = map.read(old);
             patch.apply(&mut scale, schema)?;
             conform(schema, &mut scale, &mut Vec::new()).map_err(|why| patch.undecodable(&scale, &why))?;
-            scaled(old, &scale)
+            scaled(map, old, &scale)
         })
         .await?
     } else {
@@ -203,40 +204,23 @@ pub(crate) async fn scale(call: &Call, verb: Verb, body: Bytes) -> Reply {
                 target.name
             )));
         }
-        update(core, to, &options, |old| scaled(old, &scale)).await?
+        update(core, to, &options, |old| scaled(map, old, &scale)).await?
     };
-    let mut response = render::object(resource, 200, to_scale(resource, &written.object), call.accepted()?, query)?;
+    let mut response = render::object(resource, 200, map.read(&written.object), call.accepted()?, query)?;
     reply::warn(&mut response, &strictness.warnings());
     Ok(response)
 }
 
-fn scaled(old: &Value, scale: &Value) -> Result<Value, Status> {
+fn scaled(map: &ScaleMap, old: &Value, scale: &Value) -> Result<Value, Status> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     if replicas < 0 {
         let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
         return Err(Status::invalid("autoscaling", "Scale", text(scale, "name"), &[error]));
     }
     let mut object = old.clone();
-    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
-        spec.insert("replicas".into(), replicas.into());
-    }
-    create::set(&mut object, "resourceVersion", text(scale, "resourceVersion").into());
+    create::set(&mut object, "resourceVersion", "".into());
+    map.write(&mut object, scale);
     Ok(object)
-}
-
-fn to_scale(resource: &Resource, object: &Value) -> Value {
-    let meta = |field: &str| object.pointer(&format!("/metadata/{field}")).cloned().unwrap_or_default();
-    let replicas = |part: &str| object.pointer(part).and_then(Value::as_i64).unwrap_or(0);
-    let selector = resource.kind.scale.map(|scale| (scale.selector)(object)).unwrap_or_default();
-    json!({
-        "kind": "Scale", "apiVersion": "autoscaling/v1",
-        "metadata": {
-            "name": meta("name"), "namespace": meta("namespace"), "uid": meta("uid"),
-            "resourceVersion": meta("resourceVersion"), "creationTimestamp": meta("creationTimestamp"),
-        },
-        "spec": {"replicas": replicas("/spec/replicas")},
-        "status": {"replicas": replicas("/status/replicas"), "selector": selector},
-    })
 }
 
 impl Call {

@@ -26,8 +26,7 @@ pub(crate) fn row(kind: &Kind, object: Value, include: Include) -> Value {
     }
     cells.extend(kind.columns.iter().map(|column| match &column.cell {
         Cell::Fn(cell) => cell(&object, now),
-        // No custom resources are served yet, and no built-in kind has such a column.
-        Cell::JsonPath(_) => Value::Null,
+        Cell::Path(path) => path.first(&object).map_or(Value::Null, |value| found(&column.type_, value, now)),
     }));
     let object = match include {
         Include::None => Value::Null,
@@ -35,6 +34,40 @@ pub(crate) fn row(kind: &Kind, object: Value, include: Include) -> Value {
         Include::Object => object,
     };
     if object.is_null() { json!({"cells": cells}) } else { json!({"cells": cells, "object": object}) }
+}
+
+/// What a column of this type shows of the value that its path found.
+fn found(type_: &str, value: &Value, now: jiff::Timestamp) -> Value {
+    match (type_, value) {
+        ("string", Value::String(_)) => value.clone(),
+        ("string", value) => go_text(value).into(),
+        ("integer", Value::Number(n)) => match n.as_i64() {
+            Some(n) => n.into(),
+            // A cast, as upstream's is: fractions are cut off, what is too large becomes the largest.
+            None => n.as_f64().map_or(Value::Null, |n| (n as i64).into()),
+        },
+        ("number", Value::Number(n)) => n.as_f64().map_or(Value::Null, Value::from),
+        ("boolean", Value::Bool(_)) => value.clone(),
+        ("date", Value::String(text)) => match text.parse::<jiff::Timestamp>() {
+            Ok(at) => keelson_api::kinds::human_duration(now.duration_since(at).as_secs()).into(),
+            Err(_) => "<invalid>".into(),
+        },
+        _ => Value::Null,
+    }
+}
+
+/// As Go prints a value: `map[a:1 b:[2 3]]`.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let entries: Vec<_> = map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            format!("map[{}]", entries.join(" "))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// The whole table.

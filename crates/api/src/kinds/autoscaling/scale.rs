@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kind::{Kind, ScaleMap, Strategy, Verb, Write};
+use crate::kind::{Kind, ScaleMap, ScaleSelector, Str, Strategy, Verb, Write};
 use crate::kinds::mutate::make;
 use crate::status::FieldError;
 use crate::validation::{View, non_negative};
@@ -38,27 +38,46 @@ impl ScaleMap {
                 }
             }
         }
-        let replicas = |part: &str| object[part]["replicas"].as_i64().unwrap_or(0);
+        let replicas = |path: &[Str]| at(object, path).and_then(Value::as_i64).unwrap_or(0);
         let mut spec = json!({});
         // Zero is left out, as upstream's encoding does.
-        if let (Some(map), wanted @ 1..) = (spec.as_object_mut(), replicas("spec")) {
+        if let (Some(map), wanted @ 1..) = (spec.as_object_mut(), replicas(&self.spec_replicas)) {
             map.insert("replicas".into(), wanted.into());
         }
         json!({
             "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec,
-            "status": {"replicas": replicas("status"), "selector": (self.selector)(object)},
+            "status": {"replicas": replicas(&self.status_replicas), "selector": self.selector(object)},
         })
+    }
+
+    /// `status.selector`; empty when there is none.
+    pub fn selector(&self, object: &Value) -> String {
+        match &self.selector {
+            ScaleSelector::Fn(selector) => selector(object),
+            ScaleSelector::Path(path) => at(object, path).and_then(Value::as_str).unwrap_or_default().to_owned(),
+            ScaleSelector::None => String::new(),
+        }
     }
 
     /// Puts the wanted replicas of `scale` into `object`, and its resourceVersion, which the update must match.
     pub fn write(&self, object: &mut Value, scale: &Value) {
         let Some(map) = object.as_object_mut() else { return };
-        if let Some(spec) = make(map, "spec") {
-            spec.insert("replicas".into(), scale["spec"]["replicas"].as_i64().unwrap_or(0).into());
+        if let Some((last, parents)) = self.spec_replicas.split_last() {
+            let mut owner = Some(&mut *map);
+            for name in parents {
+                owner = owner.and_then(|map| make(map, name));
+            }
+            if let Some(owner) = owner {
+                owner.insert(last.to_string(), scale["spec"]["replicas"].as_i64().unwrap_or(0).into());
+            }
         }
         let version = scale["metadata"]["resourceVersion"].as_str().unwrap_or_default();
         if let (Some(meta), false) = (make(map, "metadata"), version.is_empty()) {
             meta.insert("resourceVersion".into(), version.into());
         }
     }
+}
+
+fn at<'v>(object: &'v Value, path: &[Str]) -> Option<&'v Value> {
+    path.iter().try_fold(object, |value, name| value.get(name.as_ref()))
 }

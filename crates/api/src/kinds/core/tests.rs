@@ -94,7 +94,7 @@ fn nodes() {
         "NotReady <none> 60m  | <none> <none> <unknown> <unknown> <unknown>",
     );
     let unschedulable = kind("v1 Node").field_selectors.remove(0);
-    assert_eq!((unschedulable.path, (unschedulable.get)(&json!({})).as_ref()), ("spec.unschedulable", "false"));
+    assert_eq!((unschedulable.path.as_ref(), unschedulable.get(&json!({})).as_ref()), ("spec.unschedulable", "false"));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn events() {
     check_row("events.k8s.io/v1 Event", new.clone(), row);
     let selectors = |name: &str| kind(name).field_selectors;
     for (own, stored) in selectors("events.k8s.io/v1 Event").iter().zip(selectors("v1 Event")) {
-        assert_eq!((own.get)(&new), (stored.get)(&core), "{} and {}", own.path, stored.path);
+        assert_eq!(own.get(&new), stored.get(&core), "{} and {}", own.path, stored.path);
     }
     (storage.to_stored)(&mut new);
     assert_eq!(new, core);

@@ -129,10 +129,10 @@ fn rows_and_scale() {
     check_row("apps/v1 Deployment", object.clone(), "2/3 3 2 60m | c i:1 app=web");
     check_row("apps/v1 ReplicaSet", object.clone(), "3 3 2 60m | c i:1 app=web");
     let scale = kind("apps/v1 Deployment").scale.unwrap();
-    assert_eq!((scale.selector)(&object), "app=web");
+    assert_eq!(scale.selector(&object), "app=web");
     let rc = with(&object, json!({"spec": {"selector": {"matchLabels": null, "app": "web"}}}));
     check_row("v1 ReplicationController", rc.clone(), "3 3 2 60m | c i:1 app=web");
-    assert_eq!((kind("v1 ReplicationController").scale.unwrap().selector)(&rc), "app=web");
+    assert_eq!(kind("v1 ReplicationController").scale.unwrap().selector(&rc), "app=web");
 }
 
 #[test]
