@@ -10,17 +10,15 @@ use keelson_api::status::Status;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::resource::{EventType, event_line};
+use super::resource::EventType;
 use super::{Cache, Entry, ResourceCache};
+use crate::registry::render::Events;
 use crate::registry::select::Filter;
 
 /// How often an idle watch that allows it gets a bookmark.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Changes looked at between two writes to the client.
 const BATCH: usize = 256;
-
-/// Turns a version into the `object` of an event; `None` leaves the stored bytes as they are.
-pub(crate) type Convert = Arc<dyn Fn(&Entry, u64) -> Result<Bytes, Status> + Send + Sync>;
 
 /// How a watch starts.
 pub(crate) enum Start {
@@ -36,9 +34,7 @@ pub(crate) struct Options {
     pub(crate) start: Start,
     pub(crate) bookmarks: bool,
     pub(crate) timeout: Duration,
-    pub(crate) convert: Option<Convert>,
-    /// `apiVersion` and `kind` of bookmarks.
-    pub(crate) type_: (String, String),
+    pub(crate) events: Events,
 }
 
 /// A running watch.
@@ -118,7 +114,7 @@ impl Watcher {
             let bookmarks = self.options.bookmarks;
             if bookmarks && now >= self.bookmark_at {
                 self.bookmark_at = now + BOOKMARK_EVERY;
-                return Some(self.bookmark(before, false));
+                return Some(self.options.events.bookmark(before, false));
             }
             let wake = if bookmarks { self.bookmark_at.min(self.deadline) } else { self.deadline };
             tokio::select! {
@@ -133,13 +129,13 @@ impl Watcher {
             let Some(entry) = self.initial.as_mut().and_then(Iterator::next) else {
                 self.initial = None;
                 if let Some(revision) = self.end_bookmark.take() {
-                    let bookmark = self.bookmark(revision, true);
+                    let bookmark = self.options.events.bookmark(revision, true);
                     self.ready.push_back(bookmark);
                 }
                 return;
             };
             if self.options.filter.matches(&entry) {
-                self.push(EventType::Added, &entry, entry.revision, None);
+                self.push(self.options.events.entry(EventType::Added, &entry, entry.revision));
             }
         }
     }
@@ -156,48 +152,22 @@ impl Watcher {
         self.position += changes.len() as u64;
         for change in &changes {
             let Some(event) = change.seen_by(|entry| self.options.filter.matches(entry)) else { continue };
-            let Some(entry) = change.entry(event) else { continue };
-            self.push(event, entry, change.revision, Some(change));
+            self.push(self.options.events.change(event, change));
         }
         changes.len()
     }
 
-    fn push(&mut self, event: EventType, entry: &Entry, revision: u64, change: Option<&super::Change>) {
-        let line = match (&self.options.convert, change) {
-            (None, Some(change)) => change.line(event),
-            (None, None) => event_line(event, entry, revision),
-            (Some(convert), _) => match convert(entry, revision) {
-                Ok(object) => wrap(event.as_str(), &object),
-                Err(status) => return self.fail(&status),
-            },
-        };
-        self.ready.push_back(line);
+    fn push(&mut self, event: Result<Bytes, Status>) {
+        match event {
+            Ok(event) => self.ready.push_back(event),
+            Err(status) => self.fail(&status),
+        }
     }
 
     fn fail(&mut self, status: &Status) {
-        self.ready.push_back(wrap("ERROR", status.to_value().to_string().as_bytes()));
+        self.ready.push_back(self.options.events.error(status));
         self.over = true;
     }
-
-    fn bookmark(&self, revision: u64, initial_events_end: bool) -> Bytes {
-        let (api_version, kind) = &self.options.type_;
-        let mut metadata = serde_json::json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
-        if initial_events_end {
-            metadata["annotations"] = serde_json::json!({"k8s.io/initial-events-end": "true"});
-        }
-        let object = serde_json::json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
-        wrap("BOOKMARK", object.to_string().as_bytes())
-    }
-}
-
-fn wrap(event: &str, object: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(object.len() + 40);
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(event.as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
-    out.extend_from_slice(object);
-    out.extend_from_slice(b"}\n");
-    out.into()
 }
 
 /// Walks a snapshot without borrowing it: each step looks up the key after the last one.

@@ -1,28 +1,23 @@
-//! List: from a snapshot of the cache, or from the store when an older, exact revision is asked for. Items are written in
-//! chunks while they are sent; the response is never built as a whole.
+//! List: from a snapshot of the cache, or from the store when an older, exact revision is asked for.
 
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use bytes::{BufMut, Bytes, BytesMut};
 use keelson_api::status::{FieldError, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::read::{freshen, is_plain, parse_revision};
+use super::read::{freshen, parse_revision};
 use super::select::Filter;
 use super::{Resource, render};
 use crate::cache::watcher::SnapshotIter;
 use crate::cache::{Entry, ResourceCache};
 use crate::core::Core;
-use crate::http::body::Body;
 use crate::http::negotiate::Accepted;
 use crate::http::query::Query;
-use crate::http::reply::{self, Reply};
+use crate::http::reply::Reply;
 
-/// Bytes sent at a time.
-const CHUNK_BYTES: usize = 64 << 10;
 /// Stored versions read at a time for a list at an old revision.
 const STORE_BATCH: usize = 500;
 
@@ -55,9 +50,6 @@ pub(crate) async fn list(
     accepted: Accepted,
 ) -> Reply {
     let listed = find(core, resource, namespace, query).await?;
-    if is_plain(accepted) && resource.plain() {
-        return Ok(reply::json(200, Body::Chunks(Box::new(Chunks::new(resource, listed)))));
-    }
     render::list(resource, listed, accepted, query)
 }
 
@@ -222,52 +214,4 @@ pub(crate) fn list_metadata(revision: u64, next: Option<&str>, remaining: Option
         metadata["remainingItemCount"] = remaining.into();
     }
     metadata
-}
-
-/// A list's JSON in chunks.
-struct Chunks {
-    head: Option<Bytes>,
-    entries: Entries,
-    first: bool,
-    over: bool,
-}
-
-impl Chunks {
-    fn new(resource: &Resource, listed: Listed) -> Self {
-        let kind = &resource.kind;
-        let metadata = list_metadata(listed.revision, listed.next.as_deref(), listed.remaining);
-        let head = format!(
-            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-            kind.kind,
-            kind.api_version()
-        );
-        Self { head: Some(head.into()), entries: listed.entries, first: true, over: false }
-    }
-}
-
-impl Iterator for Chunks {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        if self.over {
-            return None;
-        }
-        let mut out = BytesMut::with_capacity(1024);
-        if let Some(head) = self.head.take() {
-            out.put_slice(&head);
-        }
-        while out.len() < CHUNK_BYTES {
-            let Some(entry) = self.entries.next() else {
-                out.put_slice(b"]}\n");
-                self.over = true;
-                break;
-            };
-            if !self.first {
-                out.put_u8(b',');
-            }
-            self.first = false;
-            entry.write_item(&mut out);
-        }
-        Some(out.freeze())
-    }
 }

@@ -1,5 +1,8 @@
-//! Answers that are not the stored bytes: Tables, PartialObjectMetadata, YAML, and objects of kinds that are stored as
-//! another. These decode; the plain JSON path does not come here.
+//! Objects and lists in the representation that the client wants. JSON of kinds that are stored as themselves is the stored
+//! bytes; Tables, YAML, and objects of kinds that are stored as another are decoded.
+
+mod event;
+mod list;
 
 use bytes::Bytes;
 use keelson_api::kind::Kind;
@@ -7,10 +10,14 @@ use keelson_api::status::Status;
 use serde_json::{Value, json};
 
 use super::lists::{Listed, list_metadata};
+use super::read::is_plain;
 use super::{Resource, table};
+use crate::http::body::Body;
 use crate::http::negotiate::{Accepted, Format, Shape};
 use crate::http::query::Query;
 use crate::http::reply::{self, Reply};
+
+pub(crate) use event::Events;
 
 /// One object in the wanted shape.
 pub(crate) fn object(resource: &Resource, code: u16, object: Value, accepted: Accepted, query: &Query) -> Reply {
@@ -32,6 +39,9 @@ pub(crate) fn object(resource: &Resource, code: u16, object: Value, accepted: Ac
 
 /// A list in the wanted shape.
 pub(crate) fn list(resource: &Resource, listed: Listed, accepted: Accepted, query: &Query) -> Reply {
+    if is_plain(accepted) && resource.plain() {
+        return Ok(reply::json(200, Body::Chunks(Box::new(list::JsonChunks::new(resource, listed)))));
+    }
     let kind = &resource.kind;
     let metadata = list_metadata(listed.revision, listed.next.as_deref(), listed.remaining);
     shaped_list(kind, listed.entries.map(|entry| resource.decode(&entry)), metadata, accepted, query)
@@ -77,21 +87,6 @@ fn shaped_list(
         Shape::Discovery { .. } => return Err(crate::http::negotiate::not_acceptable()),
     };
     document(200, &shaped, accepted.format)
-}
-
-/// One watch event's object in the wanted shape. Only the first table of a watch says its columns.
-pub(crate) fn event_object(resource: &Resource, object: Value, shape: Shape, query: &Query, first: bool) -> Bytes {
-    let shaped = match shape {
-        Shape::Table { beta } => {
-            let revision = object.get("metadata").and_then(|m| m.get("resourceVersion")).cloned().unwrap_or_default();
-            let metadata = json!({ "resourceVersion": revision });
-            let rows = vec![table::row(&resource.kind, object, include(query))];
-            table::table(&resource.kind, rows, metadata, beta, first)
-        }
-        Shape::PartialObjectMetadata | Shape::PartialObjectMetadataList => partial(object),
-        Shape::Object | Shape::Discovery { .. } => object,
-    };
-    shaped.to_string().into()
 }
 
 /// A document in JSON or YAML.

@@ -1,19 +1,19 @@
 //! Watch: parameters of the request, and the stream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use keelson_api::status::{FieldError, Status};
 
-use super::read::{freshen, is_plain, parse_revision};
+use super::read::{freshen, parse_revision};
 use super::select::Filter;
-use super::{Resource, render};
-use crate::cache::watcher::{Convert, Options, Start, Watcher};
+use super::Resource;
+use super::render::Events;
+use crate::cache::watcher::{Options, Start, Watcher};
 use crate::core::Core;
 use crate::http::body::Body;
-use crate::http::negotiate::{Accepted, Format, Shape};
+use crate::http::negotiate::{Accepted, Format};
 use crate::http::query::Query;
 use crate::http::reply::{self, Reply};
 
@@ -58,17 +58,8 @@ pub(crate) async fn watch(
     let seconds = query.text("timeoutSeconds").and_then(|v| v.parse::<u64>().ok()).filter(|s| *s > 0);
     let seconds = seconds.unwrap_or_else(|| rand::random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS));
     let timeout = Duration::from_secs(seconds.min(1 << 31));
-    let convert = if is_plain(accepted) && resource.plain() {
-        None
-    } else {
-        Some(converter(resource.clone(), accepted.shape, query.clone()))
-    };
-    let type_ = match accepted.shape {
-        Shape::Object | Shape::Discovery { .. } => (resource.kind.api_version(), resource.kind.kind.to_string()),
-        Shape::Table { .. } => ("meta.k8s.io/v1".into(), "Table".into()),
-        _ => ("meta.k8s.io/v1".into(), "PartialObjectMetadata".into()),
-    };
-    let options = Options { filter, start, bookmarks, timeout, convert, type_ };
+    let events = Events::new(resource.clone(), accepted, query);
+    let options = Options { filter, start, bookmarks, timeout, events };
     let watcher = Watcher::new(core.cache.clone(), cache.clone(), options);
     let shutdown = core.shutdown.clone();
     let stream = futures::stream::unfold(watcher, |mut watcher| async move {
@@ -76,15 +67,6 @@ pub(crate) async fn watch(
     });
     let stream = stream.take_until(async move { shutdown.cancelled().await });
     Ok(reply::json(200, Body::Stream(stream.boxed())))
-}
-
-fn converter(resource: Resource, shape: Shape, query: Query) -> Convert {
-    let first = AtomicBool::new(true);
-    Arc::new(move |entry, revision| {
-        let object = resource.decode_at(entry, revision)?;
-        let first = first.swap(false, Ordering::Relaxed);
-        Ok(render::event_object(&resource, object, shape, &query, first))
-    })
 }
 
 fn check(query: &Query, initial_events: Option<bool>) -> Result<(), Status> {
