@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use keelson_api::status::{FieldError, Status};
 
-use super::read::{freshen, parse_revision};
-use super::select::Filter;
 use super::Resource;
+use super::read::{freshen, parse_revision};
 use super::render::Events;
+use super::select::Filter;
 use crate::cache::watcher::{Options, Start, Watcher};
 use crate::core::Core;
 use crate::http::body::Body;

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::super::read::is_plain;
 use super::super::{Resource, table};
 use super::{include, partial};
-use crate::cache::resource::{Change, EventType, event_line};
 use crate::cache::Entry;
+use crate::cache::resource::{Change, EventType, event_line};
 use crate::http::negotiate::{Accepted, Shape};
 use crate::http::query::Query;
 
