@@ -32,6 +32,9 @@ pub struct Details {
     pub causes: Vec<Cause>,
     #[serde(skip_serializing_if = "is_zero")]
     pub retry_after_seconds: u32,
+    /// `metadata.continue` of the whole `Status`: where a list may go on.
+    #[serde(skip)]
+    pub continue_token: String,
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -224,6 +227,12 @@ impl Status {
         Self::about(405, "MethodNotAllowed", message, group, resource, "")
     }
 
+    /// 410 for a page of a list whose revision is gone; `token` resumes it at the newest revision.
+    pub fn expired_page(message: impl Into<String>, token: String) -> Self {
+        let details = Details { continue_token: token, ..Details::default() };
+        Self { details: Some(Box::new(details)), ..Self::expired(message) }
+    }
+
     /// 410: the revision is compacted away.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
@@ -259,9 +268,9 @@ impl Status {
         Self::new(503, "ServiceUnavailable", message)
     }
 
-    /// 504
-    pub fn timeout(message: impl Into<String>) -> Self {
-        Self::new(504, "Timeout", message)
+    /// 504; `what` did not happen in time.
+    pub fn timeout(what: impl std::fmt::Display) -> Self {
+        Self { details: Some(Box::default()), ..Self::new(504, "Timeout", format!("Timeout: {what}")) }
     }
 
     /// The wire form: a `v1 Status`.
@@ -271,7 +280,11 @@ impl Status {
             "message": self.message, "reason": self.reason, "code": self.code,
         });
         if let Some(details) = &self.details {
-            value["details"] = serde_json::to_value(details).unwrap_or_default();
+            if details.continue_token.is_empty() {
+                value["details"] = serde_json::to_value(details).unwrap_or_default();
+            } else {
+                value["metadata"]["continue"] = details.continue_token.as_str().into();
+            }
         }
         value
     }

@@ -99,7 +99,8 @@ impl Cache {
 /// Where all keys start.
 pub(crate) const ROOT: &str = "/registry/";
 
-fn too_large(requested: u64, current: u64) -> Status {
+/// 504 for a revision that has not happened yet.
+pub(crate) fn too_large(requested: u64, current: u64) -> Status {
     let mut status = Status::timeout(format!("Too large resource version: {requested}, current: {current}"));
     status.details = Some(Box::new(keelson_api::status::Details {
         retry_after_seconds: 1,

@@ -171,6 +171,9 @@ async fn run_call(call: Call, body: Bytes) -> Reply {
     let not_allowed =
         || Status::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
     let Some(verb) = kind_verb(&call.verb) else { return Err(not_allowed()) };
+    if verb == Verb::Watch && call.method != Method::GET {
+        return Err(not_allowed());
+    }
     let by_name = !matches!(call.verb.as_str(), "list" | "create" | "deletecollection") && call.verb != "watch";
     let namespaced = kind.scope == Scope::Namespaced;
     // `/api/v1/pods/x` and `/api/v1/namespaces/a/nodes` are no paths of these resources.

@@ -84,7 +84,7 @@ async fn errors_are_upstreams() {
             ("GET /api/v1/pods/x", json!(null), 404, "the server could not find the requested resource"),
             ("DELETE /api/v1/namespaces/default", json!(null), 403, "this namespace may not be deleted"),
             ("GET /api/v1/configmaps?labelSelector=a%20b", json!(null), 400, "unable to parse requirement"),
-            ("GET /api/v1/configmaps?resourceVersion=x", json!(null), 422, "resourceVersion"),
+            ("GET /api/v1/configmaps?resourceVersion=x", json!(null), 400, "invalid resource version: "),
             ("GET /api/v1/configmaps?limit=x", json!(null), 400, "invalid syntax"),
             ("GET /api/v1/configmaps?continue=x", json!(null), 400, "continue key is not valid"),
             (

@@ -22,7 +22,11 @@ struct Events {
 
 impl Events {
     async fn open(api: &Api, query: &str) -> Self {
-        let response = api.send(&format!("GET {CM}?watch=1&{query}"), String::new()).await;
+        Self::of(api, &format!("{CM}?watch=1&{query}")).await
+    }
+
+    async fn of(api: &Api, path: &str) -> Self {
+        let response = api.send(&format!("GET {path}"), String::new()).await;
         assert_eq!(response.status(), 200);
         Self { body: response.into_body(), ready: Vec::new() }
     }
@@ -84,11 +88,70 @@ async fn watches_start_anywhere_in_the_ring() {
     // A server that started after these revisions does not have them in its ring.
     let second = keelson_apiserver::ApiServer::new(Default::default(), test.store.clone()).await.unwrap();
     let fresh = Api::new(second, keelson_apiserver::UserInfo::new("admin", ["system:masters"]));
-    let (code, status) = fresh.call(&format!("GET {CM}?watch=1&resourceVersion={rv}"), json!(null)).await;
-    assert_eq!((code, &status["reason"]), (410, &json!("Expired")));
+    let mut events = Events::open(&fresh, &format!("resourceVersion={rv}")).await;
+    let event = events.next().await.unwrap();
+    let status = &event["object"];
+    assert_eq!((&event["type"], &status["code"], &status["reason"]), (&json!("ERROR"), &json!(410), &json!("Expired")));
     assert!(status["message"].as_str().unwrap().starts_with("too old resource version: "), "{status}");
-    let (code, _) = api.call(&format!("GET {CM}?watch=1&resourceVersion=999999"), json!(null)).await;
-    assert_eq!(code, 504);
+    assert_eq!(events.next().await, None);
+    // A revision that has not happened yet: nothing is shown until it has.
+    let newest = keelson_store::Store::revision(&*test.store).await.unwrap();
+    let mut events = Events::open(&api, &format!("resourceVersion={}", newest + 2)).await;
+    for name in ["c", "d", "e"] {
+        api.ok(&format!("POST {CM}"), labelled(name, "x")).await;
+    }
+    events.expect("ADDED e").await;
+}
+
+#[tokio::test]
+async fn watches_of_one_object() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    api.ok(&format!("POST {CM}"), labelled("a", "x")).await;
+    api.ok(&format!("POST {CM}"), labelled("b", "x")).await;
+    for path in [
+        "/api/v1/watch/namespaces/default/configmaps/b?",
+        "/api/v1/watch/namespaces/default/configmaps?fieldSelector=metadata.name%3Db",
+        "/api/v1/namespaces/default/configmaps?watch=1&fieldSelector=metadata.name%3Db",
+        "/api/v1/configmaps?watch=true&fieldSelector=metadata.name%3Db,metadata.namespace%3Ddefault",
+    ] {
+        Events::of(&api, path).await.expect("ADDED b").await;
+    }
+    let old = "/api/v1/watch/namespaces/default/configmaps/b";
+    let (code, status) = api.call(&format!("GET {old}?fieldSelector=metadata.name%3Da"), json!(null)).await;
+    assert_eq!((code, &status["message"]), (400, &json!("fieldSelector metadata.name doesn't match requested name")));
+    assert_eq!(api.call(&format!("POST {old}"), json!({})).await.0, 405);
+    let one = api.ok(&format!("GET {CM}/b?watch=1"), json!(null)).await;
+    assert_eq!(one["kind"], "ConfigMap", "by its own path an object is got");
+}
+
+#[tokio::test]
+async fn options_of_watches_are_checked() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    for (query, code, message) in [
+        ("sendInitialEvents=true", 422, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+        (
+            "sendInitialEvents=false&resourceVersionMatch=Exact",
+            422,
+            "ListOptions.meta.k8s.io \"\" is invalid: [resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
+             resourceVersionMatch to NotOlderThan, resourceVersionMatch: Unsupported value: \"Exact\": supported values: \
+             \"NotOlderThan\"]",
+        ),
+        (
+            "resourceVersionMatch=NotOlderThan",
+            422,
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
+        ("resourceVersion=x", 400, "invalid resource version: "),
+        ("timeoutSeconds=soon", 400, "strconv.ParseInt: parsing \"soon\": invalid syntax"),
+        ("labelSelector=a%20b", 400, "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+        ("fieldSelector=data%3Dx", 400, "\"data\" is not a known field selector: only"),
+    ] {
+        let (got, status) = api.call(&format!("GET {CM}?watch=1&{query}"), json!(null)).await;
+        assert_eq!(got, code, "{query}: {status}");
+        assert!(status["message"].as_str().unwrap().contains(message), "{query}: {status}");
+    }
 }
 
 #[tokio::test]
@@ -121,10 +184,14 @@ async fn quiet_watches_get_bookmarks_and_end_in_time() {
     let bookmark = events.expect("BOOKMARK").await;
     assert_eq!(bookmark["object"]["metadata"]["resourceVersion"], newest.as_str());
     assert!(begin.elapsed() < Duration::from_secs(61));
+    let mut last = Duration::ZERO;
     while let Some(event) = events.next().await {
         assert_eq!(event["type"], "BOOKMARK");
+        last = begin.elapsed();
     }
     assert!(begin.elapsed() >= Duration::from_secs(99));
+    let before_end = begin.elapsed().saturating_sub(last).as_secs_f64();
+    assert!((1.5..2.5).contains(&before_end), "the last bookmark came {before_end} s before the end");
 }
 
 #[tokio::test]

@@ -27,6 +27,9 @@ const RING_AGE: Duration = Duration::from_secs(180);
 /// A quiet resource keeps this many changes however old they are.
 const RING_MIN: usize = 64;
 
+/// Changes taken back at most to show an earlier revision; beyond that the store is read.
+const MAX_UNDO: usize = 2048;
+
 /// Objects by key.
 pub(crate) type Map = OrdMap<Arc<str>, Arc<Entry>>;
 
@@ -227,6 +230,31 @@ impl ResourceCache {
             return Err(too_old(position, inner.forgotten));
         };
         Ok(inner.ring.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).take(limit).cloned().collect())
+    }
+
+    /// The objects as they were at `revision`, which is not in the future: the objects now, with the ring's changes taken
+    /// back. `None` when that would be more than [`MAX_UNDO`] changes or the ring does not reach back so far.
+    pub(crate) fn snapshot_at(&self, revision: u64) -> Option<Snapshot> {
+        let (mut snapshot, changes) = {
+            let inner = self.inner.read();
+            if revision < inner.forgotten {
+                return None;
+            }
+            let from = inner.ring.partition_point(|change| change.revision <= revision);
+            if inner.ring.len() - from > MAX_UNDO {
+                return None;
+            }
+            (inner.snapshot.clone(), inner.ring.iter().skip(from).cloned().collect::<Vec<_>>())
+        };
+        for change in changes.iter().rev() {
+            match (&change.old, &change.new) {
+                (Some(old), _) => drop(snapshot.map.insert(old.key.clone(), old.clone())),
+                (None, Some(new)) => drop(snapshot.map.remove(&new.key)),
+                (None, None) => {}
+            }
+        }
+        snapshot.revision = snapshot.revision.min(revision);
+        Some(snapshot)
     }
 
     /// Puts in what the store held at `revision`; watches from before it are 410.

@@ -17,13 +17,20 @@ use crate::registry::select::Filter;
 
 /// How often an idle watch that allows it gets a bookmark.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A last bookmark comes so long before the watch times out, so that the next one starts where this ends.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// Changes looked at between two writes to the client.
 const BATCH: usize = 256;
+/// Bytes of objects put together for one write to the client. What a watcher holds beyond the ring is bounded by this
+/// and one object.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// How a watch starts.
 pub(crate) enum Start {
-    /// With the changes after a position in the ring.
-    At(u64),
+    /// With the changes of now.
+    Now,
+    /// With the changes after a revision, which may be one that has not happened yet.
+    After(u64),
     /// With every object of now as ADDED; then, for a streaming list, the bookmark that ends them.
     Initial { end_bookmark: bool },
 }
@@ -44,11 +51,14 @@ pub(crate) struct Watcher {
     options: Options,
     changed: watch::Receiver<u64>,
     position: u64,
-    initial: Option<Box<dyn Iterator<Item = Arc<Entry>> + Send>>,
+    /// Changes up to here were not asked for.
+    after: u64,
+    initial: Option<SnapshotIter>,
     end_bookmark: Option<u64>,
     ready: VecDeque<Bytes>,
+    ready_bytes: usize,
     deadline: Instant,
-    bookmark_at: Instant,
+    bookmark_at: Option<Instant>,
     over: bool,
 }
 
@@ -57,41 +67,53 @@ impl Watcher {
         let changed = resource.follow();
         // The cache's revision is read before the position: a bookmark may claim less than it could, never more.
         let revision = cache.revision();
-        let (position, initial, end_bookmark) = match options.start {
-            Start::At(position) => (position, None, None),
-            Start::Initial { end_bookmark } => {
-                let (snapshot, position) = resource.snapshot_and_position();
-                let revision = revision.max(snapshot.revision);
-                let prefix = options.filter.prefix.clone();
-                let entries: Box<dyn Iterator<Item = Arc<Entry>> + Send> =
-                    Box::new(SnapshotIter::new(snapshot, prefix));
-                (position, Some(entries), end_bookmark.then_some(revision))
-            }
-        };
         let now = Instant::now();
-        // Spread, so that bookmarks of watches that started together do not come together.
-        let first = BOOKMARK_EVERY.mul_f64(rand::random_range(0.75..1.0));
-        let (deadline, bookmark_at) = (now + options.timeout, now + first);
-        let ready = VecDeque::new();
-        Self {
+        let deadline = now + options.timeout;
+        let mut watcher = Self {
             cache,
             resource,
-            options,
             changed,
-            position,
-            initial,
-            end_bookmark,
-            ready,
+            position: 0,
+            after: 0,
+            initial: None,
+            end_bookmark: None,
+            ready: VecDeque::new(),
+            ready_bytes: 0,
             deadline,
-            bookmark_at,
+            // Spread, so that bookmarks of watches that started together do not come together.
+            bookmark_at: next_bookmark(now, deadline, BOOKMARK_EVERY.mul_f64(rand::random_range(0.75..1.0))),
             over: false,
+            options,
+        };
+        match watcher.options.start {
+            Start::Now => watcher.position = watcher.resource.snapshot_and_position().1,
+            Start::After(revision) => match watcher.resource.position_after(revision) {
+                Ok(position) => (watcher.position, watcher.after) = (position, revision),
+                Err(status) => watcher.fail(&status),
+            },
+            Start::Initial { end_bookmark } => {
+                let (snapshot, position) = watcher.resource.snapshot_and_position();
+                let revision = revision.max(snapshot.revision);
+                watcher.position = position;
+                watcher.initial = Some(SnapshotIter::new(snapshot, watcher.options.filter.prefix.clone(), ""));
+                watcher.end_bookmark = end_bookmark.then_some(revision);
+            }
         }
+        watcher
+    }
+
+    /// A watch that says why it cannot be, and ends: what fails after a watch was accepted is an event.
+    pub(crate) fn failed(cache: Arc<Cache>, resource: Arc<ResourceCache>, options: Options, status: &Status) -> Self {
+        let mut watcher = Self::new(cache, resource, Options { start: Start::Now, ..options });
+        watcher.fail(status);
+        watcher
     }
 
     /// The next bytes; `None` when the watch is over.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
+                self.ready_bytes -= bytes.len();
                 return Some(bytes);
             }
             if self.over {
@@ -102,21 +124,21 @@ impl Watcher {
                 continue;
             }
             self.changed.borrow_and_update();
-            let before = self.cache.revision();
-            let looked = self.fill_changes();
-            if !self.ready.is_empty() || looked == BATCH || self.over {
+            let before = self.cache.revision().max(self.after);
+            let all = self.fill_changes();
+            if !self.ready.is_empty() || !all || self.over {
                 continue;
             }
             let now = Instant::now();
             if now >= self.deadline {
                 return None;
             }
-            let bookmarks = self.options.bookmarks;
-            if bookmarks && now >= self.bookmark_at {
-                self.bookmark_at = now + BOOKMARK_EVERY;
+            let bookmark_at = self.bookmark_at.filter(|_| self.options.bookmarks);
+            if bookmark_at.is_some_and(|at| now >= at) {
+                self.bookmark_at = next_bookmark(now, self.deadline, BOOKMARK_EVERY);
                 return Some(self.options.events.bookmark(before, false));
             }
-            let wake = if bookmarks { self.bookmark_at.min(self.deadline) } else { self.deadline };
+            let wake = bookmark_at.map_or(self.deadline, |at| at.min(self.deadline));
             tokio::select! {
                 changed = self.changed.changed() => if changed.is_err() { return None },
                 () = tokio::time::sleep_until(wake) => {}
@@ -125,12 +147,12 @@ impl Watcher {
     }
 
     fn fill_initial(&mut self) {
-        for _ in 0..BATCH {
+        while self.ready_bytes < WRITE_BYTES && !self.over {
             let Some(entry) = self.initial.as_mut().and_then(Iterator::next) else {
                 self.initial = None;
                 if let Some(revision) = self.end_bookmark.take() {
                     let bookmark = self.options.events.bookmark(revision, true);
-                    self.ready.push_back(bookmark);
+                    self.push(Ok(bookmark));
                 }
                 return;
             };
@@ -140,34 +162,53 @@ impl Watcher {
         }
     }
 
-    /// Returns how many changes it looked at.
-    fn fill_changes(&mut self) -> usize {
+    /// Returns whether it looked at all changes there are.
+    fn fill_changes(&mut self) -> bool {
         let changes = match self.resource.changes(self.position, BATCH) {
             Ok(changes) => changes,
             Err(status) => {
                 self.fail(&status);
-                return 0;
+                return true;
             }
         };
-        self.position += changes.len() as u64;
         for change in &changes {
+            if self.ready_bytes >= WRITE_BYTES {
+                return false;
+            }
+            self.position += 1;
+            if change.revision <= self.after {
+                continue;
+            }
             let Some(event) = change.seen_by(|entry| self.options.filter.matches(entry)) else { continue };
             self.push(self.options.events.change(event, change));
+            if self.over {
+                return true;
+            }
         }
-        changes.len()
+        changes.len() < BATCH
     }
 
     fn push(&mut self, event: Result<Bytes, Status>) {
         match event {
-            Ok(event) => self.ready.push_back(event),
+            Ok(bytes) => {
+                self.ready_bytes += bytes.len();
+                self.ready.push_back(bytes);
+            }
             Err(status) => self.fail(&status),
         }
     }
 
     fn fail(&mut self, status: &Status) {
-        self.ready.push_back(self.options.events.error(status));
+        let error = self.options.events.error(status);
+        self.push(Ok(error));
         self.over = true;
     }
+}
+
+/// When the bookmark after one at `now` comes; `None` when the watch ends before there is a use for it.
+fn next_bookmark(now: Instant, deadline: Instant, every: Duration) -> Option<Instant> {
+    let last = deadline.checked_sub(BOOKMARK_BEFORE_END).filter(|last| *last > now);
+    last.map(|last| last.min(now + every))
 }
 
 /// Walks a snapshot without borrowing it: each step looks up the key after the last one.
@@ -179,8 +220,11 @@ pub(crate) struct SnapshotIter {
 }
 
 impl SnapshotIter {
-    pub(crate) fn new(snapshot: super::resource::Snapshot, prefix: String) -> Self {
-        Self { snapshot, prefix, ready: Vec::new().into_iter(), last: None }
+    /// Entries under `prefix`, from the key `from` on.
+    pub(crate) fn new(snapshot: super::resource::Snapshot, prefix: String, from: &str) -> Self {
+        let ready: Vec<_> = snapshot.range(&prefix, from).take(BATCH).cloned().collect();
+        let last = ready.last().map(|entry| entry.key.clone());
+        Self { snapshot, prefix, ready: ready.into_iter(), last }
     }
 }
 
@@ -191,9 +235,8 @@ impl Iterator for SnapshotIter {
         if let Some(entry) = self.ready.next() {
             return Some(entry);
         }
-        let start = self.last.as_deref().unwrap_or_default();
-        let skip = usize::from(self.last.is_some());
-        let batch: Vec<_> = self.snapshot.range(&self.prefix, start).skip(skip).take(BATCH).cloned().collect();
+        let start = self.last.take()?;
+        let batch: Vec<_> = self.snapshot.range(&self.prefix, &start).skip(1).take(BATCH).cloned().collect();
         self.last = Some(batch.last()?.key.clone());
         self.ready = batch.into_iter();
         self.ready.next()

@@ -2,6 +2,7 @@
 //! work on this value and nothing else, so they cannot disagree.
 
 use http::Method;
+use keelson_api::selector::FieldSelector;
 
 use super::query::Query;
 
@@ -48,15 +49,14 @@ impl RequestInfo {
         let mut verb = if deprecated_watch { "watch" } else { verb };
         if verb == "get" && target.name.is_empty() {
             verb = if query.flag("watch") { "watch" } else { "list" };
-        } else if verb == "get" && target.subresource.is_empty() && query.flag("watch") {
-            verb = "watch";
         } else if verb == "delete" && target.name.is_empty() {
             verb = "deletecollection";
         }
         // A list or watch of one object by field selector is authorized by that name.
         if matches!(verb, "list" | "watch" | "deletecollection") && target.name.is_empty() {
-            let selector = query.get("fieldSelector").unwrap_or_default();
-            if let Some(name) = selector.strip_prefix("metadata.name=").filter(|n| !n.contains([',', '=', '\\', '!'])) {
+            let selector = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default()).unwrap_or_default();
+            let name = selector.exact("metadata.name").filter(|name| !name.contains(['/', '%']));
+            if let Some(name) = name.filter(|name| !matches!(*name, "." | "..")) {
                 target.name = name.to_owned();
             }
         }
@@ -144,6 +144,10 @@ mod tests {
         check("DELETE /api/v1/namespaces/a/pods", "deletecollection||v1|a|pods|||");
         check("GET /api/v1/pods?fieldSelector=metadata.name%3Dx", "list||v1||pods|x||");
         check("POST /apis/apps/v1/namespaces/a/deployments", "create|apps|v1|a|deployments|||");
+        check("GET /api/v1/pods?fieldSelector=spec.nodeName%3Dn,metadata.name%3D%3Dx", "list||v1||pods|x||");
+        check("GET /api/v1/pods?fieldSelector=metadata.name%21%3Dx", "list||v1||pods|||");
+        check("GET /api/v1/namespaces/a/pods/p?watch=1", "get||v1|a|pods|p||");
+        check("GET /api/v1/watch/namespaces/a/pods/p", "watch||v1|a|pods|p||");
         check("GET /api/v1/nodes/n/proxy/metrics/cadvisor", "get||v1||nodes|n|proxy|/metrics/cadvisor");
         check("GET /api/v1/namespaces/a/services/s:http/proxy/", "get||v1|a|services|s:http|proxy|/");
         check(

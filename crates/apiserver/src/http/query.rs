@@ -1,5 +1,9 @@
 //! Query strings.
 
+use std::num::IntErrorKind;
+
+use keelson_api::status::Status;
+
 /// Decoded parameters, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Query(Vec<(String, String)>);
@@ -36,12 +40,26 @@ impl Query {
 
     /// A boolean: `watch`, `watch=1`, `watch=true` are true; `0` and `false` are not.
     pub(crate) fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|v| !matches!(v, "0" | "false" | "False" | "FALSE" | "f" | "F"))
+        self.optional_flag(key).unwrap_or_default()
     }
 
     /// A boolean that may be absent.
     pub(crate) fn optional_flag(&self, key: &str) -> Option<bool> {
-        self.text(key).map(|_| self.flag(key))
+        self.get(key).map(|v| v != "0" && !v.eq_ignore_ascii_case("false"))
+    }
+
+    /// A whole number that may be absent; 400 for anything else.
+    pub(crate) fn number(&self, key: &str) -> Result<Option<i64>, Status> {
+        let parse = |text: &str| {
+            text.parse::<i64>().map_err(|error| {
+                let why = match error.kind() {
+                    IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+            })
+        };
+        self.get(key).map(parse).transpose()
     }
 }
 

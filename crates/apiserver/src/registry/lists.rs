@@ -1,24 +1,26 @@
-//! List: from a snapshot of the cache, or from the store when an older, exact revision is asked for.
+//! List: from a snapshot of the cache, or from the store when a revision is asked for that the cache's ring does not reach
+//! back to.
+
+mod token;
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use keelson_api::status::{FieldError, Status};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::token::Token;
 use super::read::{freshen, parse_revision};
 use super::select::Filter;
 use super::{Resource, render};
+use crate::cache::resource::Snapshot;
 use crate::cache::watcher::SnapshotIter;
-use crate::cache::{Entry, ResourceCache};
+use crate::cache::{self, Entry, ResourceCache};
 use crate::core::Core;
 use crate::http::negotiate::Accepted;
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 
-/// Stored versions read at a time for a list at an old revision.
+/// Stored versions read at a time for a page at an old revision.
 const STORE_BATCH: usize = 500;
 
 /// Entries in key order.
@@ -34,11 +36,15 @@ pub(crate) struct Listed {
     pub(crate) remaining: Option<usize>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Token {
-    v: String,
-    rv: u64,
-    start: String,
+/// Which version of the collection a list is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owed {
+    /// What is there now.
+    Newest,
+    /// What this server has, however old.
+    Any,
+    NotBefore(u64),
+    Exactly(u64),
 }
 
 /// LIST.
@@ -56,152 +62,171 @@ pub(crate) async fn list(
 /// The objects that a list's query asks for.
 pub(crate) async fn find(core: &Core, resource: &Resource, namespace: &str, query: &Query) -> Result<Listed, Status> {
     let cache = resource.cache()?;
+    // As upstream, a limit below 1 is none.
+    let limit = query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0);
+    check(query)?;
     let filter = Filter::new(&resource.kind, cache, namespace, query)?;
-    let limit = query.text("limit").map(|v| v.parse::<u64>().map_err(|_| bad_limit(v))).transpose()?.unwrap_or(0);
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let asked = parse_revision(query)?;
-    let match_ = query.text("resourceVersionMatch");
-    if let Some(token) = query.text("continue") {
-        return resume(core, cache, filter, limit, token, asked).await;
-    }
-    check_match(match_, asked)?;
-    if let (Some("Exact"), Some(revision)) = (match_, asked) {
-        return at_revision(core, cache, filter, limit, String::new(), revision).await;
-    }
-    // With a limit and neither 0 nor a match rule, upstream's list is one at exactly that revision.
-    freshen(core, asked).await?;
-    let revision = core.cache.revision();
-    let snapshot = cache.snapshot();
-    let revision = revision.max(snapshot.revision);
-    if let Some(key) = filter.single_key(cache) {
-        let found = snapshot.map.get(key.as_str()).filter(|entry| filter.matches(entry)).cloned();
-        return Ok(Listed { entries: Box::new(found.into_iter()), revision, next: None, remaining: None });
-    }
-    let prefix = filter.prefix.clone();
-    let prefix_only = filter.is_prefix_only();
-    let all = SnapshotIter::new(snapshot, prefix.clone());
-    let matching: Entries = if prefix_only { Box::new(all) } else { Box::new(all.filter(move |e| filter.matches(e))) };
-    Ok(if limit == 0 {
-        Listed { entries: matching, revision, next: None, remaining: None }
-    } else {
-        page(matching, limit, &prefix, revision, prefix_only)
-    })
-}
-
-/// Cuts off a page.
-fn page(mut entries: Entries, limit: usize, prefix: &str, revision: u64, countable: bool) -> Listed {
-    let first: Vec<_> = entries.by_ref().take(limit).collect();
-    let Some(more) = entries.next() else {
-        return Listed { entries: Box::new(first.into_iter()), revision, next: None, remaining: None };
+    let (owed, start) = match query.text("continue") {
+        Some(token) => {
+            let Token { revision, start } = Token::decode(token)?;
+            if asked.is_some_and(|revision| revision != 0) {
+                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            }
+            (revision.map_or(Owed::Newest, Owed::Exactly), start)
+        }
+        None => (owed(query.text("resourceVersionMatch"), asked, limit), String::new()),
     };
-    let start = more.key.strip_prefix(prefix).unwrap_or_default().to_owned();
-    let remaining = countable.then(|| 1 + entries.count());
-    Listed { entries: Box::new(first.into_iter()), revision, next: Some(token(revision, start)), remaining }
-}
-
-fn token(rv: u64, start: String) -> String {
-    let token = Token { v: "meta.k8s.io/v1".into(), rv, start };
-    STANDARD_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
-}
-
-async fn resume(
-    core: &Core,
-    cache: &Arc<ResourceCache>,
-    filter: Filter,
-    limit: usize,
-    token: &str,
-    asked: Option<u64>,
-) -> Result<Listed, Status> {
-    if asked.is_some_and(|revision| revision != 0) {
-        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+    match owed {
+        Owed::Newest => freshen(core, None).await?,
+        Owed::Any => {}
+        Owed::NotBefore(revision) | Owed::Exactly(revision) => core.cache.wait_for(revision).await?,
     }
-    let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
-    let bytes = STANDARD_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| bad(&e.to_string()))?;
-    let Token { v, rv, start } = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
-    if v != "meta.k8s.io/v1" {
-        return Err(bad(&format!("server does not recognize this encoded version {v:?}")));
+    let page = Page { cache, filter, start, limit };
+    match owed {
+        Owed::Exactly(revision) => match cache.snapshot_at(revision) {
+            Some(snapshot) => Ok(page.of_snapshot(snapshot, revision)),
+            None => page.of_store(core, revision).await,
+        },
+        _ => {
+            // Read before the snapshot: what is claimed is in it.
+            let revision = core.cache.revision();
+            let snapshot = cache.snapshot();
+            let revision = revision.max(snapshot.revision);
+            Ok(page.of_snapshot(snapshot, revision))
+        }
     }
-    at_revision(core, cache, filter, limit, start, rv).await
 }
 
-/// Reads the store at a revision; `start` is where the last page ended.
-async fn at_revision(
-    core: &Core,
-    cache: &Arc<ResourceCache>,
+fn owed(match_: Option<&str>, asked: Option<u64>, limit: usize) -> Owed {
+    match (match_, asked) {
+        (_, None) => Owed::Newest,
+        (_, Some(0)) => Owed::Any,
+        (Some("Exact"), Some(revision)) => Owed::Exactly(revision),
+        // Older than the match rules: a paged list names its revision.
+        (None, Some(revision)) if limit > 0 => Owed::Exactly(revision),
+        (_, Some(revision)) => Owed::NotBefore(revision),
+    }
+}
+
+/// The part of a collection that one request is about.
+struct Page<'a> {
+    cache: &'a Arc<ResourceCache>,
     filter: Filter,
-    limit: usize,
+    /// First key, without the filter's prefix; empty for the beginning.
     start: String,
-    revision: u64,
-) -> Result<Listed, Status> {
-    let continuing = !start.is_empty();
-    let failed = |error| match error {
-        keelson_store::Error::Compacted { .. } if continuing => Status::expired(
-            "The provided continue parameter is too old to display a consistent list result. You can start a new list \
-             without the continue parameter, or use the continue token in this response to retrieve the remainder of \
-             the results. Continuing with the provided token results in an inconsistent list - objects that were \
-             created, modified, or deleted between the time the first chunk was returned and now may show up in the \
-             list.",
-        ),
-        keelson_store::Error::Compacted { .. } => {
-            Status::expired("The resourceVersion for the provided list is too old.")
+    /// 0: no limit.
+    limit: usize,
+}
+
+impl Page<'_> {
+    fn of_snapshot(self, snapshot: Snapshot, revision: u64) -> Listed {
+        let Self { cache, filter, start, limit } = self;
+        if let Some(key) = filter.single_key(cache) {
+            let found = snapshot.map.get(key.as_str()).filter(|entry| filter.matches(entry)).cloned();
+            return Listed { entries: Box::new(found.into_iter()), revision, next: None, remaining: None };
         }
-        keelson_store::Error::Future { requested, newest } => {
-            Status::timeout(format!("Too large resource version: {requested}, current: {newest}"))
+        let prefix = filter.prefix.clone();
+        let plain = filter.is_prefix_only();
+        let all = SnapshotIter::new(snapshot.clone(), prefix.clone(), &format!("{prefix}{start}"));
+        let mut entries: Entries = if plain { Box::new(all) } else { Box::new(all.filter(move |e| filter.matches(e))) };
+        if limit == 0 || limit >= snapshot.map.len() {
+            return Listed { entries, revision, next: None, remaining: None };
         }
-        error => super::update::store_error(error),
-    };
-    let prefix = filter.prefix.clone();
-    let mut from = if start.is_empty() { String::new() } else { format!("{prefix}{start}") };
-    let mut found: Vec<Arc<Entry>> = Vec::new();
-    let wanted = if limit == 0 { usize::MAX } else { limit };
-    let mut counted = None;
-    loop {
-        let batch = STORE_BATCH.min(wanted.saturating_add(1)).max(2);
-        let range = core.store.range(&prefix, &from, Some(revision), batch).await.map_err(failed)?;
-        if filter.is_prefix_only() && counted.is_none() {
-            counted = Some(range.count);
+        let first: Vec<_> = entries.by_ref().take(limit).collect();
+        let more = entries.next();
+        let remaining = more.as_ref().filter(|_| plain).map(|more| snapshot.range(&prefix, &more.key).count());
+        let next = more.map(|more| token(revision, &prefix, &more.key));
+        Listed { entries: Box::new(first.into_iter()), revision, next, remaining }
+    }
+
+    /// For revisions that the ring does not reach back to. Values are the store's own bytes; they are looked into while
+    /// they are sent.
+    async fn of_store(self, core: &Core, revision: u64) -> Result<Listed, Status> {
+        let Self { cache, filter, start, limit } = self;
+        let failed = |error| match error {
+            keelson_store::Error::Compacted { .. } if !start.is_empty() => {
+                let token = Token { revision: None, start: start.clone() };
+                Status::expired_page(INCONSISTENT, token.encode())
+            }
+            keelson_store::Error::Compacted { .. } => {
+                Status::expired("The resourceVersion for the provided list is too old.")
+            }
+            keelson_store::Error::Future { requested, newest } => cache::too_large(requested, newest),
+            error => super::update::store_error(error),
+        };
+        let prefix = filter.prefix.clone();
+        let mut from = if start.is_empty() { String::new() } else { format!("{prefix}{start}") };
+        if limit == 0 {
+            let range = core.store.range(&prefix, &from, Some(revision), 0).await.map_err(failed)?;
+            let kind = cache.kind().clone();
+            let entries = range.kvs.into_iter().filter_map(move |kv| entry(&kind, kv));
+            let entries = Box::new(entries.filter(move |entry| filter.matches(entry)));
+            return Ok(Listed { entries, revision, next: None, remaining: None });
         }
-        let more = range.more;
-        for kv in range.kvs {
-            from = kv.key.to_string();
-            from.push('\0');
-            let entry = Entry::new(cache.kind(), kv).map_err(Status::internal)?;
-            if filter.matches(&entry) {
-                if found.len() == wanted {
-                    let start = entry.key.strip_prefix(prefix.as_str()).unwrap_or_default().to_owned();
+        let mut found: Vec<Arc<Entry>> = Vec::new();
+        let mut counted = None;
+        loop {
+            let batch = STORE_BATCH.min(limit.saturating_add(1));
+            let range = core.store.range(&prefix, &from, Some(revision), batch).await.map_err(failed)?;
+            if filter.is_prefix_only() && counted.is_none() {
+                counted = Some(range.count);
+            }
+            for kv in range.kvs {
+                from = format!("{}\0", kv.key);
+                let Some(entry) = entry(cache.kind(), kv).filter(|entry| filter.matches(entry)) else { continue };
+                if found.len() == limit {
                     let remaining = counted.map(|n| n.saturating_sub(found.len()));
-                    let next = Some(token(revision, start));
+                    let next = Some(token(revision, &prefix, &entry.key));
                     return Ok(Listed { entries: Box::new(found.into_iter()), revision, next, remaining });
                 }
-                found.push(Arc::new(entry));
+                found.push(entry);
+            }
+            if !range.more {
+                return Ok(Listed { entries: Box::new(found.into_iter()), revision, next: None, remaining: None });
             }
         }
-        if !more {
-            return Ok(Listed { entries: Box::new(found.into_iter()), revision, next: None, remaining: None });
-        }
     }
 }
 
-fn check_match(match_: Option<&str>, asked: Option<u64>) -> Result<(), Status> {
-    let forbidden = |why: &str| {
-        let error = FieldError::forbidden("resourceVersionMatch", why);
-        Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[error]))
-    };
-    match (match_, asked) {
-        (None, _) | (Some("Exact"), Some(1..)) | (Some("NotOlderThan"), Some(_)) => Ok(()),
-        (Some("Exact"), Some(0)) => forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""),
-        (Some("Exact" | "NotOlderThan"), None) => {
-            forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided")
-        }
-        (Some(other), _) => {
-            let error = FieldError::not_supported("resourceVersionMatch", other, &["Exact", "NotOlderThan", ""]);
-            Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[error]))
-        }
-    }
+const INCONSISTENT: &str = "The provided continue parameter is too old to display a consistent list result. You can \
+    start a new list without the continue parameter, or use the continue token in this response to retrieve the \
+    remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were \
+    created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+
+/// A stored version; one that cannot be read is left out, as the cache leaves it out.
+fn entry(kind: &keelson_api::kind::Kind, kv: keelson_store::KeyValue) -> Option<Arc<Entry>> {
+    Entry::new(kind, kv).inspect_err(|why| tracing::error!(why, "a stored object cannot be read")).ok().map(Arc::new)
 }
 
-fn bad_limit(text: &str) -> Status {
-    Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+fn token(revision: u64, prefix: &str, key: &str) -> String {
+    let start = key.strip_prefix(prefix).unwrap_or_default().to_owned();
+    Token { revision: Some(revision), start }.encode()
+}
+
+/// The rules of upstream's `ListOptions` for a list.
+fn check(query: &Query) -> Result<(), Status> {
+    let mut errors = Vec::new();
+    if let Some(match_) = query.text("resourceVersionMatch") {
+        let mut forbidden = |why: &str| errors.push(FieldError::forbidden("resourceVersionMatch", why));
+        let revision = query.text("resourceVersion");
+        if revision.is_none() {
+            forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if query.text("continue").is_some() {
+            forbidden("resourceVersionMatch is forbidden when continue is provided");
+        }
+        if match_ == "Exact" && revision == Some("0") {
+            forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+        if !matches!(match_, "Exact" | "NotOlderThan") {
+            errors.push(FieldError::not_supported("resourceVersionMatch", match_, &["Exact", "NotOlderThan", ""]));
+        }
+    }
+    if query.optional_flag("sendInitialEvents").is_some() {
+        errors.push(FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "ListOptions", "", &errors)) }
 }
 
 /// `metadata` of a list.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keelson_api::status::{FieldError, Status};
+use keelson_api::status::Status;
 
 use super::Resource;
 use super::render;
@@ -19,8 +19,8 @@ pub(crate) fn parse_revision(query: &Query) -> Result<Option<u64>, Status> {
 
 pub(crate) fn parse_revision_text(text: &str) -> Result<u64, Status> {
     text.parse().map_err(|_| {
-        let error = FieldError::invalid("resourceVersion", text, "strconv.ParseUint: parsing: invalid syntax");
-        Status::invalid("", "", "", &[error])
+        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+        Status::bad_request(format!("invalid resource version: resourceVersion: Invalid value: {text:?}: {why}"))
     })
 }
 

@@ -1,7 +1,7 @@
 //! Which objects a list or watch is about.
 
 use keelson_api::kind::{Kind, Scope};
-use keelson_api::selector::{FieldSelector, LabelSelector};
+use keelson_api::selector::{FieldRequirement, FieldSelector, LabelSelector};
 use keelson_api::status::Status;
 
 use crate::cache::{Entry, ResourceCache};
@@ -22,6 +22,8 @@ enum Field {
     Namespace,
     /// Place in the *stored* kind's list.
     Indexed(usize),
+    /// Empty in every object: the namespace of those that have none.
+    Empty,
 }
 
 impl Filter {
@@ -53,6 +55,7 @@ impl Filter {
             let field = match term.field.as_str() {
                 "metadata.name" => Field::Name,
                 "metadata.namespace" if kind.scope == Scope::Namespaced => Field::Namespace,
+                "metadata.namespace" if kind.field_selectors.is_empty() => Field::Empty,
                 other => Field::Indexed(position(kind, cache, other)?),
             };
             if let (Field::Namespace, true, true) = (field, term.equal, namespace.is_empty()) {
@@ -84,10 +87,24 @@ impl Filter {
                     Field::Name => entry.name(),
                     Field::Namespace => entry.namespace(),
                     Field::Indexed(index) => entry.field(*index),
+                    Field::Empty => "",
                 };
                 (found == value) == *equal
             })
     }
+}
+
+/// Selects one object by name; 400 when the query selects others.
+pub(crate) fn fix_name(query: &mut Query, name: &str) -> Result<(), Status> {
+    let own = query.get("fieldSelector").unwrap_or_default();
+    let own = FieldSelector::parse(own).map_err(|e| Status::bad_request(e.to_string()))?;
+    if own.is_everything() {
+        let term = FieldRequirement { field: "metadata.name".into(), value: name.into(), equal: true };
+        query.set("fieldSelector", FieldSelector { requirements: vec![term] }.to_string());
+    } else if own.exact("metadata.name") != Some(name) {
+        return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+    }
+    Ok(())
 }
 
 /// Where a field is indexed. A kind that is stored as another has its own names for the same places in the list.

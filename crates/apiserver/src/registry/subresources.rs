@@ -2,17 +2,17 @@
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::FuturesOrdered;
+use futures::stream::FuturesUnordered;
 use keelson_api::kind::{ScaleMap, Scope, Verb};
 use keelson_api::status::{FieldError, Status};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::body::{Strictness, conform, decode, schema_of};
 use super::create::{self, Written, text};
 use super::delete::{self, Deleted};
 use super::options::{DeleteOptions, WriteOptions};
 use super::update::{Target, update};
-use super::{lists, patch, read, render, watch};
+use super::{lists, patch, read, render, select, watch};
 use crate::dispatch::Call;
 use crate::http::reply::{self, Reply};
 use crate::{review, subresource};
@@ -33,10 +33,9 @@ pub(crate) async fn object(call: &Call, verb: Verb, body: Bytes) -> Reply {
         Verb::List => lists::list(core, resource, namespace, query, call.accepted()?).await,
         Verb::Watch => {
             let mut query = query.clone();
-            // Authorized by this name, so it is what is watched, whatever else the client selects.
+            // Authorized by this name, so it is what is watched.
             if !name.is_empty() {
-                let own = query.text("fieldSelector").map(|own| format!("{own},")).unwrap_or_default();
-                query.set("fieldSelector", format!("{own}metadata.name={name}"));
+                select::fix_name(&mut query, name)?;
             }
             watch::watch(core, resource, namespace, &query, call.accepted()?).await
         }
@@ -123,30 +122,25 @@ pub(crate) async fn patch_object(call: &Call, body: Bytes, subresource: &str) ->
 async fn delete_collection(call: &Call, body: Bytes) -> Reply {
     let Call { core, resource, target, query, user, .. } = call;
     let options = delete_options(call, &body)?;
-    let listed = lists::find(core, resource, &target.namespace, query).await?;
-    let metadata = lists::list_metadata(listed.revision, None, None);
-    let cluster = resource.kind.scope == Scope::Cluster;
+    let mut listed = lists::find(core, resource, &target.namespace, query).await?;
     let entries: Vec<_> = listed.entries.collect();
-    let mut items = Vec::new();
+    let cluster = resource.kind.scope == Scope::Cluster;
     for batch in entries.chunks(DELETE_BATCH) {
-        let mut work = FuturesOrdered::new();
+        let mut work = FuturesUnordered::new();
         for entry in batch {
             let namespace = if cluster { "" } else { entry.namespace() };
-            work.push_back(delete::delete(core, resource, namespace, entry.name(), &options, user));
+            work.push(delete::delete(core, resource, namespace, entry.name(), &options, user));
         }
         while let Some(result) = work.next().await {
             match result {
-                Ok(Deleted::Gone(object) | Deleted::Marked(object)) => items.push(object),
-                Err(status) if status.code == 404 => {}
-                Err(status) => return Err(status),
+                Err(status) if status.code != 404 => return Err(status),
+                _ => {}
             }
         }
     }
-    let kind = &resource.kind;
-    let list = json!({
-        "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": metadata, "items": items,
-    });
-    Ok(reply::value(200, &list))
+    // As upstream, the objects as they were before.
+    listed.entries = Box::new(entries.into_iter());
+    render::list(resource, listed, call.accepted()?, query)
 }
 
 /// A write's answer.

@@ -32,35 +32,26 @@ pub(crate) async fn watch(
     if accepted.format != Format::Json {
         return Err(crate::http::negotiate::not_acceptable());
     }
-    let filter = Filter::new(&resource.kind, cache, namespace, query)?;
-    let asked = parse_revision(query)?;
+    let seconds = query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
     let initial_events = query.optional_flag("sendInitialEvents");
     check(query, initial_events)?;
+    let filter = Filter::new(&resource.kind, cache, namespace, query)?;
+    let asked = parse_revision(query)?;
     let bookmarks = query.flag("allowWatchBookmarks");
-    let start = match (initial_events, asked) {
-        (Some(true), asked) => {
-            freshen(core, asked).await?;
-            Start::Initial { end_bookmark: bookmarks }
-        }
-        (Some(false), None | Some(0)) => {
-            freshen(core, asked).await?;
-            Start::At(cache.snapshot_and_position().1)
-        }
-        (None, None | Some(0)) => {
-            freshen(core, asked).await?;
-            Start::Initial { end_bookmark: false }
-        }
-        (_, Some(revision)) => {
-            core.cache.wait_for(revision).await?;
-            Start::At(cache.position_after(revision)?)
-        }
+    let (start, fresh) = match (initial_events, asked) {
+        (Some(true), asked) => (Start::Initial { end_bookmark: bookmarks }, freshen(core, asked).await),
+        (Some(false), None | Some(0)) => (Start::Now, freshen(core, asked).await),
+        (None, None | Some(0)) => (Start::Initial { end_bookmark: false }, freshen(core, asked).await),
+        (_, Some(revision)) => (Start::After(revision), Ok(())),
     };
-    let seconds = query.text("timeoutSeconds").and_then(|v| v.parse::<u64>().ok()).filter(|s| *s > 0);
     let seconds = seconds.unwrap_or_else(|| rand::random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS));
     let timeout = Duration::from_secs(seconds.min(1 << 31));
     let events = Events::new(resource.clone(), accepted, query);
     let options = Options { filter, start, bookmarks, timeout, events };
-    let watcher = Watcher::new(core.cache.clone(), cache.clone(), options);
+    let watcher = match fresh {
+        Ok(()) => Watcher::new(core.cache.clone(), cache.clone(), options),
+        Err(status) => Watcher::failed(core.cache.clone(), cache.clone(), options, &status),
+    };
     let shutdown = core.shutdown.clone();
     let stream = futures::stream::unfold(watcher, |mut watcher| async move {
         watcher.next().await.map(|bytes| (Ok(bytes), watcher))
@@ -69,19 +60,22 @@ pub(crate) async fn watch(
     Ok(reply::json(200, Body::Stream(stream.boxed())))
 }
 
+/// The rules of upstream's `ListOptions` for a watch.
 fn check(query: &Query, initial_events: Option<bool>) -> Result<(), Status> {
     let match_ = query.text("resourceVersionMatch");
-    let error = match (initial_events, match_) {
-        (None, None) | (Some(_), Some("NotOlderThan")) => return Ok(()),
-        (Some(_), None) => FieldError::forbidden(
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ),
-        (None, Some(_)) => FieldError::forbidden(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ),
-        (Some(_), Some(other)) => FieldError::not_supported("resourceVersionMatch", other, &["NotOlderThan"]),
-    };
-    Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[error]))
+    let mut errors = Vec::new();
+    let mut forbidden = |why: &str| errors.push(FieldError::forbidden("resourceVersionMatch", why));
+    if initial_events.is_some() && match_ != Some("NotOlderThan") {
+        forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+    }
+    if match_.is_some() && initial_events.is_none() {
+        forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+    }
+    if match_.is_some() && query.text("continue").is_some() {
+        forbidden("resourceVersionMatch is forbidden when continue is provided");
+    }
+    if let Some(other) = match_.filter(|match_| *match_ != "NotOlderThan") {
+        errors.push(FieldError::not_supported("resourceVersionMatch", other, &["NotOlderThan"]));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "ListOptions", "", &errors)) }
 }
