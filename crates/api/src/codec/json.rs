@@ -12,16 +12,21 @@ mod tests;
 
 /// Reads one JSON document. Bytes that are not UTF-8 become U+FFFD, as in upstream.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, Error> {
+    decode_at(bytes, 0)
+}
+
+/// Reads a document that stands so deep in another.
+pub(super) fn decode_at(bytes: &[u8], depth: usize) -> Result<Decoded, Error> {
     match std::str::from_utf8(bytes) {
-        Ok(text) => decode_str(text),
-        Err(_) => decode_str(&String::from_utf8_lossy(bytes)),
+        Ok(text) => decode_str(text, depth),
+        Err(_) => decode_str(&String::from_utf8_lossy(bytes), depth),
     }
 }
 
-fn decode_str(text: &str) -> Result<Decoded, Error> {
+fn decode_str(text: &str, depth: usize) -> Result<Decoded, Error> {
     let mut duplicates = Duplicates::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = AnyValue { duplicates: &mut duplicates, depth: 0 }.deserialize(&mut deserializer);
+    let value = AnyValue { duplicates: &mut duplicates, depth }.deserialize(&mut deserializer);
     let value = value.and_then(|value| deserializer.end().map(|()| value)).map_err(|e| explain(text, &e))?;
     Ok(Decoded { value, strict: duplicates.finish() })
 }

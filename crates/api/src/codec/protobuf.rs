@@ -7,12 +7,16 @@ mod encode;
 mod tests;
 pub(crate) mod wire;
 
+use bytes::BufMut;
 use serde_json::Value;
 
 use super::Error;
 use crate::schema::{self, Schema};
 
-const MAGIC: &[u8] = b"k8s\0";
+/// The first bytes of an envelope.
+pub const MAGIC: [u8; 4] = *b"k8s\0";
+/// The content encoding and type of what is in an envelope: empty, as upstream writes them.
+const TAIL: [u8; 4] = [0x1a, 0, 0x22, 0];
 
 /// What an envelope says of the message in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +30,7 @@ pub struct Envelope<'a> {
 
 /// Reads an envelope.
 pub fn open(body: &[u8]) -> Result<Envelope<'_>, Error> {
-    let Some(mut rest) = body.strip_prefix(MAGIC) else {
+    let Some(mut rest) = body.strip_prefix(&MAGIC) else {
         return Err(Error(
             "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".into(),
         ));
@@ -88,7 +92,7 @@ pub fn decode_message(raw: &[u8], schema: &Schema) -> Result<Value, Error> {
 /// An object in an envelope. The object must conform to the schema.
 pub fn encode(object: &Value, schema: &Schema) -> Result<Vec<u8>, Error> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-    envelope(text("apiVersion"), text("kind"), |out| encode::message(object, schema, out))
+    Ok(enclose(text("apiVersion"), text("kind"), &encode_message(object, schema)?))
 }
 
 /// The message alone, as an item of a list holds it.
@@ -98,31 +102,68 @@ pub fn encode_message(object: &Value, schema: &Schema) -> Result<Vec<u8>, Error>
     Ok(out)
 }
 
-/// A list (`v1`, `PodList`) in an envelope, of items from [`encode_message`].
-pub fn encode_list<T: AsRef<[u8]>>(
-    api_version: &str,
-    kind: &str,
-    metadata: &Value,
-    items: impl IntoIterator<Item = T>,
-) -> Result<Vec<u8>, Error> {
-    let list_meta = schema::builtin("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta")
+/// What comes before a message of `message_len` bytes; [`TAIL`] comes after it.
+pub fn envelope_head(api_version: &str, kind: &str, message_len: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    out.extend_from_slice(&MAGIC);
+    let length = bytes_len(api_version.len()) + bytes_len(kind.len());
+    wire::put_tag(&mut out, 1, 2);
+    wire::put_varint(&mut out, length as u64);
+    wire::put_bytes(&mut out, 1, api_version.as_bytes());
+    wire::put_bytes(&mut out, 2, kind.as_bytes());
+    wire::put_tag(&mut out, 2, 2);
+    wire::put_varint(&mut out, message_len as u64);
+    out
+}
+
+/// What comes after the message.
+pub const fn envelope_tail() -> &'static [u8] {
+    &TAIL
+}
+
+/// A message from [`encode_message`] in an envelope.
+pub fn enclose(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
+    let mut out = envelope_head(api_version, kind, message.len());
+    out.reserve_exact(message.len() + TAIL.len());
+    out.extend_from_slice(message);
+    out.extend_from_slice(&TAIL);
+    out
+}
+
+/// The beginning of a list whose items follow: the envelope's head and the list's metadata. `items_len` is the sum of
+/// their [`item_len`]s.
+pub fn list_head(api_version: &str, kind: &str, metadata: &Value, items_len: usize) -> Result<Vec<u8>, Error> {
+    let schema = schema::builtin("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta")
         .ok_or_else(|| Error("ListMeta has no schema".into()))?;
-    envelope(api_version, kind, |out| {
-        wire::put_nested(out, 1, |out| encode::message(metadata, list_meta, out))?;
-        for item in items {
-            wire::put_bytes(out, 2, item.as_ref());
-        }
-        Ok(())
-    })
+    let metadata = encode_message(metadata, schema)?;
+    let mut out = envelope_head(api_version, kind, bytes_len(metadata.len()) + items_len);
+    wire::put_bytes(&mut out, 1, &metadata);
+    Ok(out)
+}
+
+/// Bytes of a list's item around and in a message of `message_len` bytes.
+pub fn item_len(message_len: usize) -> usize {
+    bytes_len(message_len)
+}
+
+/// Appends what comes before the message of a list's item.
+pub fn put_item_head(out: &mut impl BufMut, message_len: usize) {
+    wire::put_tag(out, 2, 2);
+    wire::put_varint(out, message_len as u64);
+}
+
+/// Of a field with a tag below 16 and so many bytes in it.
+fn bytes_len(length: usize) -> usize {
+    1 + wire::varint_len(length as u64) + length
 }
 
 /// One frame of a watch stream: an event (`ADDED`, …) around an object from [`encode`].
 pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; 4];
+    let mut frame = Vec::with_capacity(object.len() + 32);
+    frame.extend_from_slice(&[0; 4]);
     wire::put_bytes(&mut frame, 1, event.as_bytes());
-    let length = object.len() + 1 + wire::varint_len(object.len() as u64);
     wire::put_tag(&mut frame, 2, 2);
-    wire::put_varint(&mut frame, length as u64);
+    wire::put_varint(&mut frame, bytes_len(object.len()) as u64);
     wire::put_bytes(&mut frame, 1, object);
     let length = u32::try_from(frame.len() - 4).unwrap_or(u32::MAX);
     if let Some(head) = frame.first_chunk_mut() {
@@ -134,30 +175,15 @@ pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
 /// The schema of a built-in kind, also of lists, options and `Status`, which every group version has.
 pub fn schema_for(api_version: &str, kind: &str) -> Option<&'static Schema> {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    let common = || schema::builtin(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"));
     let package = match group.split('.').next() {
         None | Some("") => "core",
+        Some("internal") => "apiserverinternal",
+        Some("meta") => return common(),
         Some(package) => package,
     };
-    schema::builtin(&format!("io.k8s.api.{package}.{version}.{kind}")).or_else(|| {
-        let common = matches!(kind, "Status" | "WatchEvent") || kind.ends_with("Options");
-        common.then(|| schema::builtin(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"))).flatten()
-    })
-}
-
-fn envelope(
-    api_version: &str,
-    kind: &str,
-    write: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
-) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::with_capacity(1024);
-    out.extend_from_slice(MAGIC);
-    wire::put_nested(&mut out, 1, |out| {
-        wire::put_bytes(out, 1, api_version.as_bytes());
-        wire::put_bytes(out, 2, kind.as_bytes());
-        Ok::<_, Error>(())
-    })?;
-    wire::put_nested(&mut out, 2, write)?;
-    // Encoding and media type: empty, as upstream writes them.
-    out.extend_from_slice(&[0x1a, 0, 0x22, 0]);
-    Ok(out)
+    ["api", "apiextensions-apiserver.pkg.apis", "kube-aggregator.pkg.apis"]
+        .iter()
+        .find_map(|home| schema::builtin(&format!("io.k8s.{home}.{package}.{version}.{kind}")))
+        .or_else(|| (matches!(kind, "Status" | "WatchEvent") || kind.ends_with("Options")).then(common).flatten())
 }

@@ -134,7 +134,12 @@ fn omitted(field: &Field, value: &Value) -> bool {
 fn scalar(ty: &Type, value: &mut Value, place: Outer<'_>) -> Result<(), TypeError> {
     let fits = match (ty, &*value) {
         (Type::Bool, Value::Bool(_)) | (Type::String | Type::Duration, Value::String(_)) => true,
-        (Type::Double, Value::Number(_)) => true,
+        (Type::Double, Value::Number(n)) => {
+            if let Some(n) = whole(n) {
+                *value = n.into();
+            }
+            true
+        }
         (Type::Int64, Value::Number(n)) if n.is_i64() => true,
         (Type::Int32 | Type::IntOrString, Value::Number(n)) if is_int32(n) => true,
         (Type::IntOrString, Value::String(_)) => true,
@@ -155,6 +160,12 @@ fn scalar(ty: &Type, value: &mut Value, place: Outer<'_>) -> Result<(), TypeErro
         (Type::Time | Type::MicroTime, _) => Err(mismatch(json_type(value), "string", place)),
         _ => Err(mismatch(json_type(value), &go_type(ty), place)),
     }
+}
+
+/// A whole number that was written as another: Go writes `1` for 1.0.
+fn whole(n: &Number) -> Option<i64> {
+    let number = n.as_f64().filter(|f| n.is_f64() && f.fract() == 0.0 && f.abs() < 2_f64.powi(53))?;
+    Some(number as i64)
 }
 
 fn is_int32(n: &Number) -> bool {

@@ -98,7 +98,9 @@ impl<'a> Reader<'a> {
         }
         Ok(match later {
             // Bytes that are not UTF-8 become U+FFFD, as they would on the way to JSON in upstream.
-            Later::Text => String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
+            Later::Text => {
+                String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+            }
             Later::Base64Url => base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(bytes),
             Later::Base64 => base64::prelude::BASE64_STANDARD.encode(bytes),
             Later::Base16 => bytes.iter().map(|b| format!("{b:02X}")).collect(),

@@ -16,14 +16,13 @@ pub(super) fn message(raw: &[u8], schema: &Schema) -> Result<Map<String, Value>,
     Ok(map)
 }
 
+/// `depth` counts levels of the JSON, as the JSON decoder does.
 fn message_into(mut raw: &[u8], schema: &Schema, map: &mut Map<String, Value>, depth: usize) -> Result<(), Error> {
-    if depth > MAX_DEPTH {
-        return Err(Error("exceeded max depth".into()));
-    }
+    check_depth(depth)?;
     while let Some((tag, wire)) = wire::next(&mut raw)? {
         if let Some(inline) = schema.inline.iter().find(|f| f.tag == tag) {
             if let (Type::Struct(link), Wire::Bytes(raw)) = (&inline.ty, wire) {
-                message_into(raw, link, map, depth + 1)?;
+                message_into(raw, link, map, depth)?;
             }
             continue;
         }
@@ -31,6 +30,10 @@ fn message_into(mut raw: &[u8], schema: &Schema, map: &mut Map<String, Value>, d
         put(field, wire, map, depth)?;
     }
     Ok(())
+}
+
+fn check_depth(depth: usize) -> Result<(), Error> {
+    if depth >= MAX_DEPTH { Err(Error("exceeded max depth".into())) } else { Ok(()) }
 }
 
 fn put(field: &Field, wire: Wire<'_>, map: &mut Map<String, Value>, depth: usize) -> Result<(), Error> {
@@ -43,10 +46,10 @@ fn put(field: &Field, wire: Wire<'_>, map: &mut Map<String, Value>, depth: usize
                 (Type::Int32 | Type::Int64 | Type::Bool, Wire::Bytes(mut packed)) => {
                     while !packed.is_empty() {
                         let number = Wire::Varint(wire::varint(&mut packed)?);
-                        items.push(value(item, number, field, depth)?);
+                        items.push(value(item, number, field, depth + 1)?);
                     }
                 }
-                (item, wire) => items.push(value(item, wire, field, depth)?),
+                (item, wire) => items.push(value(item, wire, field, depth + 1)?),
             }
         }
         (Type::Map(item), Wire::Bytes(mut entry)) => {
@@ -55,7 +58,7 @@ fn put(field: &Field, wire: Wire<'_>, map: &mut Map<String, Value>, depth: usize
             while let Some((tag, wire)) = wire::next(&mut entry)? {
                 match (tag, wire) {
                     (1, Wire::Bytes(text)) => key = wire::text(text),
-                    (2, wire) => found = Some(value(item, wire, field, depth)?),
+                    (2, wire) => found = Some(value(item, wire, field, depth + 1)?),
                     _ => {}
                 }
             }
@@ -91,7 +94,7 @@ fn value(ty: &Type, wire: Wire<'_>, field: &Field, depth: usize) -> Result<Value
         (Type::Time, Wire::Bytes(raw)) => time(raw, 0)?,
         (Type::MicroTime, Wire::Bytes(raw)) => time(raw, 6)?,
         (Type::IntOrString, Wire::Bytes(raw)) => int_or_string(raw)?,
-        (Type::Any | Type::Fields, Wire::Bytes(raw)) => embedded_json(raw, field)?,
+        (Type::Any | Type::Fields, Wire::Bytes(raw)) => embedded_json(raw, field, depth)?,
         (Type::Struct(link), Wire::Bytes(raw)) => {
             let mut map = Map::new();
             message_into(raw, link, &mut map, depth + 1)?;
@@ -102,7 +105,7 @@ fn value(ty: &Type, wire: Wire<'_>, field: &Field, depth: usize) -> Result<Value
             let Type::List(item) = &**inner else { return Err(wrong(field)) };
             while let Some((tag, wire)) = wire::next(&mut raw)? {
                 if tag == 1 {
-                    items.push(value(item, wire, field, depth)?);
+                    items.push(value(item, wire, field, depth + 1)?);
                 }
             }
             Value::Array(items)
@@ -156,7 +159,7 @@ fn int_or_string(mut raw: &[u8]) -> Result<Value, Error> {
 }
 
 /// `RawExtension` and `FieldsV1` carry JSON.
-fn embedded_json(mut raw: &[u8], field: &Field) -> Result<Value, Error> {
+fn embedded_json(mut raw: &[u8], field: &Field, depth: usize) -> Result<Value, Error> {
     let mut json: &[u8] = &[];
     while let Some((tag, wire)) = wire::next(&mut raw)? {
         if let (1, Wire::Bytes(bytes)) = (tag, wire) {
@@ -166,6 +169,6 @@ fn embedded_json(mut raw: &[u8], field: &Field) -> Result<Value, Error> {
     if json.is_empty() {
         return Ok(Value::Null);
     }
-    let decoded = super::super::json::decode(json).map_err(|e| Error(format!("{}: {e}", field.name)))?;
+    let decoded = super::super::json::decode_at(json, depth + 1).map_err(|e| Error(format!("{}: {e}", field.name)))?;
     Ok(decoded.value)
 }

@@ -1,8 +1,12 @@
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{decode, decode_message, encode, encode_list, encode_message, open, schema_for, watch_frame};
-use crate::schema::{Schema, Type, builtin, names};
+use super::{
+    decode, decode_message, encode, encode_message, envelope_tail, item_len, list_head, open, put_item_head,
+    schema_for, watch_frame,
+};
+use crate::codec::{MAX_DEPTH, samples};
+use crate::schema::{builtin, names};
 
 /// What kubectl 1.35 sends for `create deployment foo --image a`.
 const FROM_KUBECTL: &[u8] =
@@ -117,7 +121,13 @@ fn lists_and_watch_frames() {
     let schema = schema_for("v1", "ConfigMap").unwrap();
     let items: Vec<_> =
         ["a", "b"].into_iter().map(|n| encode_message(&json!({"metadata": {"name": n}}), schema).unwrap()).collect();
-    let list = encode_list("v1", "ConfigMapList", &json!({"resourceVersion": "9"}), &items).unwrap();
+    let length = items.iter().map(|item| item_len(item.len())).sum();
+    let mut list = list_head("v1", "ConfigMapList", &json!({"resourceVersion": "9"}), length).unwrap();
+    for item in &items {
+        put_item_head(&mut list, item.len());
+        list.extend_from_slice(item);
+    }
+    list.extend_from_slice(envelope_tail());
     assert_eq!(
         decode(&list, schema_for("v1", "ConfigMapList").unwrap()).unwrap(),
         json!({
@@ -137,6 +147,35 @@ fn lists_and_watch_frames() {
     assert_eq!(&frame[4..], expected);
 }
 
+/// What is nested deeper than JSON may be could be stored but never read again.
+#[test]
+fn depth_is_counted_through_embedded_json() {
+    let schema = schema_for("apps/v1", "ControllerRevision").unwrap();
+    let revision = |levels: usize| {
+        let data: Value = (0..levels).fold(Value::Null, |inner, _| json!([inner]));
+        let mut message = Vec::new();
+        super::wire::put_nested(&mut message, 2, |out| {
+            super::wire::put_bytes(out, 1, data.to_string().as_bytes());
+            Ok::<_, super::Error>(())
+        })
+        .unwrap();
+        decode_message(&message, schema)
+    };
+    let deepest = revision(MAX_DEPTH - 1).unwrap();
+    assert!(crate::codec::json::decode(deepest.to_string().as_bytes()).is_ok());
+    assert_eq!(revision(MAX_DEPTH).unwrap_err().0, "data: exceeded max depth");
+}
+
+#[test]
+fn lengths_are_checked_before_anything_is_allocated() {
+    let pod = schema_for("v1", "Pod").unwrap();
+    for raw in
+        [&b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"[..], b"\x0a\xff\xff\xff\xff\x0f", b"\x12\x80\x80\x80\x80\x08\x00"]
+    {
+        assert_eq!(decode_message(raw, pod).unwrap_err().0, "unexpected EOF");
+    }
+}
+
 #[test]
 fn bad_messages() {
     let pod = schema_for("v1", "Pod").unwrap();
@@ -151,58 +190,12 @@ fn bad_messages() {
     assert_eq!(bad.0, "spec: number has no protobuf form here");
 }
 
-/// Values drawn at random, without empty lists (in protobuf they are the same as none), by a small generator of our own.
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
-    }
-
-    fn object(&mut self, schema: &Schema, depth: u64) -> Value {
-        let mut map = Map::new();
-        let inline = schema.inline.iter().filter_map(|f| match &f.ty {
-            Type::Struct(link) => Some(link.fields.iter()),
-            _ => None,
-        });
-        for field in schema.fields.iter().chain(inline.flatten()).filter(|f| f.tag != 0) {
-            if self.next(2 + depth * 2) == 0 {
-                map.insert(field.name.to_string(), self.value(&field.ty, depth));
-            }
-        }
-        Value::Object(map)
-    }
-
-    fn value(&mut self, ty: &Type, depth: u64) -> Value {
-        match ty {
-            Type::Bool => (self.next(2) == 0).into(),
-            Type::Int32 => (self.next(1 << 31) as i32 - (1 << 30)).into(),
-            Type::Int64 => (self.next(u64::MAX) as i64).into(),
-            Type::Double => (self.next(1000) as f64 / 8.0).into(),
-            Type::String | Type::Duration => ["", "a", "ü\u{0}", "long text"][self.next(4) as usize].into(),
-            Type::Bytes => ["", "AA==", "/+8="][self.next(3) as usize].into(),
-            Type::Quantity => ["1", "100m", "1Gi"][self.next(3) as usize].into(),
-            Type::Time => ["2026-01-02T03:04:05Z", "1969-12-31T23:59:59Z"][self.next(2) as usize].into(),
-            Type::MicroTime => {
-                ["2026-01-02T03:04:05.000001Z", "1960-01-02T03:04:05.999999Z"][self.next(2) as usize].into()
-            }
-            Type::IntOrString => [json!(7), json!(-1), json!("50%"), json!("")][self.next(4) as usize].clone(),
-            Type::Any | Type::Fields => json!({"any": [self.next(9), null]}),
-            Type::Struct(link) => self.object(link, depth + 1),
-            Type::List(item) => (0..=self.next(3)).map(|_| self.value(item, depth)).collect(),
-            Type::Map(item) => (0..=self.next(3)).map(|i| (format!("k{i}"), self.value(item, depth))).collect(),
-            Type::Wrapped(inner) => self.value(inner, depth),
-        }
-    }
-}
-
 proptest! {
     #[test]
     fn what_is_written_is_read_back(seed: u64, pick: prop::sample::Index) {
         let all: Vec<String> = names().collect();
         let schema = builtin(&all[pick.index(all.len())]).unwrap();
-        let mut object = Draw(seed).object(schema, 0);
+        let mut object = samples::random(schema, seed);
         prop_assert_eq!(schema.conform(&mut object).unwrap(), Vec::<String>::new());
         let message = encode_message(&object, schema).unwrap();
         prop_assert_eq!(decode_message(&message, schema).unwrap(), object);
@@ -211,7 +204,7 @@ proptest! {
     #[test]
     fn damaged_messages_do_not_panic(seed: u64, at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
         let schema = schema_for("v1", "Pod").unwrap();
-        let mut message = encode(&Draw(seed).object(schema, 0), schema).unwrap();
+        let mut message = encode(&samples::random(schema, seed), schema).unwrap();
         let at = at.index(message.len());
         message[at] = byte;
         let _ = decode(&message, schema);
@@ -223,6 +216,6 @@ proptest! {
     fn any_bytes_do_not_panic(bytes: Vec<u8>) {
         let schema = schema_for("v1", "PodList").unwrap();
         let _ = decode_message(&bytes, schema);
-        let _ = decode(&[super::MAGIC, &bytes].concat(), schema);
+        let _ = decode(&[&super::MAGIC, &*bytes].concat(), schema);
     }
 }

@@ -1,5 +1,7 @@
 //! The wire format: tags, varints, length-delimited fields.
 
+use bytes::BufMut;
+
 use super::Error;
 
 /// A field's value as it is on the wire.
@@ -66,19 +68,19 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
-        out.push(value.to_le_bytes()[0] | 0x80);
+        out.put_u8(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
     }
-    out.push(value.to_le_bytes()[0]);
+    out.put_u8(value.to_le_bytes()[0]);
 }
 
 pub(crate) fn varint_len(value: u64) -> usize {
     (64 - value.leading_zeros() as usize).div_ceil(7).max(1)
 }
 
-pub(crate) fn put_tag(out: &mut Vec<u8>, tag: u32, wire_type: u8) {
+pub(crate) fn put_tag(out: &mut impl BufMut, tag: u32, wire_type: u8) {
     put_varint(out, u64::from(tag) << 3 | u64::from(wire_type));
 }
 
