@@ -46,6 +46,8 @@ pub struct Kind {
     pub storage: Option<Storage>,
     /// What every request for the kind is warned of: `v1 Endpoints is deprecated in v1.33+; use …`.
     pub deprecated: Option<Str>,
+    /// Whether a delete that is carried out at once answers with the object; most kinds answer with a `Status`.
+    pub returns_deleted: bool,
     /// How the generic `scale` subresource reads and writes the object.
     pub scale: Option<ScaleMap>,
     pub strategy: StrategyRef,

@@ -2,8 +2,13 @@
 //! descriptions are megabytes. The API server may hold on to the bytes for a while, by the hashes here.
 
 mod gnostic;
+mod names;
+mod operation;
+mod parameters;
 mod paths;
+mod roots;
 mod schemas;
+mod special;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -13,7 +18,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value, json};
 
-use crate::kind::Kind;
+use crate::kind::{Kind, Scope};
 
 /// Which OpenAPI a document is in; they say the same things in different places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,34 +36,46 @@ impl Format {
     }
 }
 
-/// The document at `/openapi/v3`: where each group version's document is.
+/// The document at `/openapi/v3`: where each document is.
 pub fn v3_index<K: Borrow<Kind>>(kinds: &[K]) -> Vec<u8> {
+    let mut all: Vec<String> = roots::all(kinds).into_iter().map(|root| root.path).collect();
+    all.extend(group_versions(kinds).into_iter().map(|(group, version)| group_version_path(group, version)));
+    all.sort_unstable();
     let mut paths = Map::new();
-    for (group, version) in group_versions(kinds) {
-        let path = group_version_path(group, version);
-        let hash = v3_hash(kinds, group, version);
-        let url = format!("/openapi/v3/{path}?hash={hash}");
+    for path in all {
+        let url = format!("/openapi/v3/{path}?hash={}", v3_hash(kinds, &path));
         paths.insert(path, json!({ "serverRelativeURL": url }));
     }
     to_bytes(&json!({ "paths": paths }))
 }
 
-/// The document of one group version (`/openapi/v3/api/v1`, `/openapi/v3/apis/apps/v1`); `None` when it has no kinds.
-pub fn v3_document<K: Borrow<Kind>>(kinds: &[K], group: &str, version: &str) -> Option<Vec<u8>> {
-    let kinds: Vec<&Kind> = kinds.iter().map(K::borrow).filter(|k| k.group == group && k.version == version).collect();
-    if kinds.is_empty() {
-        return None;
-    }
+/// The document of a path of the index (`api/v1`, `apis/apps/v1`, `apis/apps`, `version`); `None` when there is none.
+pub fn v3_document<K: Borrow<Kind>>(kinds: &[K], path: &str) -> Option<Vec<u8>> {
+    let (paths, schemas) = match of_group_version(kinds, path).as_slice() {
+        [] => {
+            let root = roots::all(kinds).into_iter().find(|root| root.path == path)?;
+            let schemas = root.schemas(Format::V3);
+            (root.paths(Format::V3), schemas)
+        }
+        kinds => (paths::all(kinds, Format::V3), schemas::all(kinds, Format::V3)),
+    };
     let document = json!({
         "openapi": "3.0.0",
         "info": info(),
-        "paths": paths::all(&kinds, Format::V3),
-        "components": {
-            "schemas": schemas::all(&kinds, Format::V3),
-            "securitySchemes": { "BearerToken": bearer_token() },
-        },
+        "paths": paths,
+        "components": { "schemas": schemas, "securitySchemes": { "BearerToken": bearer_token() } },
     });
     Some(to_bytes(&document))
+}
+
+/// The kinds of the group version that a path names.
+fn of_group_version<'a, K: Borrow<Kind>>(kinds: &'a [K], path: &str) -> Vec<&'a Kind> {
+    let (group, version) = match path.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", version] => ("", *version),
+        ["apis", group, version] => (*group, *version),
+        _ => return Vec::new(),
+    };
+    kinds.iter().map(K::borrow).filter(|kind| kind.group == group && kind.version == version).collect()
 }
 
 /// The document at `/openapi/v2`, as JSON.
@@ -75,19 +92,29 @@ pub fn v2_protobuf<K: Borrow<Kind>>(kinds: &[K]) -> Vec<u8> {
 
 fn v2<K: Borrow<Kind>>(kinds: &[K]) -> Value {
     let kinds: Vec<&Kind> = kinds.iter().map(K::borrow).collect();
+    let mut paths = paths::all(&kinds, Format::V2);
+    let mut definitions = schemas::all(&kinds, Format::V2);
+    for root in roots::all(&kinds) {
+        definitions.extend(root.schemas(Format::V2));
+        paths.extend(root.paths(Format::V2));
+    }
     json!({
         "swagger": "2.0",
         "info": info(),
-        "paths": paths::all(&kinds, Format::V2),
-        "definitions": schemas::all(&kinds, Format::V2),
+        "paths": paths,
+        "definitions": definitions,
         "securityDefinitions": { "BearerToken": bearer_token() },
         "security": [{ "BearerToken": [] }],
     })
 }
 
-/// Changes when the group version's document does.
-pub fn v3_hash<K: Borrow<Kind>>(kinds: &[K], group: &str, version: &str) -> String {
-    hash(kinds.iter().map(K::borrow).filter(|k| k.group == group && k.version == version))
+/// Changes when the document of a path of the v3 index does.
+pub fn v3_hash<K: Borrow<Kind>>(kinds: &[K], path: &str) -> String {
+    // What is said of the server itself is the same for as long as this program is.
+    match of_group_version(kinds, path).as_slice() {
+        [] => hash(std::iter::empty()),
+        kinds => hash(kinds.iter().copied()),
+    }
 }
 
 /// Changes when the v2 document does.
@@ -101,6 +128,7 @@ fn hash<'a>(kinds: impl Iterator<Item = &'a Kind>) -> String {
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     for kind in kinds {
         (&kind.group, &kind.version, &kind.kind, &kind.resource, &kind.verbs, &kind.schema).hash(&mut hasher);
+        (kind.scope == Scope::Namespaced, kind.returns_deleted).hash(&mut hasher);
         for subresource in &kind.subresources {
             (&subresource.name, &subresource.body, &subresource.verbs).hash(&mut hasher);
         }

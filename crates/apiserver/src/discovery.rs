@@ -32,7 +32,7 @@ pub(crate) fn serve(core: &Core, method: &Method, path: &str, query: &Query, hea
         ));
     }
     if path.starts_with("/openapi/") {
-        return openapi::serve(core, path, accepts, headers);
+        return openapi::serve(core, path, query, accepts, headers);
     }
     if let Some(tokens) = &core.authenticator.tokens {
         match path {

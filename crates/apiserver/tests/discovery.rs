@@ -51,6 +51,28 @@ async fn schemas_are_published() {
     let v2 = api.ok("GET /openapi/v2", json!(null)).await;
     assert!(v2["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
     assert_eq!(api.call("GET /openapi/v3/apis/no/v1", json!(null)).await.0, 404);
+    for path in index["paths"].as_object().unwrap().values() {
+        let url = path["serverRelativeURL"].as_str().unwrap();
+        assert!(api.ok(&format!("GET {url}"), json!(null)).await["paths"].is_object(), "{url}");
+    }
+
+    // What the URL with the hash answers with never changes.
+    let header = |response: &http::Response<_>, name: &str| {
+        response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+    };
+    let response = api.send(&format!("GET {url}"), "").await;
+    assert_eq!(header(&response, "cache-control").unwrap(), "public, immutable");
+    let etag = header(&response, "etag").unwrap();
+    assert!(url.ends_with(etag.trim_matches('"')));
+    let again = api.send_with(&format!("GET {url}"), "", &[("if-none-match", &etag)]).await;
+    assert_eq!(again.status(), 304);
+    let plain = api.send("GET /openapi/v3/apis/apps/v1", "").await;
+    assert_eq!(
+        (header(&plain, "cache-control"), header(&plain, "etag")),
+        (Some("no-cache, private".to_owned()), Some(etag))
+    );
+    let old = api.send("GET /openapi/v3/apis/apps/v1?hash=OLD", "").await;
+    assert_eq!((old.status().as_u16(), header(&old, "location").as_deref()), (301, Some(url)));
 }
 
 #[tokio::test]

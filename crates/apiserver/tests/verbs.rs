@@ -206,7 +206,8 @@ async fn pods_are_deleted_gracefully_and_finalizers_wait() {
     let (code, refused) = other.call(&format!("DELETE {PODS}/p"), json!({"gracePeriodSeconds": 0})).await;
     let why = "pods \"p\" is forbidden: node \"n2\" can only delete pods with spec.nodeName set to itself";
     assert_eq!((code, &refused["message"]), (403, &json!(why)));
-    kubelet.ok(&format!("DELETE {PODS}/p"), json!({"gracePeriodSeconds": 0})).await;
+    let gone = kubelet.ok(&format!("DELETE {PODS}/p"), json!({"gracePeriodSeconds": 0})).await;
+    assert_eq!((&gone["kind"], &gone["metadata"]["name"]), (&json!("Pod"), &json!("p")), "pods answer with themselves");
     assert_eq!(api.call(&format!("GET {PODS}/p"), json!(null)).await.0, 404);
 
     api.ok(&format!("POST {PODS}"), pod("patient")).await;

@@ -42,6 +42,7 @@ impl Kind {
             field_selectors: Vec::new(),
             storage: None,
             deprecated: None,
+            returns_deleted: false,
             scale: None,
             strategy: StrategyRef::BuiltIn(strategy),
         }
@@ -112,6 +113,11 @@ impl Kind {
 
     pub(crate) fn deprecated(mut self, warning: &'static str) -> Self {
         self.deprecated = Some(warning.into());
+        self
+    }
+
+    pub(crate) fn returns_deleted(mut self) -> Self {
+        self.returns_deleted = true;
         self
     }
 

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Format, types};
+use super::{Format, special, types};
 use crate::kind::{Kind, Verb};
 use crate::schema::{self, Field, ListType, Merge, Schema, Type};
 
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// Every schema that the kinds and their operations refer to.
 pub(super) fn all(kinds: &[&Kind], format: Format) -> Map<String, Value> {
@@ -23,10 +23,7 @@ pub(super) fn all(kinds: &[&Kind], format: Format) -> Map<String, Value> {
     }
     let common = ["APIResourceList", "DeleteOptions", "ListMeta", "ObjectMeta", "Patch", "Status", "WatchEvent"];
     let is_common = |name: &str| name.strip_prefix(META).is_some_and(|n| common.contains(&n.trim_start_matches('.')));
-    let definitions = types::definitions(|name| is_common(name) || roots.iter().any(|(root, _)| root == name));
-
-    let mut schemas: Map<String, Value> =
-        definitions.into_iter().map(|(name, schema)| (name.clone(), definition(&name, schema, format))).collect();
+    let mut schemas = definitions(|name| is_common(name) || roots.iter().any(|(root, _)| root == name), format);
     for (name, gvk) in &roots {
         add_kind(&mut schemas, name, gvk.clone());
     }
@@ -39,8 +36,28 @@ pub(super) fn all(kinds: &[&Kind], format: Format) -> Map<String, Value> {
             add_kind(&mut schemas, &format!("{META}.{name}"), group_version_kind(group, version, name));
         }
     }
-    add_kind(&mut schemas, &format!("{META}.Status"), group_version_kind("", "v1", "Status"));
+    for name in ["APIResourceList", "Status"] {
+        add_kind(&mut schemas, &format!("{META}.{name}"), group_version_kind("", "v1", name));
+    }
     schemas
+}
+
+/// The schemas of what the server says of itself (`APIGroup`, `Info`), by their full names.
+pub(super) fn of_the_server(names: &[&str], format: Format) -> Map<String, Value> {
+    let mut schemas = definitions(|name| names.contains(&name), format);
+    for name in names {
+        if let Some(kind) = name.strip_prefix(META) {
+            add_kind(&mut schemas, name, group_version_kind("", "v1", kind.trim_start_matches('.')));
+        }
+    }
+    schemas
+}
+
+fn definitions(wanted: impl Fn(&str) -> bool, format: Format) -> Map<String, Value> {
+    types::definitions(wanted)
+        .into_iter()
+        .map(|(name, schema)| (name.clone(), definition(&name, schema, format)))
+        .collect()
 }
 
 /// `io.k8s.api.core.v1.Pod`
@@ -99,9 +116,9 @@ fn reference(name: &str, description: Option<Value>, default: bool, format: Form
         Format::V2 => {
             out.insert("$ref".into(), format.reference(name));
         }
-        Format::V3 if default || description.is_some() => {
+        Format::V3 if default && has_zero(name) || description.is_some() => {
             out.insert("allOf".into(), json!([{ "$ref": format.reference(name) }]));
-            if default {
+            if default && has_zero(name) {
                 out.insert("default".into(), json!({}));
             }
         }
@@ -115,8 +132,22 @@ fn reference(name: &str, description: Option<Value>, default: bool, format: Form
     Value::Object(out)
 }
 
+/// Whether `{}` is a value of the type: not of those that are no objects in JSON, or any JSON at all.
+fn has_zero(name: &str) -> bool {
+    let scalars = ["Quantity", "Time", "MicroTime", "Duration", "IntOrString", "RawExtension", "FieldsV1", "JSON"];
+    let short = name.rsplit('.').next().unwrap_or_default();
+    !scalars.contains(&short) && !short.starts_with("JSONSchemaPropsOr")
+}
+
 fn definition(name: &str, mut definition: Value, format: Format) -> Value {
-    let description = definition.get_mut("description").map(Value::take);
+    let mut description = definition.get_mut("description").map(Value::take);
+    if name.ends_with("meta.v1.WatchEvent")
+        && let Some(Value::String(text)) = &mut description
+        && let Some(at) = text.find("\n\nObject is:")
+    {
+        // `k8s-openapi` has the field's description with the type's.
+        definition["properties"]["object"]["description"] = text.split_off(at).trim_start().into();
+    }
     let described = |mut value: Value| {
         if let Some(description) = &description {
             value["description"] = description.clone();
@@ -133,20 +164,23 @@ fn definition(name: &str, mut definition: Value, format: Format) -> Value {
         ("Quantity", Format::V3) => return described(json!({ "oneOf": [{ "type": "string" }, { "type": "number" }] })),
         _ => {}
     }
-    // `k8s-openapi` says of every kind that its metadata is required; upstream does not.
-    if let Some(Value::Array(required)) = definition.get_mut("required") {
-        required.retain(|key| key != "metadata");
-        if required.is_empty()
-            && let Value::Object(definition) = &mut definition
-        {
-            definition.remove("required");
-        }
-    }
     let known = schema::builtin(name);
+    fix_required(name, known, &mut definition);
     if let Some(Value::Object(properties)) = definition.get_mut("properties") {
         for (key, property) in properties {
             let field = known.and_then(|schema| schema.field(key));
-            let value = field_schema(property.take(), known, field, format);
+            let mut value = field_schema(property.take(), known, field, format);
+            if format == Format::V3
+                && let Some(default) = special::default(name, key)
+            {
+                value["default"] = default;
+            }
+            if special::is_atomic(name, key) {
+                value["x-kubernetes-list-type"] = "atomic".into();
+            }
+            if special::is_granular(name, key) {
+                value["x-kubernetes-map-type"] = "granular".into();
+            }
             *property = value;
         }
     }
@@ -154,7 +188,35 @@ fn definition(name: &str, mut definition: Value, format: Format) -> Value {
     if known.is_some_and(|schema| schema.atomic) {
         definition["x-kubernetes-map-type"] = "atomic".into();
     }
+    if let Some(union) = special::union(name) {
+        definition["x-kubernetes-unions"] = json!([union]);
+    }
     definition
+}
+
+/// `k8s-openapi` requires what its types always hold; upstream, what a request must.
+fn fix_required(name: &str, known: Option<&Schema>, definition: &mut Value) {
+    let Some(definition) = definition.as_object_mut() else { return };
+    let mut required = match definition.remove("required") {
+        Some(Value::Array(required)) => required,
+        _ => Vec::new(),
+    };
+    let is_reference = |schema: &Schema| {
+        schema.short_name() == "LocalObjectReference" || schema.inline.iter().any(|f| f.name == "localObjectReference")
+    };
+    required.retain(|key| match key.as_str() {
+        Some("metadata") => name.ends_with("core.v1.Event"),
+        Some("name") => !known.is_some_and(is_reference),
+        _ => true,
+    });
+    match name {
+        "io.k8s.api.core.v1.Event" => required.sort_by_key(|key| key != "metadata"),
+        "io.k8s.api.events.v1.Event" => required.push("eventTime".into()),
+        _ => {}
+    }
+    if !required.is_empty() {
+        definition.insert("required".into(), required.into());
+    }
 }
 
 fn field_schema(property: Value, owner: Option<&Schema>, field: Option<&Field>, format: Format) -> Value {
@@ -188,11 +250,16 @@ fn convert(mut value: Value, default: bool, format: Format) -> Value {
     for key in ["items", "additionalProperties"] {
         if let Some(inner) = value.get_mut(key).filter(|inner| inner.is_object()) {
             let mut converted = convert(inner.take(), true, format);
-            if format == Format::V3
-                && converted.get("type").is_some_and(|t| t == "string")
-                && converted.get("format").is_none()
-            {
-                converted["default"] = "".into();
+            if format == Format::V3 {
+                let zero: Option<Value> = match converted.get("type").and_then(Value::as_str) {
+                    Some("string") if converted.get("format").is_none() => Some("".into()),
+                    Some("integer" | "number") => Some(0.into()),
+                    Some("boolean") => Some(false.into()),
+                    _ => None,
+                };
+                if let Some(zero) = zero {
+                    converted["default"] = zero;
+                }
             }
             *inner = converted;
         }

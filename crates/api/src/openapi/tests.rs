@@ -1,9 +1,13 @@
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
+use crate::kind::{Scope, Verb};
 use crate::kinds;
 
 fn document(group: &str, version: &str) -> Value {
-    serde_json::from_slice(&super::v3_document(&kinds::all(), group, version).unwrap()).unwrap()
+    serde_json::from_slice(&super::v3_document(&kinds::all(), &super::group_version_path(group, version)).unwrap())
+        .unwrap()
 }
 
 /// Every `$ref` in the value.
@@ -45,7 +49,126 @@ fn documents_are_whole() {
         assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], kind.kind.as_ref(), "{}", kind.schema);
     }
     check_references(&serde_json::from_slice(&super::v2_document(&kinds)).unwrap());
-    assert!(super::v3_document(&kinds, "none", "v1").is_none());
+    assert!(super::v3_document(&kinds, "apis/none/v1").is_none());
+}
+
+/// Each operation of a document as `METHOD path`, with the operation and its path's item.
+fn operations(document: &Value) -> Vec<(String, &Value, &Value)> {
+    let items = document["paths"].as_object().unwrap().iter();
+    items
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters");
+            methods.map(move |(method, operation)| (format!("{} {path}", method.to_uppercase()), operation, item))
+        })
+        .collect()
+}
+
+/// What the kinds' verbs say that can be asked, and nothing else, is in the documents.
+#[test]
+fn every_verb_has_its_operation() {
+    let kinds = kinds::all();
+    let mut expected = BTreeSet::new();
+    let mut add = |methods: &[&str], path: &str| {
+        for method in methods {
+            assert!(expected.insert(format!("{method} {path}")), "{method} {path} twice");
+        }
+    };
+    add(&["GET"], "/api/");
+    add(&["GET"], "/apis/");
+    add(&["GET"], "/version/");
+    add(&["GET"], "/openid/v1/jwks/");
+    add(&["GET"], "/.well-known/openid-configuration/");
+    for (group, version) in super::group_versions(&kinds) {
+        add(&["GET"], &format!("/{}/", super::group_version_path(group, version)));
+    }
+    for group in kinds.iter().map(|kind| &kind.group).filter(|g| !g.is_empty()).collect::<BTreeSet<_>>() {
+        add(&["GET"], &format!("/apis/{group}/"));
+    }
+    for kind in &kinds {
+        let base = format!("/{}", super::group_version_path(&kind.group, &kind.version));
+        let space = if kind.scope == Scope::Namespaced { "/namespaces/{namespace}" } else { "" };
+        for verb in [
+            Verb::Create,
+            Verb::Delete,
+            Verb::DeleteCollection,
+            Verb::Get,
+            Verb::List,
+            Verb::Patch,
+            Verb::Update,
+            Verb::Watch,
+        ] {
+            let collection = format!("{base}{space}/{}", kind.resource);
+            match verb {
+                _ if !kind.has_verb(verb) => {}
+                Verb::Create => add(&["POST"], &collection),
+                Verb::DeleteCollection => add(&["DELETE"], &collection),
+                Verb::List => {
+                    add(&["GET"], &collection);
+                    if !space.is_empty() {
+                        add(&["GET"], &format!("{base}/{}", kind.resource));
+                    }
+                }
+                Verb::Get => add(&["GET"], &format!("{collection}/{{name}}")),
+                Verb::Update => add(&["PUT"], &format!("{collection}/{{name}}")),
+                Verb::Patch => add(&["PATCH"], &format!("{collection}/{{name}}")),
+                Verb::Delete => add(&["DELETE"], &format!("{collection}/{{name}}")),
+                Verb::Watch => {
+                    let watch = format!("{base}/watch{space}/{}", kind.resource);
+                    add(&["GET"], &watch);
+                    add(&["GET"], &format!("{watch}/{{name}}"));
+                    if !space.is_empty() {
+                        add(&["GET"], &format!("{base}/watch/{}", kind.resource));
+                    }
+                }
+            }
+        }
+        for subresource in &kind.subresources {
+            let path = format!("{base}{space}/{}/{{name}}/{}", kind.resource, subresource.name);
+            for verb in &subresource.verbs {
+                let method = match verb {
+                    Verb::Create => "POST",
+                    Verb::Get => "GET",
+                    Verb::Update => "PUT",
+                    Verb::Patch => "PATCH",
+                    Verb::Delete => "DELETE",
+                    other => panic!("{other:?} of {path}"),
+                };
+                add(&[method], &path);
+                if subresource.name == "proxy" {
+                    add(&[method], &format!("{path}/{{path}}"));
+                }
+            }
+            if subresource.name == "proxy" {
+                add(&["HEAD", "OPTIONS"], &path);
+                add(&["HEAD", "OPTIONS"], &format!("{path}/{{path}}"));
+            }
+        }
+    }
+    let v2: Value = serde_json::from_slice(&super::v2_document(&kinds)).unwrap();
+    let of_v2: BTreeSet<String> = operations(&v2).into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(of_v2, expected);
+
+    let mut of_v3 = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    let index: Value = serde_json::from_slice(&super::v3_index(&kinds)).unwrap();
+    for path in index["paths"].as_object().unwrap().keys() {
+        let document: Value = serde_json::from_slice(&super::v3_document(&kinds, path).unwrap()).unwrap();
+        for (name, operation, item) in operations(&document) {
+            assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{}", operation["operationId"]);
+            // What the path has in braces is declared.
+            let mut declared: Vec<_> = item["parameters"].as_array().into_iter().flatten().collect();
+            declared.retain(|parameter| parameter["in"] == "path");
+            let parts: Vec<_> = name.split('/').filter_map(|part| part.strip_prefix('{')).collect();
+            assert_eq!(declared.len(), parts.len(), "{name}");
+            assert!(
+                parts
+                    .iter()
+                    .all(|part| declared.iter().any(|p| format!("{}}}", p["name"].as_str().unwrap()) == **part))
+            );
+            of_v3.insert(name);
+        }
+    }
+    assert_eq!(of_v3, expected);
 }
 
 #[test]
@@ -69,6 +192,11 @@ fn deployments_are_described_as_upstream_does() {
     assert!(item["patch"]["requestBody"]["content"].get("application/strategic-merge-patch+json").is_some());
     let parameters = item["patch"]["parameters"].as_array().unwrap();
     assert!(parameters.iter().any(|p| p["name"] == "fieldValidation" && p["in"] == "query"));
+    let common: Vec<_> = item["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(common, ["name", "namespace", "pretty"]);
+    let watch = &document["paths"]["/apis/apps/v1/watch/namespaces/{namespace}/deployments/{name}"]["get"];
+    assert_eq!(watch["operationId"], "watchAppsV1NamespacedDeployment");
+    assert_eq!(watch["x-kubernetes-action"], "watch");
     let scale = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"];
     assert_eq!(scale["put"]["x-kubernetes-group-version-kind"]["kind"], "Scale");
     assert_eq!(
@@ -78,10 +206,31 @@ fn deployments_are_described_as_upstream_does() {
 }
 
 #[test]
+fn defaults_and_what_is_required_are_as_upstream() {
+    let document = document("", "v1");
+    let schemas = &document["components"]["schemas"];
+    let of = |name: &str| &schemas[format!("io.k8s.api.core.v1.{name}")];
+    assert_eq!(of("ContainerPort")["properties"]["protocol"]["default"], "TCP");
+    assert_eq!(of("Container")["properties"]["name"]["default"], "");
+    assert_eq!(of("LocalObjectReference")["properties"]["name"]["default"], "");
+    assert!(of("LocalObjectReference").get("required").is_none());
+    assert_eq!(of("SecretKeySelector")["required"], serde_json::json!(["key"]));
+    assert_eq!(of("Event")["required"], serde_json::json!(["metadata", "involvedObject"]));
+    assert!(of("Pod").get("required").is_none());
+    let groups = &of("PodSecurityContext")["properties"]["supplementalGroups"];
+    assert_eq!(groups["items"], serde_json::json!({ "type": "integer", "format": "int64", "default": 0 }));
+    // A quantity is no object, and so has no `{}`.
+    let limits = &of("ResourceRequirements")["properties"]["limits"];
+    let quantity = "#/components/schemas/io.k8s.apimachinery.pkg.api.resource.Quantity";
+    assert_eq!(limits["additionalProperties"], serde_json::json!({ "$ref": quantity }));
+    assert_eq!(of("SeccompProfile")["x-kubernetes-unions"][0]["discriminator"], "type");
+}
+
+#[test]
 fn hashes_follow_the_kinds() {
     let kinds = kinds::all();
-    assert_eq!(super::v3_hash(&kinds, "apps", "v1"), super::v3_hash(&kinds, "apps", "v1"));
-    assert_ne!(super::v3_hash(&kinds, "apps", "v1"), super::v3_hash(&kinds[..kinds.len() / 2], "", "v1"));
+    assert_eq!(super::v3_hash(&kinds, "apis/apps/v1"), super::v3_hash(&kinds, "apis/apps/v1"));
+    assert_ne!(super::v3_hash(&kinds, "apis/apps/v1"), super::v3_hash(&kinds[1..], "api/v1"));
     assert_ne!(super::v2_hash(&kinds), super::v2_hash(&kinds[1..]));
 }
 

@@ -153,9 +153,15 @@ fn the_table_agrees_with_k8s_openapi() {
     let mut compared = 0;
     for (name, definition) in &definitions {
         let (Some(schema), Some(properties)) = (builtin(name), definition["properties"].as_object()) else {
-            let special =
-                ["Time", "MicroTime", "Quantity", "IntOrString", "FieldsV1", "RawExtension", "Patch", "APIResource"];
-            assert!(special.iter().any(|s| name.contains(s)), "{name} is not in the table");
+            let values = ["Time", "MicroTime", "Quantity", "IntOrString", "FieldsV1", "RawExtension", "Patch"];
+            let discovery = ["API", "GroupVersionForDiscovery", "ServerAddressByClientCIDR"];
+            let mut special = values.iter().chain(&discovery);
+            let package = &name[..=name.rfind('.').unwrap()];
+            // A group version that is not served has no types in the table, one that is has them all.
+            assert!(
+                special.any(|s| name.contains(s)) || !names().any(|other| other.starts_with(package)),
+                "{name} is not in the table"
+            );
             continue;
         };
         compared += 1;

@@ -1,7 +1,7 @@
 //! `/openapi/v2`, `/openapi/v3`, `/openapi/v3/apis/…`. The documents are large and seldom asked for, so they are made for
 //! each request and not kept; clients keep them by hash.
 
-use http::header::{CACHE_CONTROL, EXPIRES};
+use http::header::{CACHE_CONTROL, EXPIRES, LOCATION};
 use http::{HeaderMap, HeaderValue};
 use keelson_api::kind::Kind;
 use keelson_api::openapi;
@@ -10,12 +10,13 @@ use keelson_api::status::Status;
 use super::with_etag;
 use crate::core::Core;
 use crate::http::negotiate::{Offers, accept};
-use crate::http::reply::Reply;
+use crate::http::query::Query;
+use crate::http::reply::{self, Reply};
 
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Answers a path under `/openapi/`.
-pub(super) fn serve(core: &Core, path: &str, accepts: Option<&str>, headers: &HeaderMap) -> Reply {
+pub(super) fn serve(core: &Core, path: &str, query: &Query, accepts: Option<&str>, headers: &HeaderMap) -> Reply {
     // client-go asks for v2 in protobuf and nothing else (and writes an @ for a dot).
     let clauses =
         accepts.unwrap_or_default().split(',').map(|clause| clause.split(';').next().unwrap_or_default().trim());
@@ -25,9 +26,8 @@ pub(super) fn serve(core: &Core, path: &str, accepts: Option<&str>, headers: &He
     }
     let served = core.registry.served();
     let kinds: Vec<&Kind> = served.all().iter().map(|r| &*r.kind).collect();
-    let parts: Vec<&str> = path.trim_start_matches("/openapi/").trim_end_matches('/').split('/').collect();
-    match parts.as_slice() {
-        ["v2"] => {
+    match path.trim_start_matches("/openapi/").trim_end_matches('/') {
+        "v2" => {
             let hash = format!("{}{}", openapi::v2_hash(&kinds), if protobuf { "P" } else { "" });
             if let Some(kept) = kept(headers, &hash) {
                 return Ok(kept);
@@ -38,13 +38,14 @@ pub(super) fn serve(core: &Core, path: &str, accepts: Option<&str>, headers: &He
             };
             Ok(with_etag(document.into(), &hash, media, headers))
         }
-        ["v3"] => {
+        "v3" => {
             let index = openapi::v3_index(&kinds);
             Ok(with_etag(index.into(), &openapi::v2_hash(&kinds), "application/json", headers))
         }
-        ["v3", "api", version] => group_version(&kinds, "", version, headers),
-        ["v3", "apis", group, version] => group_version(&kinds, group, version, headers),
-        _ => Err(Status::unknown_path()),
+        path => match path.strip_prefix("v3/") {
+            Some(path) => v3(&kinds, path, query, headers),
+            None => Err(Status::unknown_path()),
+        },
     }
 }
 
@@ -53,19 +54,31 @@ fn kept(headers: &HeaderMap, hash: &str) -> Option<http::Response<crate::Body>> 
     (response.status() == 304).then_some(response)
 }
 
-fn group_version(kinds: &[&Kind], group: &str, version: &str, headers: &HeaderMap) -> Reply {
-    let hash = openapi::v3_hash(kinds, group, version);
-    if let Some(kept) = kept(headers, &hash) {
-        return Ok(kept);
+/// A document of v3. The index gives its URL with its hash: what is there never changes, and who asks with an old hash is sent
+/// to the new one.
+fn v3(kinds: &[&Kind], path: &str, query: &Query, headers: &HeaderMap) -> Reply {
+    let hash = openapi::v3_hash(kinds, path);
+    let asked = query.get("hash").unwrap_or_default();
+    let document = || openapi::v3_document(kinds, path).ok_or_else(Status::unknown_path);
+    if !asked.is_empty() && asked != hash {
+        document()?;
+        let mut response = reply::typed(301, "text/html; charset=utf-8", "");
+        if let Ok(url) = HeaderValue::from_str(&format!("/openapi/v3/{path}?hash={hash}")) {
+            response.headers_mut().insert(LOCATION, url);
+        }
+        return Ok(response);
     }
-    let document = openapi::v3_document(kinds, group, version).ok_or_else(Status::unknown_path)?;
-    let mut response = with_etag(document.into(), &hash, "application/json", headers);
-    // The URL that the index gives holds the hash, so what is there never changes.
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
-    let year = keelson_client::clock::now() + jiff::SignedDuration::from_hours(365 * 24);
-    let expires = year.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    if let Ok(expires) = HeaderValue::from_str(&expires) {
-        response.headers_mut().insert(EXPIRES, expires);
+    let mut response = match kept(headers, &hash) {
+        Some(kept) => kept,
+        None => with_etag(document()?.into(), &hash, "application/json", headers),
+    };
+    if !asked.is_empty() {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let year = keelson_client::clock::now() + jiff::SignedDuration::from_hours(365 * 24);
+        let expires = year.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        if let Ok(expires) = HeaderValue::from_str(&expires) {
+            response.headers_mut().insert(EXPIRES, expires);
+        }
     }
     Ok(response)
 }

@@ -80,7 +80,10 @@ pub(crate) async fn delete(
             Step::Nothing => return Ok(Deleted::Marked(object)),
             Step::Remove => {
                 let removed = core.store.delete(&entry.key, expect).await;
-                removed.map(|(revision, _)| (revision, Deleted::Gone(std::mem::take(&mut object))))
+                removed.map(|(revision, _)| {
+                    set(&mut object, "resourceVersion", revision.to_string().into());
+                    (revision, Deleted::Gone(std::mem::take(&mut object)))
+                })
             }
             Step::Mark(mut marked) => {
                 let stored = to_stored(&resource.kind, &marked)?;

@@ -53,6 +53,9 @@ pub(crate) async fn object(call: &Call, verb: Verb, body: Bytes) -> Reply {
             let options = delete_options(call, &body)?;
             let deleted = delete::delete(core, resource, namespace, name, &options, user).await?;
             match deleted {
+                Deleted::Gone(object) if resource.kind.returns_deleted => {
+                    render::object(resource, 200, object, call.accepted()?, query)
+                }
                 Deleted::Gone(object) => Ok(reply::value(200, &delete::success(resource, &object))),
                 Deleted::Marked(object) => {
                     let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };

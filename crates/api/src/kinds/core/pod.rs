@@ -24,6 +24,7 @@ mod tests;
 
 pub(crate) fn kind() -> Kind {
     Kind::namespaced("", "v1", "Pod", "pods", &Pod)
+        .returns_deleted()
         .short("po")
         .category_all()
         .sub_of("attach", ("", "v1", "PodAttachOptions"), &[Verb::Create, Verb::Get])

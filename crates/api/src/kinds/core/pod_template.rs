@@ -10,7 +10,9 @@ use crate::status::FieldError;
 use crate::validation::View;
 
 pub(crate) fn kind() -> Kind {
-    Kind::namespaced("", "v1", "PodTemplate", "podtemplates", &PodTemplate).columns(template_columns())
+    Kind::namespaced("", "v1", "PodTemplate", "podtemplates", &PodTemplate)
+        .returns_deleted()
+        .columns(template_columns())
 }
 
 #[derive(Debug)]

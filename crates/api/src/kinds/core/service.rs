@@ -18,6 +18,7 @@ mod update;
 
 pub(crate) fn kind() -> Kind {
     Kind::namespaced("", "v1", "Service", "services", &Service)
+        .returns_deleted()
         .short("svc")
         .category_all()
         .sub_of("proxy", ("", "v1", "ServiceProxyOptions"), &PROXY_VERBS)

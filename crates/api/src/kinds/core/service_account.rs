@@ -8,6 +8,7 @@ use crate::kinds::print::{age, size};
 
 pub(crate) fn kind() -> Kind {
     Kind::namespaced("", "v1", "ServiceAccount", "serviceaccounts", &ServiceAccount)
+        .returns_deleted()
         .short("sa")
         .sub_of("token", ("authentication.k8s.io", "v1", "TokenRequest"), &[Verb::Create])
         .columns(vec![
