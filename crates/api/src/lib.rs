@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod codec;
 pub mod jsonpath;
 pub mod kind;

@@ -9,6 +9,8 @@ mod tests;
 
 use serde_json::Value;
 
+pub(crate) use strategic::show_value;
+
 use crate::codec;
 use crate::schema::Schema;
 use crate::status::{FieldError, Status};
@@ -76,9 +78,7 @@ impl Patch {
     pub fn undecodable(&self, patched: &Value, why: &str) -> Status {
         let error = match self {
             Self::Json(_) | Self::Merge(_) => FieldError::invalid("patch", patched.to_string(), why),
-            Self::Strategic(patch) => {
-                FieldError::invalid("patch", strategic::show_value(patch), &strategic::cannot_restore(why))
-            }
+            Self::Strategic(patch) => FieldError::invalid("patch", show_value(patch), &strategic::cannot_restore(why)),
         };
         Status::invalid("", "", "", &[error])
     }

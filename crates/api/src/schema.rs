@@ -71,6 +71,8 @@ pub struct Merge {
     pub list_type: ListType,
     /// `x-kubernetes-list-map-keys`
     pub list_map_keys: Vec<Str>,
+    /// What an absent one of these keys stands for.
+    pub key_defaults: Vec<(Str, Value)>,
 }
 
 /// `x-kubernetes-list-type`, and for structs and maps `x-kubernetes-map-type: atomic`.

@@ -180,7 +180,7 @@ fn show(map: &Map<String, Value>) -> String {
     format!("map[{}]", items.join(" "))
 }
 
-pub(super) fn show_value(value: &Value) -> String {
+pub(crate) fn show_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(text) => text.clone(),

@@ -8,7 +8,8 @@ use super::{Field, Link, ListType, Merge, Schema, Str, Type};
 /// Each type is a line with its name (below `io.k8s.`) and flags, then a line per field: tag, JSON name, type, flags.
 /// Types are primitives or names, those without a dot in the same package; `list T`, `map T` and `<T>` (a message that
 /// holds a list) nest. Flags: `!` required, `*` pointer, `0` dropped when empty, `inline`; `merge[=key]`, `replace`,
-/// `retainKeys` for strategic merge patch; `keys=a,b`, `set`, `atomic` for server-side apply.
+/// `retainKeys` for strategic merge patch; `keys=a,b=default`, `set`, `atomic` for server-side
+/// apply.
 const TABLE: &str = include_str!("types.txt");
 
 const PREFIX: &str = "io.k8s.";
@@ -150,7 +151,11 @@ fn merge_flag(merge: &mut Merge, flag: &'static str) {
         ("atomic", _) => merge.list_type = ListType::Atomic,
         ("keys", keys) => {
             merge.list_type = ListType::Map;
-            merge.list_map_keys = keys.split(',').map(Str::Borrowed).collect();
+            for key in keys.split(',') {
+                let (key, default) = key.split_once('=').map_or((key, None), |(key, default)| (key, Some(default)));
+                merge.list_map_keys.push(Str::Borrowed(key));
+                merge.key_defaults.extend(default.map(|default| (Str::Borrowed(key), default.into())));
+            }
         }
         (other, _) => panic!("types.txt: no flag is called {other}"),
     }
