@@ -23,6 +23,8 @@ pub(crate) struct Attributes {
     pub(crate) subresource: String,
     pub(crate) namespace: String,
     pub(crate) name: String,
+    /// Fields that a list, watch or deletion of a collection fixes, with their values.
+    pub(crate) fields: Vec<(String, String)>,
     /// For non-resource requests.
     pub(crate) path: String,
 }
@@ -38,6 +40,7 @@ impl From<&RequestInfo> for Attributes {
                 subresource: target.subresource.clone(),
                 namespace: target.namespace.clone(),
                 name: target.name.clone(),
+                fields: target.fields.clone(),
                 path: String::new(),
             },
         }
@@ -59,7 +62,7 @@ impl Attributes {
 
     /// 403 in upstream's words.
     pub(crate) fn forbidden(&self, user: &UserInfo, reason: &str) -> Status {
-        let Self { verb, resource, group, subresource, namespace, name, path } = self;
+        let Self { verb, resource, group, subresource, namespace, name, path, .. } = self;
         let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         if resource.is_empty() {
             let why = format!("User {:?} cannot {verb} path {path:?}{reason}", user.name);
@@ -86,7 +89,7 @@ pub(crate) struct Decision {
 /// The authorizer.
 pub(crate) struct Authorizer {
     pub(crate) rbac: Arc<index::RbacIndex>,
-    pub(crate) node: node::NodeAuthorizer,
+    pub(crate) node: Arc<node::NodeAuthorizer>,
 }
 
 impl Authorizer {

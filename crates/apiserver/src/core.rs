@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use keelson_store::Store;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
@@ -12,6 +11,7 @@ use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::cache::Cache;
 use crate::kubelet::Kubelets;
+use crate::limits::Limits;
 use crate::registry::Registry;
 
 /// The server's insides.
@@ -25,8 +25,7 @@ pub(crate) struct Core {
     pub(crate) allocator: Arc<ServiceAllocator>,
     /// `None` without credentials for kubelets.
     pub(crate) kubelets: Option<Kubelets>,
-    /// Requests that may be under way, watches and streams aside.
-    pub(crate) inflight: Semaphore,
+    pub(crate) limits: Limits,
     /// Ends the watches and the server's own tasks.
     pub(crate) shutdown: CancellationToken,
 }

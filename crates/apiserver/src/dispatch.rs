@@ -1,6 +1,7 @@
 //! From an authenticated request to its handler: classify, authorize, route. All errors become `Status` objects here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
@@ -10,20 +11,25 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use keelson_api::kind::{Scope, Verb};
 use keelson_api::status::Status;
+use tokio::sync::SemaphorePermit;
 
 use crate::UserInfo;
 use crate::authz::Attributes;
 use crate::core::Core;
 use crate::http::body::{Body, RequestBody};
+use crate::http::duration;
 use crate::http::negotiate::{Accepted, Offers, accept};
 use crate::http::path::{RequestInfo, Target};
 use crate::http::query::Query;
 use crate::http::reply::{self, Reply};
+use crate::limits::Limits;
 use crate::registry::Resource;
 use crate::{authn, discovery, registry, subresource};
 
 /// Largest body of a request that is not proxied.
 const MAX_BODY_BYTES: usize = 3 << 20;
+/// Longest wait for more of a body.
+const BODY_PAUSE: Duration = Duration::from_secs(10);
 
 /// A request about a resource, ready for its handler.
 pub(crate) struct Call {
@@ -98,34 +104,55 @@ async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBod
         headers: parts.headers.clone(),
     };
     if subresource::is_streaming(&call) {
-        return subresource::stream(call, Request::from_parts(parts, body)).await;
+        let permit = core.limits.stream()?;
+        let mut request = Request::from_parts(parts, body);
+        request.extensions_mut().insert(permit.clone());
+        return Ok(subresource::stream(call, request).await?.map(|body| body.holding(permit)));
     }
-    let timeout = core.config.request_timeout;
     if call.verb == "watch" {
-        return run(call, Bytes::new()).await;
+        let permit = core.limits.watch()?;
+        return Ok(run(call, Bytes::new()).await?.map(|body| body.holding(permit)));
     }
-    let Ok(_permit) = core.inflight.try_acquire() else {
-        return Err(Status::too_many_requests("too many requests, please try again later", 1));
-    };
-    let has_body = !matches!(call.verb.as_str(), "get" | "list");
-    let work = async move {
-        let body = if has_body { read_body(body).await? } else { Bytes::new() };
+    let reads = matches!(call.verb.as_str(), "get" | "list");
+    let timeout = deadline(&call.query, core.config.request_timeout)?;
+    let work = async {
+        let mut held = None;
+        // Before a place is taken: a client that sends slowly keeps none from others.
+        let body = if reads { Bytes::new() } else { read_body(&core.limits, body, &mut held).await? };
+        let _permit = core.limits.request()?;
         run(call, body).await
     };
     match tokio::time::timeout(timeout, work).await {
         Ok(reply) => reply,
-        Err(_) => Err(Status::timeout("Timeout: request did not complete within the allotted timeout")),
+        Err(_) if reads => Err(Status::timeout("request did not complete within the allotted timeout")),
+        Err(_) => Err(Status::timeout("request did not complete within requested timeout - context deadline exceeded")),
     }
 }
 
-async fn read_body(mut body: RequestBody) -> Result<Bytes, Status> {
+/// How long the request may take: what `timeout` says, within the server's own limit.
+fn deadline(query: &Query, longest: Duration) -> Result<Duration, Status> {
+    let Some(text) = query.text("timeout") else { return Ok(longest) };
+    let asked = duration::parse(text)
+        .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
+    Ok(if asked.is_zero() { longest } else { asked.min(longest) })
+}
+
+async fn read_body<'a>(
+    limits: &'a Limits,
+    mut body: RequestBody,
+    held: &mut Option<SemaphorePermit<'a>>,
+) -> Result<Bytes, Status> {
     let too_large = || Status::too_large(format!("Request entity too large: limit is {MAX_BODY_BYTES}"));
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Err(too_large());
     }
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let Ok(frame) = tokio::time::timeout(BODY_PAUSE, body.frame()).await else {
+            return Err(Status::new(408, "Timeout", "Timeout: the request's body did not arrive in time"));
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|e| Status::bad_request(format!("the request's body broke off: {e}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if all.len() + first.len() + data.len() > MAX_BODY_BYTES {
@@ -135,6 +162,7 @@ async fn read_body(mut body: RequestBody) -> Result<Bytes, Status> {
         if first.is_empty() && all.is_empty() {
             first = data;
         } else {
+            limits.body(held, first.len() + data.len())?;
             all.extend_from_slice(&std::mem::take(&mut first));
             all.extend_from_slice(&data);
         }
@@ -161,7 +189,7 @@ fn run(call: Call, body: Bytes) -> BoxFuture<'static, Reply> {
     let Some(warning) = call.resource.kind.deprecated.clone() else { return Box::pin(run_call(call, body)) };
     Box::pin(async move {
         let mut response = run_call(call, body).await.unwrap_or_else(|status| reply::status(&status));
-        reply::warn(&mut response, &[warning.into_owned()]);
+        reply::warn_first(&mut response, warning.into_owned());
         Ok(response)
     })
 }
@@ -171,9 +199,6 @@ async fn run_call(call: Call, body: Bytes) -> Reply {
     let not_allowed =
         || Status::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
     let Some(verb) = kind_verb(&call.verb) else { return Err(not_allowed()) };
-    if verb == Verb::Watch && call.method != Method::GET {
-        return Err(not_allowed());
-    }
     let by_name = !matches!(call.verb.as_str(), "list" | "create" | "deletecollection") && call.verb != "watch";
     let namespaced = kind.scope == Scope::Namespaced;
     // `/api/v1/pods/x` and `/api/v1/namespaces/a/nodes` are no paths of these resources.
@@ -191,7 +216,7 @@ async fn run_call(call: Call, body: Bytes) -> Reply {
         }
         return Box::pin(subresource::run(&call, verb, body)).await;
     }
-    if !kind.has_verb(verb) {
+    if !kind.has_verb(verb) || (verb == Verb::Watch && call.method != Method::GET) {
         return Err(not_allowed());
     }
     if namespaced && call.target.namespace.is_empty() && verb == Verb::Create {

@@ -1,6 +1,7 @@
 //! HTTP: bodies, paths, queries, content negotiation, replies, the TLS listener.
 
 pub(crate) mod body;
+pub(crate) mod duration;
 pub(crate) mod listen;
 pub(crate) mod negotiate;
 pub(crate) mod path;

@@ -23,11 +23,16 @@ use crate::config::KubeletClient;
 use crate::http::body::{Body, RequestBody};
 use crate::http::listen::{load_identity, load_roots};
 use crate::http::reply::Reply;
+use crate::limits::StreamPermit;
 use crate::{BoxError, Error};
 
 /// A kubelet's port unless its node says otherwise.
 pub(crate) const KUBELET_PORT: u16 = 10250;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Until a kubelet answers with the head of its response.
+const KUBELET_TIMEOUT: Duration = Duration::from_secs(60);
+/// As [`KUBELET_TIMEOUT`], for what is proxied to a pod.
+const POD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Headers that concern one connection only.
 const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"];
@@ -72,6 +77,7 @@ impl Backend {
     /// Sends the request on and answers with what comes back; an upgrade is spliced.
     pub(crate) async fn forward(self, mut request: Request<RequestBody>, shutdown: &CancellationToken) -> Reply {
         let client_upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+        let permit = request.extensions_mut().remove::<StreamPermit>();
         let onward = self.onward(request)?;
         let mut response = self.send(onward).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -88,6 +94,7 @@ impl Backend {
                 if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
                     tracing::debug!(%error, "an upgraded connection ended");
                 }
+                drop(permit);
             });
             let mut answer = Response::new(Body::empty());
             *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -113,8 +120,13 @@ impl Backend {
             IpAddr::V6(address) => format!("[{address}]:{}", self.port),
         };
         parts.headers.insert(HOST, HeaderValue::from_str(&host).map_err(Status::internal)?);
-        // The client's credentials are for this server only.
+        // Who the client is and whom it acts for is for this server only.
         parts.headers.remove(http::header::AUTHORIZATION);
+        let personal: Vec<_> =
+            parts.headers.keys().filter(|n| n.as_str().starts_with("impersonate-")).cloned().collect();
+        for name in personal {
+            parts.headers.remove(name);
+        }
         parts.extensions = http::Extensions::new();
         Ok(Request::from_parts(parts, body))
     }
@@ -133,8 +145,14 @@ impl Backend {
             Err(_) => return Err(failed("dial tcp", &"i/o timeout")),
         };
         let _ = stream.set_nodelay(true);
+        // A pod may think longer than a kubelet.
+        let patience = if self.tls.is_some() { KUBELET_TIMEOUT } else { POD_TIMEOUT };
+        let answered = |answer: Result<Result<_, hyper::Error>, _>| match answer {
+            Ok(answer) => answer.map_err(|e| failed("http", &e)),
+            Err(_) => Err(Status::timeout(format!("awaiting response headers from {address}:{port}{}", self.path))),
+        };
         match &self.tls {
-            None => exchange(stream, request).await.map_err(|e| failed("http", &e)),
+            None => answered(tokio::time::timeout(patience, exchange(stream, request)).await),
             Some(tls) => {
                 let handshake = tls.connect(ServerName::IpAddress(address.into()), stream);
                 let stream = match tokio::time::timeout(CONNECT_TIMEOUT, handshake).await {
@@ -142,7 +160,7 @@ impl Backend {
                     Ok(Err(error)) => return Err(failed("tls", &error)),
                     Err(_) => return Err(failed("tls", &"handshake timeout")),
                 };
-                exchange(stream, request).await.map_err(|e| failed("http", &e))
+                answered(tokio::time::timeout(patience, exchange(stream, request)).await)
             }
         }
     }

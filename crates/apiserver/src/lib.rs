@@ -17,6 +17,7 @@ mod dispatch;
 mod error;
 mod http;
 mod kubelet;
+mod limits;
 mod registry;
 mod review;
 mod server;

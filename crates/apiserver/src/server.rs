@@ -10,7 +10,6 @@ use ::http::{Request, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use keelson_store::Store;
-use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::alloc::ServiceAllocator;
@@ -20,17 +19,15 @@ use crate::authz::index::RbacIndex;
 use crate::authz::node::NodeAuthorizer;
 use crate::bootstrap;
 use crate::cache::Cache;
-use crate::cache::feed::Feed;
+use crate::cache::feed::{Feed, Listener};
 use crate::compaction;
 use crate::core::Core;
 use crate::http::body::{Body, BoxError};
 use crate::http::listen;
 use crate::kubelet::Kubelets;
+use crate::limits::Limits;
 use crate::registry::Registry;
 use crate::{Config, Error, UserInfo, dispatch};
-
-/// Requests under way at once, watches and streams aside; more are 429. Upstream's default is 600.
-const MAX_INFLIGHT: usize = 1200;
 
 /// A running API server. Clones share it; when the last one is gone, its tasks end.
 #[derive(Clone)]
@@ -48,11 +45,11 @@ impl ApiServer {
         let rbac = Arc::new(RbacIndex::default());
         let allocator = Arc::new(ServiceAllocator::new(config.service_cidr, config.node_ports.clone()));
         let shutdown = CancellationToken::new();
-        let feed =
-            Feed { cache: cache.clone(), store: store.clone(), listeners: vec![rbac.clone(), allocator.clone()] };
+        let node = Arc::new(NodeAuthorizer::default());
+        let listeners: Vec<Arc<dyn Listener>> = vec![rbac.clone(), node.clone(), allocator.clone()];
+        let feed = Feed { cache: cache.clone(), store: store.clone(), listeners };
         let authenticator = Authenticator::new(&config, cache.clone())?;
         let kubelets = config.kubelet.as_ref().map(Kubelets::new).transpose()?;
-        let node = NodeAuthorizer::new(cache.resource("", "pods"));
         let revision = feed.load().await?;
         tokio::spawn(feed.run(revision, shutdown.clone()));
         let core = Arc::new(Core {
@@ -64,7 +61,7 @@ impl ApiServer {
             authorizer: Authorizer { rbac, node },
             allocator,
             kubelets,
-            inflight: Semaphore::new(MAX_INFLIGHT),
+            limits: Limits::default(),
             shutdown: shutdown.clone(),
         });
         let stop = Arc::new(shutdown.drop_guard());

@@ -35,13 +35,17 @@ async fn a_watch_of_one_name_shows_no_other() {
         (code, text.contains(r#""name":"mine""#), text.contains(r#""name":"other""#))
     };
     let (mine, deprecated) = (format!("{secrets}/mine"), "/api/v1/watch/namespaces/default/secrets/mine");
-    let (all, two, deprecated, none) = tokio::join!(
-        watch(&mine, "type%3DOpaque"),
-        watch(&mine, "metadata.name%3Dother"),
-        watch(deprecated, "metadata.name%21%3Dx"),
+    let (by_path, named, both, deprecated, other, none) = tokio::join!(
+        watch(&mine, "metadata.name%3Dmine"),
+        watch(secrets, "metadata.name%3Dmine"),
+        watch(secrets, "metadata.name%3Dmine,metadata.name%3Dother"),
+        watch(deprecated, "metadata.name%3Dmine"),
+        watch(deprecated, "metadata.name%3Dother"),
         watch(secrets, "type%3DOpaque"),
     );
-    assert_eq!((all, two, deprecated), ((200, true, false), (200, false, false), (200, true, false)));
+    assert_eq!(by_path.0, 403, "an object's own path is got, not watched");
+    assert_eq!((named, deprecated), ((200, true, false), (200, true, false)));
+    assert_eq!((both, other), ((200, false, false), (400, false, false)));
     assert_eq!(none.0, 403);
 }
 

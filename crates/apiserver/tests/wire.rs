@@ -7,32 +7,11 @@ use std::sync::Arc;
 
 use keelson_apiserver::UserInfo;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use support::{Pki, TestServer};
+use support::{Pki, TestServer, tls_connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::client::TlsStream;
-
-async fn connect(pki: &Pki, address: SocketAddr, identity: Option<(String, String)>) -> TlsStream<TcpStream> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(pki.ca_pem.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let builder = builder.with_root_certificates(roots);
-    let config = match identity {
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => builder
-            .with_client_auth_cert(
-                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-            )
-            .unwrap(),
-    };
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::IpAddress(address.ip().into());
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
-}
+use tokio::net::TcpListener;
 
 /// Sends one HTTP/1.1 request; the connection is closed by the server afterwards.
 async fn get(
@@ -42,7 +21,7 @@ async fn get(
     path: &str,
     header: &str,
 ) -> (u16, Value) {
-    let mut stream = connect(pki, address, identity).await;
+    let mut stream = tls_connect(pki, address, identity, b"http/1.1").await;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
@@ -194,11 +173,42 @@ async fn kubelets_see_what_their_pods_need() {
     for (node, path) in [("n1", format!("{secrets}/other")), ("n1", secrets.into()), ("n1", "/api/v1/secrets".into())] {
         assert_eq!(kubelet(node).call(&format!("GET {path}"), json!(null)).await.0, 403, "{path}");
     }
+    // Pods and nodes: its own.
+    let pods = "/api/v1/namespaces/default/pods";
+    let watch = "GET /api/v1/pods?watch=1&timeoutSeconds=1&fieldSelector=spec.nodeName%3D";
+    let own = "can only list/watch pods with spec.nodeName field selector";
+    let unrelated = "no relationship found between node 'n2' and this object";
+    for (node, request, code, why) in [
+        ("n1", format!("GET {pods}/p"), 200, ""),
+        ("n2", format!("GET {pods}/p"), 403, unrelated),
+        ("n1", "GET /api/v1/pods?fieldSelector=spec.nodeName%3Dn1".into(), 200, ""),
+        ("n1", "GET /api/v1/pods?fieldSelector=status.phase!%3DFailed,spec.nodeName%3D%3Dn1".into(), 200, ""),
+        ("n1", "GET /api/v1/pods?fieldSelector=spec.nodeName%3Dn2".into(), 403, own),
+        ("n1", "GET /api/v1/pods?fieldSelector=spec.nodeName!%3Dn1".into(), 403, own),
+        ("n1", "GET /api/v1/pods".into(), 403, own),
+        ("n1", format!("GET {pods}?fieldSelector=metadata.name%3Dp"), 200, ""),
+        ("n2", format!("GET {pods}?fieldSelector=metadata.name%3Dp"), 403, unrelated),
+        ("n1", format!("{watch}n1"), 200, ""),
+        ("n2", format!("{watch}n1"), 403, own),
+        ("n1", "GET /api/v1/nodes".into(), 403, "node 'n1' cannot read all nodes, only its own Node object"),
+        ("n1", "GET /api/v1/nodes/n2".into(), 403, "node 'n1' cannot read 'n2', only its own Node object"),
+        ("n1", "GET /api/v1/nodes/n1".into(), 404, ""),
+        ("n1", "GET /api/v1/nodes?fieldSelector=metadata.name%3Dn1".into(), 200, ""),
+    ] {
+        let (got, text, _) = kubelet(node).raw(&request, "null".into()).await;
+        assert_eq!(got, code, "{node} {request}: {text}");
+        assert!(text.contains(why), "{node} {request}: {text}");
+    }
+    // References follow the pod's spec, and end with it.
     let token = "POST /api/v1/namespaces/default/serviceaccounts/default/token";
     let bound = json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p"}}});
+    api.ok(&format!("PATCH+merge {pods}/p/status"), json!({"status": {"phase": "Running"}})).await;
+    kubelet("n1").ok(&format!("GET {secrets}/mine"), json!(null)).await;
     kubelet("n1").ok(token, bound.clone()).await;
     assert_eq!(kubelet("n2").call(token, bound).await.0, 403);
     assert_eq!(kubelet("n1").call(token, json!({"spec": {}})).await.0, 403, "not bound to a pod");
+    api.ok(&format!("DELETE {pods}/p?gracePeriodSeconds=0"), json!(null)).await;
+    assert_eq!(kubelet("n1").call(&format!("GET {secrets}/mine"), json!(null)).await.0, 403);
 }
 
 /// A TLS server that stands where a kubelet would: it answers one request and echoes upgraded bytes in upper case.
@@ -270,10 +280,11 @@ async fn streams_reach_the_kubelet() {
 
     let (port, seen) = backend(&test.pki).await;
     point_at(port).await;
-    let mut stream = connect(&test.pki, address, admin()).await;
+    let mut stream = tls_connect(&test.pki, address, admin(), b"http/1.1").await;
     let exec = "/api/v1/namespaces/default/pods/p/exec?command=echo&command=a%20b&stdin=true&stdout=true&tty=false";
     let request = format!(
         "POST {exec} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nAuthorization: x y\r\n\
+         Impersonate-User: admin\r\nImpersonate-Group: system:masters\r\n\
          X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -291,6 +302,7 @@ async fn streams_reach_the_kubelet() {
     let lower = head.to_lowercase();
     assert!(lower.contains("x-stream-protocol-version: v4.channel.k8s.io"), "{head}");
     assert!(!lower.contains("authorization"), "the client's credentials stay here: {head}");
+    assert!(!lower.contains("impersonate"), "and so does whom it acts for: {head}");
 
     let wrong = "/api/v1/namespaces/default/pods/p/log?container=zz";
     let (code, status) = get(&test.pki, address, admin(), wrong, "").await;

@@ -84,5 +84,5 @@ fn judge_pod(request: &Request<'_>, node: &str, object: &Value) -> Result<(), St
 fn referred(spec: &Value) -> Option<&'static str> {
     [(Reference::Account, "a service account"), (Reference::Secret, "secrets"), (Reference::ConfigMap, "configmaps")]
         .into_iter()
-        .find_map(|(kind, what)| kind.is_in(spec, None).then_some(what))
+        .find_map(|(kind, what)| kind.is_in(spec).then_some(what))
 }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -28,6 +29,18 @@ impl Body {
     /// A body with no bytes.
     pub fn empty() -> Self {
         Self::Full(None)
+    }
+
+    /// Keeps `guard` until a streamed body is over or dropped.
+    pub(crate) fn holding(self, guard: impl Send + 'static) -> Self {
+        let stream = match self {
+            Self::Stream(stream) => stream,
+            whole => return whole,
+        };
+        let guarded = stream.inspect(move |_| {
+            let _ = &guard;
+        });
+        Self::Stream(guarded.boxed())
     }
 }
 

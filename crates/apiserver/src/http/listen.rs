@@ -29,6 +29,12 @@ use crate::{BoxError, Config, Error, UserInfo, authn, dispatch};
 const MAX_CONNECTIONS: usize = 8192;
 /// Streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1000;
+/// Streams that a client reset before they were served: past this it is cut off (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 64;
+/// Streams that this server reset because the client broke the protocol.
+const MAX_ERROR_RESETS: usize = 256;
+/// Of one HTTP/2 stream: what a client that does not read can make the server keep.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
 const MAX_HEADER_BYTES: u32 = 64 << 10;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -150,6 +156,9 @@ async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, w
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
+        .max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(Duration::from_secs(30))
         .adaptive_window(true);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

@@ -26,6 +26,8 @@ pub(crate) struct Target {
     pub(crate) resource: String,
     pub(crate) name: String,
     pub(crate) subresource: String,
+    /// Fields that the selector of a list, watch or deletion of a collection fixes.
+    pub(crate) fields: Vec<(String, String)>,
     /// What follows the subresource (`proxy/<rest>`), with its leading slash if it has one.
     pub(crate) rest: String,
 }
@@ -52,13 +54,18 @@ impl RequestInfo {
         } else if verb == "delete" && target.name.is_empty() {
             verb = "deletecollection";
         }
+        let selects = matches!(verb, "list" | "watch" | "deletecollection");
+        if let Some(selector) = query.text("fieldSelector").filter(|_| selects) {
+            let terms = FieldSelector::parse(selector).unwrap_or_default().requirements.into_iter();
+            target.fields = terms.filter(|term| term.equal).map(|term| (term.field, term.value)).collect();
+        }
         // A list or watch of one object by field selector is authorized by that name.
-        if matches!(verb, "list" | "watch" | "deletecollection") && target.name.is_empty() {
-            let selector = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default()).unwrap_or_default();
-            let name = selector.exact("metadata.name").filter(|name| !name.contains(['/', '%']));
-            if let Some(name) = name.filter(|name| !matches!(*name, "." | "..")) {
-                target.name = name.to_owned();
-            }
+        if target.name.is_empty()
+            && let Some((_, name)) = target.fields.iter().find(|(field, _)| field == "metadata.name")
+            && !name.contains(['/', '%'])
+            && !matches!(name.as_str(), "." | "..")
+        {
+            target.name = name.clone();
         }
         Self { verb: verb.into(), path: path.to_owned(), target: Some(target) }
     }

@@ -46,16 +46,85 @@ pub(crate) fn status(status: &Status) -> Response<Body> {
     response
 }
 
-/// Adds `Warning` headers, as upstream bounds them: 4 KiB in all.
+/// Characters of all warnings of an answer.
+const WARNING_CHARS: usize = 4096;
+/// Characters of one warning, once all of them would be too many.
+const SHORT_WARNING_CHARS: usize = 256;
+
+/// What an answer warns of so far.
+#[derive(Clone, Default)]
+struct Warnings(Vec<String>);
+
+/// Adds `Warning` headers, each text once. As upstream bounds them: all are cut short when they are too long together, and
+/// what is still too much is left out.
 pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
-    let mut left_bytes = 4096usize;
-    for warning in warnings {
-        let quoted: String = warning.chars().filter(|c| !c.is_control()).collect();
-        let text = format!("299 - \"{}\"", quoted.replace('\\', "\\\\").replace('"', "\\\""));
-        let Some(rest) = left_bytes.checked_sub(text.len()) else { return };
-        left_bytes = rest;
-        if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
-            response.headers_mut().append(HeaderName::from_static("warning"), value);
+    if warnings.is_empty() {
+        return;
+    }
+    let Warnings(mut all) = response.extensions_mut().remove().unwrap_or_default();
+    all.extend_from_slice(warnings);
+    set_warnings(response, all);
+}
+
+/// As [`warn`], before all others.
+pub(crate) fn warn_first(response: &mut Response<Body>, warning: String) {
+    let Warnings(mut all) = response.extensions_mut().remove().unwrap_or_default();
+    all.insert(0, warning);
+    set_warnings(response, all);
+}
+
+fn set_warnings(response: &mut Response<Body>, all: Vec<String>) {
+    let name = HeaderName::from_static("warning");
+    response.headers_mut().remove(&name);
+    for text in bounded(&all) {
+        // A header cannot carry control characters.
+        let quoted = format!("299 - \"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        if let Ok(value) = HeaderValue::from_bytes(quoted.as_bytes()) {
+            response.headers_mut().append(&name, value);
         }
+    }
+    response.extensions_mut().insert(Warnings(all));
+}
+
+fn bounded(all: &[String]) -> Vec<String> {
+    let mut unique: Vec<&str> = Vec::new();
+    for text in all.iter().filter(|text| !text.is_empty() && !text.contains(char::is_control)) {
+        if !unique.contains(&text.as_str()) {
+            unique.push(text);
+        }
+    }
+    let total: usize = unique.iter().map(|text| text.chars().count()).sum();
+    let longest = if total > WARNING_CHARS { SHORT_WARNING_CHARS } else { WARNING_CHARS };
+    let short = unique.into_iter().map(|text| text.chars().take(longest).collect::<String>());
+    short
+        .scan(WARNING_CHARS, |left, text| {
+            *left = left.checked_sub(text.chars().count())?;
+            Some(text)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(response: &Response<Body>) -> Vec<&str> {
+        response.headers().get_all("warning").iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn warnings_are_bounded() {
+        let mut response = text(200, "");
+        warn(&mut response, &["a".into(), "b \"c\"".into(), "a".into(), "line\nfeed".into()]);
+        warn_first(&mut response, "old".into());
+        assert_eq!(headers(&response), ["299 - \"old\"", "299 - \"a\"", r#"299 - "b \"c\"""#]);
+        let long: Vec<String> = (0..40).map(|i| format!("{i:02}{}", "x".repeat(998))).collect();
+        warn(&mut response, &long[..4]);
+        assert_eq!(headers(&response)[3].len(), 1000 + 8, "not too much yet");
+        warn(&mut response, &long);
+        let headers = headers(&response);
+        assert_eq!(headers[1], "299 - \"a\"");
+        assert_eq!(headers[3].len(), 256 + 8);
+        assert_eq!(headers.len(), 3 + 15, "4,096 characters in all");
     }
 }

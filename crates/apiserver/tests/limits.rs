@@ -1,0 +1,159 @@
+//! What clients that send too much, too slowly or too often get.
+
+mod support;
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::Request;
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use keelson_apiserver::UserInfo;
+use serde_json::{Value, json};
+use support::{TestServer, tls_connect};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+const CM: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn bodies_end_in_time_and_are_not_too_large() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    let filler = "x".repeat(3 << 20);
+    let (code, status) =
+        api.call(&format!("POST {CM}"), json!({"metadata": {"name": "a"}, "data": {"x": filler}})).await;
+    assert_eq!((code, &status["message"]), (413, &json!("Request entity too large: limit is 3145728")));
+    // A body in many pieces that does not say its length.
+    let post = |body| {
+        let request = Request::post(CM).header("content-type", "application/json").body(body).unwrap();
+        let service = test.server.service_for(UserInfo::new("admin", ["system:masters"]));
+        async move {
+            let response = service.oneshot(request).await.unwrap();
+            (response.status().as_u16(), response.into_body().collect().await.unwrap().to_bytes())
+        }
+    };
+    let frame = |bytes: &'static [u8]| Ok::<_, Infallible>(Frame::data(Bytes::from_static(bytes)));
+    let endless = futures::stream::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b' '; 65536]))));
+    assert_eq!(post(StreamBody::new(endless.boxed())).await.0, 413);
+    let pieces = [&br#"{"metadata":"#[..], br#"{"name":"#, br#""pieces"}}"#].map(frame);
+    assert_eq!(post(StreamBody::new(futures::stream::iter(pieces).boxed())).await.0, 201);
+    tokio::time::pause();
+    let begin = tokio::time::Instant::now();
+    let stalled = futures::stream::iter([frame(b"{")]).chain(futures::stream::pending());
+    let (code, body) = post(StreamBody::new(stalled.boxed())).await;
+    let status: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((code, &status["reason"]), (408, &json!("Timeout")));
+    assert!(begin.elapsed() < Duration::from_secs(11));
+    // One byte a second, for ever: the request's own time limit.
+    let drops = futures::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b" "))), ()))
+    });
+    let begin = tokio::time::Instant::now();
+    assert_eq!(post(StreamBody::new(drops.boxed())).await.0, 504);
+    assert!((59..62).contains(&begin.elapsed().as_secs()));
+}
+
+#[tokio::test]
+async fn timeouts_are_honoured() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    for (timeout, code, message) in [
+        ("1m", 200, ""),
+        ("0s", 200, ""),
+        ("10", 400, "invalid timeout specified in the request URL - time: missing unit in duration \"10\""),
+        ("soon", 400, "invalid timeout specified in the request URL - time: invalid duration \"soon\""),
+    ] {
+        let (got, status) = api.call(&format!("GET {CM}?timeout={timeout}"), json!(null)).await;
+        assert_eq!(got, code, "{timeout}: {status}");
+        assert_eq!(status["message"].as_str().unwrap_or_default(), message);
+    }
+    // On paused time, as much of it as is needed passes while the server waits for the disk.
+    tokio::time::pause();
+    let (code, status) = api.call(&format!("POST {CM}?timeout=30s"), json!({"metadata": {"name": "a"}})).await;
+    let message = "Timeout: request did not complete within requested timeout - context deadline exceeded";
+    assert_eq!((code, status["message"].as_str().unwrap()), (504, message));
+}
+
+#[tokio::test]
+async fn headers_are_bounded() {
+    let test = TestServer::start().await;
+    let address = test.listen();
+    let mut stream = tls_connect(&test.pki, address, None, b"http/1.1").await;
+    let head = format!("GET /version HTTP/1.1\r\nHost: localhost\r\nX-Much: {}\r\n\r\n", "x".repeat(128 << 10));
+    let _ = stream.write_all(head.as_bytes()).await;
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reset_floods_harm_nobody_else() {
+    let test = TestServer::start().await;
+    let address = test.listen();
+    let admin = test.pki.issue("admin", &["system:masters"]);
+    let flood = tls_connect(&test.pki, address, Some(admin), b"h2").await;
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(flood)).await.unwrap();
+    tokio::spawn(connection);
+    let path = format!("https://localhost{CM}");
+    let mut sent = 0;
+    for _ in 0..3000 {
+        let mut sender = sender.clone();
+        let request = Request::get(&path).body(Empty::<Bytes>::new()).unwrap();
+        // Sent, and taken back at once.
+        match tokio::time::timeout(Duration::from_micros(1), sender.send_request(request)).await {
+            Ok(Err(_)) => break,
+            _ => sent += 1,
+        }
+    }
+    assert!(sent > 0);
+    let begin = Instant::now();
+    let mut other = tls_connect(&test.pki, address, None, b"http/1.1").await;
+    other.write_all(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    let _ = other.read_to_string(&mut answer).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn watches_end_properly_when_the_server_stops() {
+    let test = TestServer::start().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (server, stop) = (test.server.clone(), CancellationToken::new());
+    let serving = tokio::spawn({
+        let stop = stop.clone();
+        async move { server.serve(listener, stop).await }
+    });
+    let admin = || Some(test.pki.issue("admin", &["system:masters"]));
+    let mut one = tls_connect(&test.pki, address, admin(), b"http/1.1").await;
+    one.write_all(format!("GET {CM}?watch=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+    let two = tls_connect(&test.pki, address, admin(), b"h2").await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(two)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get(format!("https://localhost{CM}?watch=1")).body(Empty::<Bytes>::new()).unwrap();
+    let mut watch = sender.send_request(request).await.unwrap().into_body();
+    test.admin().ok(&format!("POST {CM}"), json!({"metadata": {"name": "a"}})).await;
+    assert!(watch.frame().await.unwrap().unwrap().into_data().unwrap().starts_with(br#"{"type":"ADDED""#));
+    stop.cancel();
+    let ends = async {
+        let mut text = String::new();
+        one.read_to_string(&mut text).await.unwrap();
+        assert!(text.contains(r#"{"type":"ADDED""#) && text.ends_with("\r\n0\r\n\r\n"), "{text}");
+        while let Some(frame) = watch.frame().await {
+            assert_eq!(frame.expect("an end, not an error").into_data().unwrap(), Bytes::new());
+        }
+        drop(sender);
+        connection.await.unwrap().unwrap();
+        serving.await.unwrap().unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(20), ends).await.unwrap();
+}
