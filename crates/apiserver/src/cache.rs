@@ -2,12 +2,14 @@
 //! from it with the stored bytes.
 //!
 //! - [`entry`]: one object version: its bytes, and what selectors need of it
+//! - [`frames`]: a change in other forms than stored JSON
 //! - [`resource`]: the ordered map and the ring of changes of one resource
 //! - [`feed`]: loads the cache and keeps it up to date
 //! - [`watcher`]: a reader of the ring
 
 pub(crate) mod entry;
 pub(crate) mod feed;
+pub(crate) mod frames;
 pub(crate) mod resource;
 pub(crate) mod watcher;
 

@@ -64,7 +64,7 @@ pub(crate) fn serve(core: &Core, method: &Method, path: &str, query: &Query, hea
         return Ok(with_etag(document, etag, content_type, headers));
     }
     let document = served.discovery.document(path, core).ok_or_else(Status::unknown_path)?;
-    let mut response = render::document(200, &document, accepted.format)?;
+    let mut response = render::document(200, &document, accepted.encoding)?;
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     Ok(response)
 }

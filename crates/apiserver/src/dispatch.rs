@@ -20,10 +20,11 @@ use crate::http::body::{Body, RequestBody};
 use crate::http::duration;
 use crate::http::negotiate::{Accepted, Offers, accept};
 use crate::http::path::{RequestInfo, Target};
+use crate::http::present::Presentation;
 use crate::http::query::Query;
 use crate::http::reply::{self, Reply};
 use crate::limits::Limits;
-use crate::registry::Resource;
+use crate::registry::{Resource, render};
 use crate::{authn, discovery, registry, subresource};
 
 /// Largest body of a request that is not proxied.
@@ -46,7 +47,14 @@ pub(crate) struct Call {
 impl Call {
     /// What the client accepts.
     pub(crate) fn accepted(&self) -> Result<Accepted, Status> {
-        accept(self.header(ACCEPT.as_str()), Offers::Objects)
+        let kind = &self.resource.kind;
+        let body = kind.subresource(&self.target.subresource).and_then(|subresource| subresource.body.as_ref());
+        let offers = match body {
+            // Such bodies are built-in kinds, whatever the object is.
+            Some(_) => Offers::Objects { protobuf: true },
+            None => render::offers(kind, self.verb == "watch"),
+        };
+        accept(self.header(ACCEPT.as_str()), offers)
     }
 
     /// A header, when it is text.
@@ -71,10 +79,9 @@ pub(crate) fn handle(
 
 async fn answer(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBody>) -> Response<Body> {
     let head = request.method() == Method::HEAD;
-    let mut response = match route(core, user, request).await {
-        Ok(response) => response,
-        Err(status) => reply::status(&status),
-    };
+    let presentation = Presentation::of(&request);
+    let response = route(core, user, request).await.unwrap_or_else(|status| presentation.error(&status));
+    let mut response = presentation.apply(response);
     if head {
         *response.body_mut() = Body::empty();
     }
@@ -188,13 +195,17 @@ fn kind_verb(verb: &str) -> Option<Verb> {
 fn run(call: Call, body: Bytes) -> BoxFuture<'static, Reply> {
     let Some(warning) = call.resource.kind.deprecated.clone() else { return Box::pin(run_call(call, body)) };
     Box::pin(async move {
-        let mut response = run_call(call, body).await.unwrap_or_else(|status| reply::status(&status));
+        let accept = call.headers.get(ACCEPT).cloned();
+        let result = run_call(call, body).await;
+        let mut response = result.unwrap_or_else(|status| reply::error(&status, accept.as_ref()));
         reply::warn_first(&mut response, warning.into_owned());
         Ok(response)
     })
 }
 
 async fn run_call(call: Call, body: Bytes) -> Reply {
+    // Nothing is written whose result could not be shown.
+    call.accepted()?;
     let kind = call.resource.kind.clone();
     let not_allowed =
         || Status::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");

@@ -15,8 +15,8 @@ use crate::schema::{self, Schema};
 
 /// The first bytes of an envelope.
 pub const MAGIC: [u8; 4] = *b"k8s\0";
-/// The content encoding and type of what is in an envelope: empty, as upstream writes them.
-const TAIL: [u8; 4] = [0x1a, 0, 0x22, 0];
+/// What comes after the message in an envelope: its content encoding and type, empty as upstream writes them.
+pub const ENVELOPE_TAIL: [u8; 4] = [0x1a, 0, 0x22, 0];
 
 /// What an envelope says of the message in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub fn encode_message(object: &Value, schema: &Schema) -> Result<Vec<u8>, Error>
     Ok(out)
 }
 
-/// What comes before a message of `message_len` bytes; [`TAIL`] comes after it.
+/// What comes before a message of `message_len` bytes; [`ENVELOPE_TAIL`] comes after it.
 pub fn envelope_head(api_version: &str, kind: &str, message_len: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     out.extend_from_slice(&MAGIC);
@@ -116,17 +116,12 @@ pub fn envelope_head(api_version: &str, kind: &str, message_len: usize) -> Vec<u
     out
 }
 
-/// What comes after the message.
-pub const fn envelope_tail() -> &'static [u8] {
-    &TAIL
-}
-
 /// A message from [`encode_message`] in an envelope.
 pub fn enclose(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
     let mut out = envelope_head(api_version, kind, message.len());
-    out.reserve_exact(message.len() + TAIL.len());
+    out.reserve_exact(message.len() + ENVELOPE_TAIL.len());
     out.extend_from_slice(message);
-    out.extend_from_slice(&TAIL);
+    out.extend_from_slice(&ENVELOPE_TAIL);
     out
 }
 
@@ -172,7 +167,8 @@ pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The schema of a built-in kind, also of lists, options and `Status`, which every group version has.
+/// The schema of a built-in kind, also of lists, options and `Status`, which every group version has, and of discovery
+/// documents.
 pub fn schema_for(api_version: &str, kind: &str) -> Option<&'static Schema> {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     let common = || schema::builtin(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"));
@@ -185,5 +181,9 @@ pub fn schema_for(api_version: &str, kind: &str) -> Option<&'static Schema> {
     ["api", "apiextensions-apiserver.pkg.apis", "kube-aggregator.pkg.apis"]
         .iter()
         .find_map(|home| schema::builtin(&format!("io.k8s.{home}.{package}.{version}.{kind}")))
-        .or_else(|| (matches!(kind, "Status" | "WatchEvent") || kind.ends_with("Options")).then(common).flatten())
+        .or_else(|| {
+            let common_kind = matches!(kind, "Status" | "WatchEvent") || kind.ends_with("Options");
+            let discovery = matches!(kind, "APIVersions" | "APIGroup" | "APIGroupList" | "APIResourceList");
+            (common_kind || discovery).then(common).flatten()
+        })
 }

@@ -3,10 +3,12 @@
 //! known once the write has happened. [`Entry::write_object`] puts it in while copying to the wire.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use keelson_api::codec::{cbor, protobuf};
 use keelson_api::kind::Kind;
+use keelson_api::schema::Schema;
 use keelson_api::selector::Labels;
 use keelson_api::status::Status;
 use keelson_store::KeyValue;
@@ -29,6 +31,15 @@ pub(crate) struct Entry {
     labels: Box<[(Box<str>, Box<str>)]>,
     /// Values of the kind's selectable fields, in the kind's order.
     fields: Box<[Box<str>]>,
+    /// Other encodings; nothing is allocated until somebody asks for one.
+    encodings: OnceLock<Box<Encodings>>,
+}
+
+/// Encodings besides the stored one, each made when first asked for and then shared.
+#[derive(Debug, Default)]
+struct Encodings {
+    protobuf: OnceLock<Result<Bytes, Status>>,
+    cbor: OnceLock<Result<cbor::Object, Status>>,
 }
 
 impl Labels for Entry {
@@ -67,7 +78,8 @@ impl Entry {
             (labels, kind.field_selectors.iter().map(|field| field.get(&object).into()).collect())
         };
         let metadata_at = u32::try_from(at).map_err(|_| format!("{}: too large", kv.key))?;
-        Ok(Self { key: kv.key, value: kv.value, revision: kv.mod_revision, metadata_at, labels, fields })
+        let (key, value, revision) = (kv.key, kv.value, kv.mod_revision);
+        Ok(Self { key, value, revision, metadata_at, labels, fields, encodings: OnceLock::new() })
     }
 
     /// `metadata.name`
@@ -108,11 +120,36 @@ impl Entry {
         out.put_slice(rest);
     }
 
-    /// The object's JSON as GET answers it.
-    pub(crate) fn to_wire(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        self.write_object(&mut out, self.revision);
-        out.freeze()
+    /// Appends a `PartialObjectMetadata` of the object, of that version of `meta.k8s.io`.
+    pub(crate) fn write_partial(&self, out: &mut BytesMut, revision: u64, api_version: &str) {
+        let metadata = self.value.get(self.metadata_at as usize..).unwrap_or_default();
+        let metadata = metadata.get(..object_end(metadata)).unwrap_or_default();
+        out.reserve(metadata.len() + 128);
+        out.put_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"");
+        out.put_slice(api_version.as_bytes());
+        out.put_slice(b"\",\"metadata\":{");
+        write_revision(out, revision);
+        out.put_slice(metadata);
+        out.put_slice(b"}}");
+    }
+
+    /// The object's protobuf message. The schema is that of the stored kind.
+    pub(crate) fn protobuf(&self, schema: &Schema) -> Result<Bytes, Status> {
+        let made = self.encodings.get_or_init(Box::default).protobuf.get_or_init(|| {
+            let message = protobuf::encode_message(&self.decode()?, schema).map_err(Status::internal)?;
+            Ok(message.into_boxed_slice().into())
+        });
+        made.clone()
+    }
+
+    /// The object in CBOR. The schema is that of the stored kind; custom resources have none.
+    pub(crate) fn cbor(&self, schema: Option<&Schema>) -> Result<&cbor::Object, Status> {
+        let made = self
+            .encodings
+            .get_or_init(Box::default)
+            .cbor
+            .get_or_init(|| cbor::Object::new(&self.decode()?, schema).map_err(Status::internal));
+        made.as_ref().map_err(Clone::clone)
     }
 
     /// The decoded object, resourceVersion included.
@@ -139,6 +176,25 @@ fn write_revision(out: &mut BytesMut, revision: u64) {
     use std::fmt::Write as _;
     // Writing to a buffer that grows cannot fail.
     let _ = write!(out, "\"resourceVersion\":\"{revision}\",");
+}
+
+/// Where the JSON object ends whose fields these are: at its closing brace.
+fn object_end(fields: &[u8]) -> usize {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for (i, byte) in fields.iter().enumerate() {
+        match (in_text, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (true, b'"') => in_text = false,
+            (true, _) => {}
+            (false, b'"') => in_text = true,
+            (false, b'{' | b'[') => depth += 1,
+            (false, b'}' | b']') if depth == 0 => return i,
+            (false, b'}' | b']') => depth -= 1,
+            (false, _) => {}
+        }
+    }
+    fields.len()
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

@@ -15,12 +15,13 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::frames::Frames;
 use super::{Entry, too_old};
 
 /// Changes kept per resource at most.
 const RING_CHANGES: usize = 8192;
 /// Bytes that the ring may keep alive beyond the objects themselves, per resource: superseded values, and changes as they
-/// went over the wire.
+/// went over the wire (once; every other form that is watched in may take as much again).
 const RING_BYTES: usize = 16 << 20;
 /// Changes younger than this are only dropped for space.
 const RING_AGE: Duration = Duration::from_secs(180);
@@ -58,6 +59,8 @@ pub(crate) struct Change {
     at: Instant,
     /// The change on the wire, made once for all watchers: as ADDED, MODIFIED, DELETED.
     lines: [OnceLock<Bytes>; 3],
+    /// The same in other forms.
+    pub(crate) frames: Frames,
 }
 
 /// A watch event's type.
@@ -278,7 +281,8 @@ impl ResourceCache {
             None => inner.snapshot.map.remove(key),
         };
         inner.snapshot.revision = revision;
-        let change = Arc::new(Change { revision, old, new, at: Instant::now(), lines: Default::default() });
+        let (lines, frames) = Default::default();
+        let change = Arc::new(Change { revision, old, new, at: Instant::now(), lines, frames });
         inner.ring_bytes += change.cost_bytes();
         inner.ring.push_back(change.clone());
         inner.trim();

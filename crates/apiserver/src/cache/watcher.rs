@@ -136,7 +136,8 @@ impl Watcher {
             let bookmark_at = self.bookmark_at.filter(|_| self.options.bookmarks);
             if bookmark_at.is_some_and(|at| now >= at) {
                 self.bookmark_at = next_bookmark(now, self.deadline, BOOKMARK_EVERY);
-                return Some(self.options.events.bookmark(before, false));
+                self.push(self.options.events.bookmark(before, false));
+                continue;
             }
             let wake = bookmark_at.map_or(self.deadline, |at| at.min(self.deadline));
             tokio::select! {
@@ -152,7 +153,7 @@ impl Watcher {
                 self.initial = None;
                 if let Some(revision) = self.end_bookmark.take() {
                     let bookmark = self.options.events.bookmark(revision, true);
-                    self.push(Ok(bookmark));
+                    self.push(bookmark);
                 }
                 return;
             };

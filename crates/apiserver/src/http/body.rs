@@ -20,7 +20,7 @@ pub enum Body {
     /// Sent at once; `None` once sent.
     Full(Option<Bytes>),
     /// Chunks of a response that is never built as a whole.
-    Chunks(Box<dyn Iterator<Item = Bytes> + Send>),
+    Chunks(Box<dyn Iterator<Item = Result<Bytes, BoxError>> + Send>),
     /// Bytes as they come.
     Stream(BoxStream<'static, Result<Bytes, BoxError>>),
 }
@@ -58,7 +58,7 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Self::Chunks(chunks) => Poll::Ready(chunks.next().map(|b| Ok(Frame::data(b)))),
+            Self::Chunks(chunks) => Poll::Ready(chunks.next().map(|r| r.map(Frame::data))),
             Self::Stream(stream) => stream.as_mut().poll_next(cx).map(|item| item.map(|r| r.map(Frame::data))),
         }
     }

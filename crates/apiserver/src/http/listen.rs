@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
+use http::header::ACCEPT;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -174,7 +175,7 @@ async fn answer(
 ) -> Result<http::Response<crate::Body>, Infallible> {
     let user = match core.authenticator.authenticate(certificate.as_ref(), request.headers()) {
         Ok(user) => user,
-        Err(status) => return Ok(reply::status(&status)),
+        Err(status) => return Ok(reply::error(&status, request.headers().get(ACCEPT))),
     };
     let request = request.map(|body: Incoming| body.map_err(|e| Box::new(e) as BoxError).boxed_unsync());
     Ok(dispatch::handle(core, user, request).await)

@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
+use keelson_api::codec::Encoding;
 use keelson_api::status::Status;
 use serde_json::Value;
 
 use super::body::Body;
+use super::negotiate::error_encoding;
+use crate::registry::render;
 
 /// What a handler answers.
 pub(crate) type Reply = Result<Response<Body>, Status>;
@@ -21,14 +24,14 @@ pub(crate) fn typed(code: u16, content_type: &'static str, body: impl Into<Body>
     response
 }
 
-/// JSON that is serialized already.
-pub(crate) fn json(code: u16, body: impl Into<Body>) -> Response<Body> {
-    typed(code, "application/json", body)
+/// A document in some encoding.
+pub(crate) fn encoded(code: u16, encoding: Encoding, body: impl Into<Body>) -> Response<Body> {
+    typed(code, encoding.media_type(), body)
 }
 
-/// A JSON document.
+/// A JSON document, and the line feed that ends it.
 pub(crate) fn value(code: u16, value: &Value) -> Response<Body> {
-    json(code, Bytes::from(value.to_string()))
+    encoded(code, Encoding::Json, Bytes::from(format!("{value}\n")))
 }
 
 /// Plain text.
@@ -36,9 +39,12 @@ pub(crate) fn text(code: u16, text: impl Into<String>) -> Response<Body> {
     typed(code, "text/plain; charset=utf-8", Bytes::from(text.into()))
 }
 
-/// An error.
-pub(crate) fn status(status: &Status) -> Response<Body> {
-    let mut response = value(status.code, &status.to_value());
+/// An error, as the client's `Accept` header has it.
+pub(crate) fn error(status: &Status, accept: Option<&HeaderValue>) -> Response<Body> {
+    let accepts = accept.and_then(|accept| accept.to_str().ok());
+    let document = status.to_value();
+    let mut response = render::document(status.code, &document, error_encoding(accepts))
+        .unwrap_or_else(|_| value(status.code, &document));
     let seconds = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     if seconds > 0 {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));

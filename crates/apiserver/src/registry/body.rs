@@ -1,6 +1,6 @@
 //! Request bodies: from bytes of some encoding to an object that fits its kind's schema.
 
-use keelson_api::codec::{self, Decoded};
+use keelson_api::codec::{self, Decoded, Encoding};
 use keelson_api::kind::Kind;
 use keelson_api::schema::Schema;
 use keelson_api::status::Status;
@@ -44,48 +44,48 @@ pub(crate) fn media_type(header: Option<&str>) -> String {
     header.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Reads a body as any document.
+/// The encoding of a body; 415 for one that is not known.
+fn encoding(media_type: &str, offered: impl Fn(Encoding) -> bool) -> Result<Encoding, Status> {
+    let found = if media_type.is_empty() { Some(Encoding::Json) } else { Encoding::from_media_type(media_type) };
+    found.filter(|encoding| offered(*encoding)).ok_or_else(|| {
+        let accepted: Vec<_> = Encoding::ALL.into_iter().filter(|e| offered(*e)).map(Encoding::media_type).collect();
+        Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            accepted.join(", ")
+        ))
+    })
+}
+
+/// Reads a body as any document. Protobuf says what type it is (DeleteOptions and the like; objects come by way of
+/// [`decode`]).
 pub(crate) fn decode_any(media_type: &str, body: &[u8]) -> Result<Decoded, Status> {
-    match media_type {
-        "" | "application/json" => codec::json::decode(body)
-            .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}"))),
-        "application/yaml" => {
-            codec::yaml::decode(body).map_err(|e| Status::bad_request(format!("couldn't get version/kind; {e}")))
-        }
-        // DeleteOptions and the like; objects come by way of `decode`.
-        PROTOBUF => {
-            let bad = |e: codec::Error| Status::bad_request(e.to_string());
-            let envelope = codec::protobuf::open(body).map_err(bad)?;
-            let schema = codec::protobuf::schema_for(&envelope.api_version, &envelope.kind).ok_or_else(|| {
-                let (kind, version) = (&envelope.kind, &envelope.api_version);
-                Status::bad_request(format!("no kind {kind:?} is registered for version {version:?}"))
-            })?;
-            let value = codec::protobuf::decode_message(envelope.raw, schema).map_err(bad)?;
-            Ok(Decoded { value, strict: Vec::new() })
-        }
-        _ => Err(Status::unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: application/json, \
-             application/yaml, application/vnd.kubernetes.protobuf",
-        )),
+    let encoding = encoding(media_type, |_| true)?;
+    encoding.decode(body).map_err(|e| Status::bad_request(unreadable(encoding, &e)))
+}
+
+/// What upstream says of a body that cannot be read.
+fn unreadable(encoding: Encoding, error: &codec::Error) -> String {
+    match encoding {
+        Encoding::Json => format!("couldn't get version/kind; json parse error: {error}"),
+        Encoding::Yaml => format!("couldn't get version/kind; {error}"),
+        Encoding::Cbor => format!("unable to determine group/version/kind: {error}"),
+        Encoding::Protobuf => error.to_string(),
     }
 }
 
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-
 /// Reads a body as an object of `kind`. 400 for what is none; strict findings go to `strictness`.
 pub(crate) fn decode(kind: &Kind, media_type: &str, body: &[u8], strictness: &mut Strictness) -> Result<Value, Status> {
-    if media_type == PROTOBUF {
-        let object = codec::protobuf::decode(body, schema_of(kind)?).map_err(|e| Status::bad_request(e.to_string()))?;
-        check_type(kind, &object)?;
-        return Ok(object);
-    }
-    let Decoded { value: mut object, mut strict } = decode_any(media_type, body).map_err(|mut status| {
-        if status.code == 400 {
-            let (short, why) = (&kind.kind, &status.message);
-            let shown = summary(body);
-            status.message = format!("the object provided is unrecognized (must be of type {short}): {why} ({shown})");
+    let protobuf = codec::protobuf::schema_for(&kind.api_version(), &kind.kind);
+    let encoding = encoding(media_type, |e| e != Encoding::Protobuf || protobuf.is_some())?;
+    let decoded = match (encoding, protobuf) {
+        (Encoding::Protobuf, Some(schema)) => {
+            codec::protobuf::decode(body, schema).map(|value| Decoded { value, strict: Vec::new() })
         }
-        status
+        _ => encoding.decode(body),
+    };
+    let Decoded { value: mut object, mut strict } = decoded.map_err(|error| {
+        let (short, why, shown) = (&kind.kind, unreadable(encoding, &error), summary(body));
+        Status::bad_request(format!("the object provided is unrecognized (must be of type {short}): {why} ({shown})"))
     })?;
     check_type(kind, &object)?;
     let bad = |why: &str| {

@@ -56,7 +56,7 @@ pub(crate) async fn list(
     accepted: Accepted,
 ) -> Reply {
     let listed = find(core, resource, namespace, query).await?;
-    render::list(resource, listed, accepted, query)
+    render::list(resource, listed, accepted, query).await
 }
 
 /// The objects that a list's query asks for.

@@ -8,9 +8,9 @@ use super::Resource;
 use super::render;
 use crate::cache::Entry;
 use crate::core::Core;
-use crate::http::negotiate::{Accepted, Format, Shape};
+use crate::http::negotiate::Accepted;
 use crate::http::query::Query;
-use crate::http::reply::{self, Reply};
+use crate::http::reply::Reply;
 
 /// A resourceVersion parameter: `None` when it is absent or empty.
 pub(crate) fn parse_revision(query: &Query) -> Result<Option<u64>, Status> {
@@ -47,11 +47,7 @@ pub(crate) async fn get(
     accepted: Accepted,
 ) -> Reply {
     let entry = get_entry(core, resource, namespace, name, query).await?;
-    if accepted == Accepted::default() && resource.plain() {
-        return Ok(reply::json(200, entry.to_wire()));
-    }
-    let object = resource.decode(&entry)?;
-    render::object(resource, 200, object, accepted, query)
+    render::entry(resource, &entry, accepted, query)
 }
 
 /// The version that a GET is owed.
@@ -65,9 +61,4 @@ pub(crate) async fn get_entry(
     let cache = resource.cache()?;
     freshen(core, parse_revision(query)?).await?;
     cache.get(namespace, name).ok_or_else(|| resource.not_found(name))
-}
-
-/// Whether a plain JSON answer is wanted.
-pub(crate) fn is_plain(accepted: Accepted) -> bool {
-    accepted.format == Format::Json && accepted.shape == Shape::Object
 }

@@ -1,53 +1,79 @@
 //! Objects and lists in the representation that the client wants. JSON of kinds that are stored as themselves is the stored
-//! bytes; Tables, YAML, and objects of kinds that are stored as another are decoded.
+//! bytes, protobuf and CBOR are made once per version; Tables, YAML, and objects of kinds that are stored as another are
+//! decoded for each request.
 
 mod event;
+mod form;
 mod list;
 
-use bytes::Bytes;
+use bytes::{BufMut, BytesMut};
+use keelson_api::codec::{Encoding, protobuf};
 use keelson_api::kind::Kind;
-use keelson_api::status::Status;
+use keelson_api::status::{FieldError, Status};
 use serde_json::{Value, json};
 
-use super::lists::{Listed, list_metadata};
-use super::read::is_plain;
+use super::lists::Listed;
 use super::{Resource, table};
-use crate::http::body::Body;
-use crate::http::negotiate::{Accepted, Format, Shape};
+use crate::cache::Entry;
+use crate::http::negotiate::{Accepted, Offers, Shape, refused};
 use crate::http::query::Query;
 use crate::http::reply::{self, Reply};
 
 pub(crate) use event::Events;
 
+/// What a kind's endpoints offer.
+pub(crate) fn offers(kind: &Kind, watch: bool) -> Offers {
+    let protobuf = protobuf::schema_for(&kind.api_version(), &kind.kind).is_some();
+    if watch { Offers::Events { protobuf } } else { Offers::Objects { protobuf } }
+}
+
+/// A stored object in the wanted form.
+pub(crate) fn entry(resource: &Resource, entry: &Entry, accepted: Accepted, query: &Query) -> Reply {
+    let partial = match accepted.shape {
+        Shape::Object => None,
+        Shape::PartialObjectMetadata { beta } => Some(beta),
+        _ => return object(resource, 200, resource.decode(entry)?, accepted, query),
+    };
+    let form = form::Form { resource: resource.clone(), encoding: accepted.encoding, partial };
+    let mut out = BytesMut::new();
+    form.put_object(entry, entry.revision, &mut out)?;
+    if accepted.encoding == Encoding::Json {
+        out.put_u8(b'\n');
+    }
+    Ok(reply::encoded(200, accepted.encoding, out.freeze()))
+}
+
 /// One object in the wanted shape.
 pub(crate) fn object(resource: &Resource, code: u16, object: Value, accepted: Accepted, query: &Query) -> Reply {
     let shaped = match accepted.shape {
-        Shape::Table { beta } => {
-            let revision = object.get("metadata").and_then(|m| m.get("resourceVersion")).cloned().unwrap_or_default();
-            let metadata = json!({ "resourceVersion": revision });
-            let rows = vec![table::row(&resource.kind, object, include(query))];
-            table::table(&resource.kind, rows, metadata, beta, true)
-        }
-        Shape::PartialObjectMetadata => partial(object),
+        Shape::Table { beta } => table::of_one(&resource.kind, object, include(query)?, beta, true),
+        Shape::PartialObjectMetadata { beta } => partial(object, beta),
         Shape::Object => object,
-        Shape::PartialObjectMetadataList | Shape::Discovery { .. } => {
-            return Err(crate::http::negotiate::not_acceptable());
+        Shape::PartialObjectMetadataList { .. } | Shape::Discovery { .. } => {
+            let what = "you requested PartialObjectMetadataList, but the requested object is not a list";
+            return Err(refused(format!("{what} ({})", go_type(&resource.kind, ""))));
         }
     };
-    document(code, &shaped, accepted.format)
+    document(code, &shaped, accepted.encoding)
 }
 
 /// A list in the wanted shape.
-pub(crate) fn list(resource: &Resource, listed: Listed, accepted: Accepted, query: &Query) -> Reply {
-    if is_plain(accepted) && resource.plain() {
-        return Ok(reply::json(200, Body::Chunks(Box::new(list::JsonChunks::new(resource, listed)))));
-    }
-    let kind = &resource.kind;
-    let metadata = list_metadata(listed.revision, listed.next.as_deref(), listed.remaining);
-    shaped_list(kind, listed.entries.map(|entry| resource.decode(&entry)), metadata, accepted, query)
+pub(crate) async fn list(resource: &Resource, listed: Listed, accepted: Accepted, query: &Query) -> Reply {
+    let Accepted { encoding, shape } = accepted;
+    let partial = match shape {
+        Shape::Table { beta } => {
+            let body = list::table(resource.clone(), listed, include(query)?, beta, encoding)?;
+            return Ok(reply::encoded(200, encoding, body));
+        }
+        Shape::PartialObjectMetadataList { beta } => Some(beta),
+        Shape::PartialObjectMetadata { .. } | Shape::Discovery { .. } => return Err(is_a_list(&resource.kind)),
+        Shape::Object => None,
+    };
+    let body = list::objects(form::Form { resource: resource.clone(), encoding, partial }, listed).await?;
+    Ok(reply::encoded(200, encoding, body))
 }
 
-/// A list of objects that are not stored.
+/// A list of objects that are not stored, or not any more.
 pub(crate) fn values(
     resource: &Resource,
     items: Vec<Value>,
@@ -55,63 +81,73 @@ pub(crate) fn values(
     accepted: Accepted,
     query: &Query,
 ) -> Reply {
-    shaped_list(&resource.kind, items.into_iter().map(Ok), metadata, accepted, query)
-}
-
-fn shaped_list(
-    kind: &Kind,
-    objects: impl Iterator<Item = Result<Value, Status>>,
-    metadata: Value,
-    accepted: Accepted,
-    query: &Query,
-) -> Reply {
+    let kind = &resource.kind;
     let shaped = match accepted.shape {
         Shape::Table { beta } => {
-            let rows: Result<Vec<_>, Status> = objects.map(|o| Ok(table::row(kind, o?, include(query)))).collect();
-            table::table(kind, rows?, metadata, beta, true)
+            let include = include(query)?;
+            let rows = items.into_iter().map(|object| table::row(kind, object, include, beta)).collect();
+            table::table(kind, rows, metadata, beta, true)
         }
-        Shape::PartialObjectMetadata | Shape::PartialObjectMetadataList => {
-            let items: Result<Vec<_>, Status> = objects.map(|o| o.map(partial)).collect();
+        Shape::PartialObjectMetadataList { beta } => {
+            let items: Vec<_> = items.into_iter().map(|object| partial(object, beta)).collect();
             json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                "metadata": metadata, "items": items?,
+                "kind": "PartialObjectMetadataList", "apiVersion": meta_version(beta),
+                "metadata": metadata, "items": items,
             })
         }
         Shape::Object => {
-            let items: Result<Vec<_>, Status> = objects.map(|o| o.map(without_type)).collect();
+            let items: Vec<_> = items.into_iter().map(without_type).collect();
             json!({
                 "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
-                "metadata": metadata, "items": items?,
+                "metadata": metadata, "items": items,
             })
         }
-        Shape::Discovery { .. } => return Err(crate::http::negotiate::not_acceptable()),
+        Shape::PartialObjectMetadata { .. } | Shape::Discovery { .. } => return Err(is_a_list(kind)),
     };
-    document(200, &shaped, accepted.format)
+    document(200, &shaped, accepted.encoding)
 }
 
-/// A document in JSON or YAML.
-pub(crate) fn document(code: u16, value: &Value, format: Format) -> Reply {
-    match format {
-        Format::Json => Ok(reply::value(code, value)),
-        Format::Yaml => {
-            let yaml = serde_saphyr::to_string(value).map_err(Status::internal)?;
-            Ok(reply::typed(code, "application/yaml", Bytes::from(yaml)))
+/// A document of the type that it names, whatever shape the client wants objects in.
+pub(crate) fn document(code: u16, value: &Value, encoding: Encoding) -> Reply {
+    match encoding {
+        Encoding::Json => Ok(reply::value(code, value)),
+        encoding => Ok(reply::encoded(code, encoding, form::encode(value, encoding)?)),
+    }
+}
+
+fn include(query: &Query) -> Result<table::Include, Status> {
+    match query.get("includeObject").unwrap_or_default() {
+        "" | "Metadata" => Ok(table::Include::Metadata),
+        "None" => Ok(table::Include::None),
+        "Object" => Ok(table::Include::Object),
+        other => {
+            let error = FieldError::invalid("includeObject", other, "must be 'Metadata', 'Object', 'None', or empty");
+            let FieldError { field, message, .. } = error;
+            Err(Status::bad_request(format!("Unable to convert to Table as requested: {field}: {message}")))
         }
     }
 }
 
-fn include(query: &Query) -> table::Include {
-    match query.get("includeObject") {
-        Some("None") => table::Include::None,
-        Some("Object") => table::Include::Object,
-        _ => table::Include::Metadata,
-    }
+fn is_a_list(kind: &Kind) -> Status {
+    let what = "you requested PartialObjectMetadata, but the requested object is a list";
+    refused(format!("{what} ({})", go_type(kind, "List")))
 }
 
-/// `meta.k8s.io/v1 PartialObjectMetadata`
-pub(crate) fn partial(mut object: Value) -> Value {
+/// What upstream calls the type in such messages.
+fn go_type(kind: &Kind, suffix: &str) -> String {
+    let package = kind.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+    format!("*{package}.{}{suffix}", kind.kind)
+}
+
+/// `meta.k8s.io/v1`
+fn meta_version(beta: bool) -> &'static str {
+    if beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
+}
+
+/// `meta.k8s.io PartialObjectMetadata`
+pub(crate) fn partial(mut object: Value, beta: bool) -> Value {
     let metadata = object.get_mut("metadata").map(Value::take).unwrap_or_default();
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+    json!({"kind": "PartialObjectMetadata", "apiVersion": meta_version(beta), "metadata": metadata})
 }
 
 fn without_type(mut object: Value) -> Value {

@@ -56,7 +56,9 @@ pub(crate) async fn object(call: &Call, verb: Verb, body: Bytes) -> Reply {
                 Deleted::Gone(object) if resource.kind.returns_deleted => {
                     render::object(resource, 200, object, call.accepted()?, query)
                 }
-                Deleted::Gone(object) => Ok(reply::value(200, &delete::success(resource, &object))),
+                Deleted::Gone(object) => {
+                    render::document(200, &delete::success(resource, &object), call.accepted()?.encoding)
+                }
                 Deleted::Marked(object) => {
                     let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
                     render::object(resource, code, object, call.accepted()?, query)
@@ -143,7 +145,7 @@ async fn delete_collection(call: &Call, body: Bytes) -> Reply {
     }
     // As upstream, the objects as they were before.
     listed.entries = Box::new(entries.into_iter());
-    render::list(resource, listed, call.accepted()?, query)
+    render::list(resource, listed, call.accepted()?, query).await
 }
 
 /// A write's answer.

@@ -14,7 +14,7 @@ pub(crate) enum Include {
 }
 
 /// One row.
-pub(crate) fn row(kind: &Kind, object: Value, include: Include) -> Value {
+pub(crate) fn row(kind: &Kind, object: Value, include: Include, beta: bool) -> Value {
     let now = keelson_client::clock::now();
     let mut cells = Vec::with_capacity(kind.columns.len() + 1);
     if !has_name(kind) {
@@ -30,7 +30,7 @@ pub(crate) fn row(kind: &Kind, object: Value, include: Include) -> Value {
     }));
     let object = match include {
         Include::None => Value::Null,
-        Include::Metadata => partial(object),
+        Include::Metadata => partial(object, beta),
         Include::Object => object,
     };
     if object.is_null() { json!({"cells": cells}) } else { json!({"cells": cells, "object": object}) }
@@ -70,6 +70,13 @@ fn go_text(value: &Value) -> String {
     }
 }
 
+/// A table of one object.
+pub(crate) fn of_one(kind: &Kind, object: Value, include: Include, beta: bool, with_columns: bool) -> Value {
+    let revision = object.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+    let rows = vec![row(kind, object, include, beta)];
+    table(kind, rows, json!({ "resourceVersion": revision }), beta, with_columns)
+}
+
 /// The whole table.
 pub(crate) fn table(kind: &Kind, rows: Vec<Value>, metadata: Value, beta: bool, with_columns: bool) -> Value {
     let columns = if with_columns { columns(kind) } else { Vec::new() };
@@ -85,7 +92,7 @@ fn has_name(kind: &Kind) -> bool {
     kind.columns.iter().any(|column| column.name == "Name")
 }
 
-fn columns(kind: &Kind) -> Vec<Value> {
+pub(crate) fn columns(kind: &Kind) -> Vec<Value> {
     let definition = |name: &str, type_: &str, format: &str, description: &str, priority: i32| json!({"name": name, "type": type_, "format": format, "description": description, "priority": priority});
     let mut all = Vec::new();
     if !has_name(kind) {

@@ -13,7 +13,7 @@ use super::select::Filter;
 use crate::cache::watcher::{Options, Start, Watcher};
 use crate::core::Core;
 use crate::http::body::Body;
-use crate::http::negotiate::{Accepted, Format};
+use crate::http::negotiate::Accepted;
 use crate::http::query::Query;
 use crate::http::reply::{self, Reply};
 
@@ -29,9 +29,6 @@ pub(crate) async fn watch(
     accepted: Accepted,
 ) -> Reply {
     let cache = resource.cache()?;
-    if accepted.format != Format::Json {
-        return Err(crate::http::negotiate::not_acceptable());
-    }
     let seconds = query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
     let initial_events = query.optional_flag("sendInitialEvents");
     check(query, initial_events)?;
@@ -46,7 +43,8 @@ pub(crate) async fn watch(
     };
     let seconds = seconds.unwrap_or_else(|| rand::random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS));
     let timeout = Duration::from_secs(seconds.min(1 << 31));
-    let events = Events::new(resource.clone(), accepted, query);
+    let events = Events::new(resource.clone(), accepted, query)?;
+    let content_type = events.content_type();
     let options = Options { filter, start, bookmarks, timeout, events };
     let watcher = match fresh {
         Ok(()) => Watcher::new(core.cache.clone(), cache.clone(), options),
@@ -57,7 +55,7 @@ pub(crate) async fn watch(
         watcher.next().await.map(|bytes| (Ok(bytes), watcher))
     });
     let stream = stream.take_until(async move { shutdown.cancelled().await });
-    Ok(reply::json(200, Body::Stream(stream.boxed())))
+    Ok(reply::typed(200, content_type, Body::Stream(stream.boxed())))
 }
 
 /// The rules of upstream's `ListOptions` for a watch.

@@ -6,10 +6,11 @@ use keelson_api::status::Status;
 use serde_json::{Value, json};
 
 use crate::dispatch::Call;
-use crate::http::reply::{self, Reply};
+use crate::http::reply::Reply;
 use crate::registry::body::{Strictness, decode};
 use crate::registry::create::text;
 use crate::registry::options::WriteOptions;
+use crate::registry::render;
 use crate::registry::update::{Target, update};
 
 pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
@@ -41,7 +42,7 @@ pub(crate) async fn bind(call: &Call, name: &str, binding: Value, options: &Writ
         Ok(pod)
     })
     .await?;
-    Ok(reply::value(201, &done(201)))
+    render::document(201, &done(201), call.accepted()?.encoding)
 }
 
 /// A `Status` that says nothing but that it worked.

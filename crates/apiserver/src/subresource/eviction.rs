@@ -6,11 +6,12 @@ use keelson_api::status::Status;
 use super::binding::done;
 use crate::admission::{self, Operation};
 use crate::dispatch::Call;
-use crate::http::reply::{self, Reply};
+use crate::http::reply::Reply;
 use crate::registry::body::{Strictness, decode};
 use crate::registry::create::text;
 use crate::registry::delete;
 use crate::registry::options::{DeleteOptions, WriteOptions};
+use crate::registry::render;
 
 pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
     let Call { core, resource, target, query, user, .. } = call;
@@ -43,5 +44,5 @@ pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
     };
     admission::validate(&request, &eviction).await?;
     delete::delete(core, resource, &target.namespace, &target.name, &delete_options, user).await?;
-    Ok(reply::value(201, &done(201)))
+    render::document(201, &done(201), call.accepted()?.encoding)
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    decode, decode_message, encode, encode_message, envelope_tail, item_len, list_head, open, put_item_head,
+    ENVELOPE_TAIL, decode, decode_message, encode, encode_message, item_len, list_head, open, put_item_head,
     schema_for, watch_frame,
 };
 use crate::codec::{MAX_DEPTH, samples};
@@ -127,7 +127,7 @@ fn lists_and_watch_frames() {
         put_item_head(&mut list, item.len());
         list.extend_from_slice(item);
     }
-    list.extend_from_slice(envelope_tail());
+    list.extend_from_slice(&ENVELOPE_TAIL);
     assert_eq!(
         decode(&list, schema_for("v1", "ConfigMapList").unwrap()).unwrap(),
         json!({
