@@ -10,10 +10,12 @@ mod apps;
 mod authentication;
 mod authorization;
 mod autoscaling;
+mod batch;
 mod coordination;
 mod core;
 mod discovery;
 mod events;
+mod int_or_percent;
 mod mutate;
 mod pod_spec;
 mod policy;
@@ -38,6 +40,9 @@ pub fn all() -> Vec<Kind> {
         events::all(),
         authentication::all(),
         authorization::all(),
+        autoscaling::all(),
+        batch::all(),
+        policy::all(),
         rbac::all(),
         coordination::all(),
         discovery::all(),

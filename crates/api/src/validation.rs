@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::status::FieldError;
 
+pub mod conditions;
 pub mod labels;
 pub mod meta;
 pub mod names;
@@ -120,6 +121,12 @@ impl<'p, 'v> View<'p, 'v> {
 
     pub fn invalid(&self, detail: &str) -> FieldError {
         FieldError::invalid(self.path(), self.value.clone(), detail)
+    }
+
+    /// Without the value, where that would say nothing.
+    pub fn invalid_bare(&self, detail: &str) -> FieldError {
+        let message = format!("Invalid value: {detail}");
+        FieldError { reason: "FieldValueInvalid", field: self.path(), message }
     }
 
     /// For strings, which upstream shows as `""` when they are missing.

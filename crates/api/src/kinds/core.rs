@@ -7,14 +7,19 @@ mod component_status;
 mod config_map;
 mod endpoints;
 mod event;
+mod limit_range;
 mod namespace;
 mod node;
+mod persistent_volume;
+pub(super) mod persistent_volume_claim;
 mod pod;
 mod pod_template;
 mod replication_controller;
+mod resource_quota;
 mod secret;
 mod service;
 mod service_account;
+mod storage;
 #[cfg(test)]
 mod tests;
 
@@ -33,11 +38,15 @@ pub(super) fn all() -> Vec<Kind> {
         config_map::kind(),
         endpoints::kind(),
         event::kind(),
+        limit_range::kind(),
         namespace::kind(),
         node::kind(),
+        persistent_volume_claim::kind(),
+        persistent_volume::kind(),
         pod::kind(),
         pod_template::kind(),
         replication_controller::kind(),
+        resource_quota::kind(),
         secret::kind(),
         service_account::kind(),
         service::kind(),

@@ -86,6 +86,18 @@ pub(crate) fn prepare(object: &mut Value, write: Write<'_>, rules: Rules) {
     }
 }
 
+/// The status that a new object starts with: the counts that upstream's types always write.
+pub(super) fn set_status(object: &mut Value, status: Value) {
+    if let Some(map) = object.as_object_mut() {
+        map.insert("status".into(), status);
+    }
+}
+
+/// The main object's map under `metadata.annotations` or `metadata.labels`, made if it is missing.
+pub(super) fn metadata_map<'a>(object: &'a mut Value, key: &str) -> Option<&'a mut Object> {
+    make(make(object.as_object_mut()?, "metadata")?, key)
+}
+
 fn count_change(map: &mut Object, old: &Value, rules: Rules) {
     if rules.generation && changed(map, old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);

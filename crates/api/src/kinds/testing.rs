@@ -257,12 +257,12 @@ proptest::proptest! {
 fn names_are_unique() {
     let mut seen = std::collections::HashSet::new();
     for kind in crate::kinds::all() {
-        assert!(seen.insert(kind.group_resource()), "{}", kind.group_resource());
+        let name = format!("{} {}", kind.version, kind.group_resource());
         for sub in &kind.subresources {
-            assert!(seen.insert(format!("{}/{}", kind.group_resource(), sub.name)));
+            assert!(seen.insert(format!("{name}/{}", sub.name)));
         }
+        assert!(seen.insert(name.clone()), "{name}");
     }
-    assert_eq!(crate::kinds::all().len(), 30);
     for kind in crate::kinds::all().into_iter().chain(crate::kinds::bodies()) {
         assert!(crate::schema::builtin(&kind.schema).is_some(), "{} has no schema", kind.schema);
         assert!(!kind.is_stored() || !kind.columns.is_empty(), "{} has no columns", kind.kind);
@@ -307,6 +307,45 @@ fn typed_clients_change_nothing() {
     check::<api::apps::v1::Deployment>("apps/v1 Deployment", workload.clone());
     check::<api::apps::v1::ReplicaSet>("apps/v1 ReplicaSet", workload.clone());
     let rc = with(&workload, json!({"spec": {"selector": {"matchLabels": null, "a": "b"}, "paused": null}}));
+    check::<api::apps::v1::DaemonSet>("apps/v1 DaemonSet", workload.clone());
+    check::<api::apps::v1::StatefulSet>(
+        "apps/v1 StatefulSet",
+        with(
+            &workload,
+            json!({"spec": {"paused": null, "volumeClaimTemplates": [
+                {"metadata": {"name": "d"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}},
+            ]}}),
+        ),
+    );
+    let once = with(&pod, json!({"restartPolicy": "Never"}));
+    let job = json!({"template": {"spec": once}});
+    check::<api::batch::v1::Job>("batch/v1 Job", json!({"metadata": {"name": "j", "uid": "u"}, "spec": job}));
+    check::<api::batch::v1::CronJob>(
+        "batch/v1 CronJob",
+        json!({"spec": {"schedule": "@daily", "jobTemplate": {"spec": job}}}),
+    );
+    let target = json!({"kind": "Deployment", "name": "d"});
+    check::<api::autoscaling::v2::HorizontalPodAutoscaler>(
+        "autoscaling/v2 HorizontalPodAutoscaler",
+        json!({"spec": {"maxReplicas": 2, "scaleTargetRef": target, "behavior": {}}}),
+    );
+    check::<api::policy::v1::PodDisruptionBudget>(
+        "policy/v1 PodDisruptionBudget",
+        json!({"spec": {"minAvailable": 1, "selector": {}}}),
+    );
+    check::<api::core::v1::PersistentVolume>(
+        "v1 PersistentVolume",
+        json!({"spec": {"capacity": {"storage": "1024Mi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/"}}}),
+    );
+    check::<api::core::v1::PersistentVolumeClaim>(
+        "v1 PersistentVolumeClaim",
+        json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
+    );
+    check::<api::core::v1::LimitRange>(
+        "v1 LimitRange",
+        json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": 1}}]}}),
+    );
+    check::<api::core::v1::ResourceQuota>("v1 ResourceQuota", json!({"spec": {"hard": {"pods": 1}}}));
     check::<api::core::v1::ReplicationController>("v1 ReplicationController", rc);
     check::<api::core::v1::PodTemplate>("v1 PodTemplate", json!({"template": workload["spec"]["template"]}));
     check::<api::core::v1::Service>(

@@ -67,7 +67,8 @@ pub fn validate_required_selector(selector: View, what: &str, errors: &mut Error
     }
 }
 
-fn is_empty(selector: &Value) -> bool {
+/// Whether a `LabelSelector` has no terms.
+pub fn is_empty(selector: &Value) -> bool {
     let none = |key| View::root(selector).get(key).is_empty();
     none("matchLabels") && none("matchExpressions")
 }

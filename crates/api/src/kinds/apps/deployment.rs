@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use crate::kind::{Column, Kind, Strategy, Write};
 use crate::kinds::core::template_warnings;
+use crate::kinds::int_or_percent;
 use crate::kinds::mutate::{Rules, make, prepare, set, set_str};
 use crate::kinds::pod_spec::{defaults, validate::controller_template};
 use crate::kinds::print::{age, count, selector_text, workload_columns};
 use crate::status::FieldError;
-use crate::validation::{Errors, View, immutable, labels, names, non_negative, same};
+use crate::validation::{Errors, View, immutable, labels, non_negative, same};
 
 #[cfg(test)]
 mod tests;
@@ -120,33 +121,22 @@ fn strategy(strategy: View, errors: &mut Errors) {
             errors.push(rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"));
         }
         "Recreate" => {}
-        "RollingUpdate" if !rolling.is_set() => errors.push(rolling.required("should be provided by default")),
+        "RollingUpdate" if !rolling.is_set() => {
+            errors.push(rolling.required("this should be defaulted and never be nil"));
+        }
         "RollingUpdate" => rolling_update(rolling, errors),
-        _ => errors.push(strategy.get("type").not_supported(&["Recreate", "RollingUpdate"])),
+        _ => errors.push(super::unknown_strategy(strategy, &["Recreate", "RollingUpdate"])),
     }
 }
 
 fn rolling_update(rolling: View, errors: &mut Errors) {
     let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
-    let none = |view: View| match view.value {
-        Value::String(text) => text.trim_end_matches('%').parse::<i64>().is_ok_and(|n| n == 0),
-        _ => view.int().unwrap_or(0) == 0,
-    };
-    for view in [unavailable, surge] {
-        match view.value {
-            Value::String(text) => {
-                errors.extend(names::percent(text).iter().map(|complaint| view.invalid(complaint)));
-            }
-            _ => non_negative(view, errors),
-        }
-    }
-    if none(unavailable) && none(surge) {
+    int_or_percent::validate(unavailable, errors);
+    int_or_percent::validate(surge, errors);
+    if int_or_percent::amount(unavailable) == 0 && int_or_percent::amount(surge) == 0 {
         errors.push(unavailable.invalid("may not be 0 when `maxSurge` is 0"));
     }
-    let percent = unavailable.str().strip_suffix('%').and_then(|n| n.parse::<i64>().ok());
-    if percent.is_some_and(|n| n > 100) {
-        errors.push(unavailable.invalid("must not be greater than 100%"));
-    }
+    int_or_percent::at_most_all(unavailable, errors);
 }
 
 fn validate_status(status: View, old: &Value, errors: &mut Errors) {
@@ -162,9 +152,5 @@ fn validate_status(status: View, old: &Value, errors: &mut Errors) {
         non_negative(status.get(field), errors);
     }
     super::within_replicas(status, &["updatedReplicas", "readyReplicas", "availableReplicas"], errors);
-    let collisions = status.get("collisionCount");
-    non_negative(collisions, errors);
-    if collisions.int().unwrap_or(0) < old["collisionCount"].as_i64().unwrap_or(0) {
-        errors.push(collisions.invalid("cannot be decremented"));
-    }
+    super::collisions(status, old, errors);
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::kind::{Kind, Strategy, Verb, Write};
 use crate::kinds::core::PROXY_VERBS;
 use crate::kinds::mutate::{Object, Rules, child, make, prepare, set, set_str};
-use crate::kinds::pod_spec::defaults;
 use crate::kinds::pod_spec::validate::{Context, pod_spec};
+use crate::kinds::pod_spec::{RENAMED_LABELS, defaults};
 use crate::kinds::qos::qos_class;
 use crate::status::FieldError;
 use crate::validation::{View, names};
@@ -225,13 +225,7 @@ pub(crate) fn template_warnings(view: View) -> Vec<String> {
             }
         }
     }
-    for (label, replacement) in [
-        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-        ("beta.kubernetes.io/os", "kubernetes.io/os"),
-        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
-    ] {
+    for (label, replacement) in RENAMED_LABELS {
         let selector = spec.get("nodeSelector");
         if selector.value.get(label).is_some() {
             let path = selector.path();

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kind::{Column, Kind, Strategy, Write};
+use crate::kind::{Column, Kind, Propagation, Strategy, Write};
 use crate::kinds::apps::within_replicas;
 use crate::kinds::core::template_warnings;
 use crate::kinds::mutate::{make, set};
@@ -98,15 +98,13 @@ impl Strategy for ReplicationController {
             errors.push(own.invalid("`selector` does not match template `labels`"));
         }
         validate::template(template, &mut errors);
-        let pod = template.get("spec");
-        if pod.is_set() && pod.get("restartPolicy").str() != "Always" {
-            errors.push(pod.get("restartPolicy").not_supported(&["Always"]));
-        }
-        let deadline = pod.get("activeDeadlineSeconds");
-        if deadline.is_set() {
-            errors.push(deadline.forbidden("activeDeadlineSeconds in ReplicationController is not Supported"));
-        }
+        validate::always_restarts(template.get("spec"), "ReplicationController", &mut errors);
         errors
+    }
+
+    fn default_propagation(&self) -> Propagation {
+        // As upstream, for clients of long ago.
+        Propagation::Orphan
     }
 
     fn warnings(&self, object: &Value, write: Write<'_>) -> Vec<String> {

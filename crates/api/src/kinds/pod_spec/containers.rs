@@ -15,7 +15,9 @@ const NOT_EPHEMERAL: [&str; 7] =
 /// All containers of a pod spec.
 pub(super) fn validate(spec: View, context: Context, errors: &mut Errors) {
     let volumes = spec.get("volumes");
+    let claims = spec.get("resourceClaims");
     let pod = Pod {
+        claims: claims.items().map(|claim| claim.get("name").str()).collect(),
         volumes: volumes.items().map(|v| v.get("name").str()).collect(),
         host_network: spec.get("hostNetwork").bool(),
         grace_seconds: spec.get("terminationGracePeriodSeconds").int().unwrap_or(30),
@@ -108,6 +110,8 @@ fn host_port_conflicts(container: View, seen: &mut HashSet<String>, errors: &mut
 
 /// What a container's rules need to know about its pod.
 struct Pod<'v> {
+    /// Names of its resource claims.
+    claims: Vec<&'v str>,
     volumes: HashSet<&'v str>,
     host_network: bool,
     grace_seconds: i64,
@@ -133,7 +137,7 @@ impl Pod<'_> {
         self.mounts(container.get("volumeMounts"), errors);
         devices(container, &self.volumes, errors);
         required_one_of(container.get("imagePullPolicy"), &["Always", "IfNotPresent", "Never"], errors);
-        resources::requirements(container.get("resources"), errors);
+        resources::requirements(container.get("resources"), &self.claims, errors);
         self.resize_policy(container, errors);
         security::container(container.get("securityContext"), errors);
         let restart_policy = container.get("restartPolicy");

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::kinds::core::persistent_volume_claim;
 use crate::kinds::mutate::{Object, child, each, make, set, set_str};
 use crate::quantity::Quantity;
 
@@ -185,6 +186,28 @@ fn downward_items(source: &mut Object) {
     }
 }
 
+/// Defaults of the sources that pods and persistent volumes share.
+pub(crate) fn volume_source(volume: &mut Object) {
+    let mut fill = |source: &str, fields: &[(&str, Value)]| {
+        if let Some(source) = child(volume, source) {
+            for (field, value) in fields {
+                set(source, field, value.clone());
+            }
+        }
+    };
+    fill("hostPath", &[("type", json!(""))]);
+    fill("iscsi", &[("iscsiInterface", json!("default"))]);
+    fill("rbd", &[("pool", json!("rbd")), ("user", json!("admin")), ("keyring", json!("/etc/ceph/keyring"))]);
+    let disk = [
+        ("cachingMode", json!("ReadWrite")),
+        ("kind", json!("Shared")),
+        ("fsType", json!("ext4")),
+        ("readOnly", json!(false)),
+    ];
+    fill("azureDisk", &disk);
+    fill("scaleIO", &[("storageMode", json!("ThinProvisioned")), ("fsType", json!("xfs"))]);
+}
+
 fn volume(volume: &mut Object) {
     if volume.iter().all(|(key, value)| key == "name" || value.is_null()) {
         volume.insert("emptyDir".into(), json!({}));
@@ -194,8 +217,11 @@ fn volume(volume: &mut Object) {
             set(source, "defaultMode", 0o644);
         }
     }
-    if let Some(source) = child(volume, "hostPath") {
-        set(source, "type", "");
+    volume_source(volume);
+    if let Some(template) = child(volume, "ephemeral").and_then(|source| child(source, "volumeClaimTemplate"))
+        && let Some(spec) = child(template, "spec")
+    {
+        persistent_volume_claim::spec_defaults(spec);
     }
     if let Some(source) = child(volume, "image") {
         let policy = pull_policy(source.get("reference").and_then(Value::as_str).unwrap_or_default());

@@ -35,7 +35,8 @@ fn weight(weight: View, errors: &mut Errors) {
     }
 }
 
-fn node_selector(selector: View, errors: &mut Errors) {
+/// A `NodeSelector`.
+pub(in crate::kinds) fn node_selector(selector: View, errors: &mut Errors) {
     let terms = selector.get("nodeSelectorTerms");
     if terms.is_empty() {
         errors.push(terms.required("must have at least one node selector term"));
@@ -63,6 +64,27 @@ fn node_selector_term(term: View, errors: &mut Errors) {
             errors.push(key.invalid_str("not a valid field selector key"));
         }
     }
+}
+
+/// Node labels that have new names, with these.
+pub(in crate::kinds) const RENAMED_LABELS: [(&str, &str); 5] = [
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+];
+
+/// Warnings about labels in a node selector term that have new names.
+pub(in crate::kinds) fn selector_label_warnings(term: View) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for requirement in term.get("matchExpressions").items() {
+        let key = requirement.get("key");
+        if let Some((old, new)) = RENAMED_LABELS.iter().find(|(old, _)| *old == key.str()) {
+            warnings.push(format!("{}: {old} is deprecated since v1.14; use {new:?} instead", key.path()));
+        }
+    }
+    warnings
 }
 
 fn node_requirement(requirement: View, errors: &mut Errors) {

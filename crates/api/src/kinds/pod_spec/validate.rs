@@ -46,14 +46,18 @@ pub(crate) fn controller_template(view: View, selector: View, errors: &mut Error
         }
     }
     template(view, errors);
-    let spec = view.get("spec");
+    always_restarts(view.get("spec"), "ReplicaSet", errors);
+}
+
+/// What the pods of a controller (`owner`) that keeps them running may not say.
+pub(crate) fn always_restarts(spec: View, owner: &str, errors: &mut Errors) {
     let restart = spec.get("restartPolicy");
     if restart.str() != "Always" && restart.is_set() {
         errors.push(restart.not_supported(&["Always"]));
     }
     let deadline = spec.get("activeDeadlineSeconds");
     if deadline.is_set() {
-        errors.push(deadline.forbidden("activeDeadlineSeconds in ReplicaSet is not Supported"));
+        errors.push(deadline.forbidden(&format!("activeDeadlineSeconds in {owner} is not Supported")));
     }
 }
 
@@ -66,7 +70,7 @@ pub(crate) fn pod_spec(spec: View, context: Context, errors: &mut Errors) {
     }
     volumes::validate(spec.get("volumes"), errors);
     containers::validate(spec, context, errors);
-    resources::pod_level(spec.get("resources"), errors);
+    resources::pod_level(spec, errors);
 
     one_of(spec.get("restartPolicy"), &["Always", "OnFailure", "Never"], errors);
     one_of(spec.get("dnsPolicy"), &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], errors);

@@ -2,14 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::containers::{descending, no_back_steps};
+use super::containers::descending;
 use super::env::{self, Place};
-use super::resources;
+use super::{resources, sources};
+use crate::kinds::core::persistent_volume_claim;
 use crate::status::FieldError;
-use crate::validation::{Errors, View, checked, names, one_of, required};
-
-const HOST_PATH_TYPES: [&str; 8] =
-    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+use crate::validation::{Errors, View, checked, labels, names, one_of, required};
 
 /// `volumes`
 pub(super) fn validate(volumes: View, errors: &mut Errors) {
@@ -46,13 +44,6 @@ fn source(field: &str, source: View, errors: &mut Errors) {
         "emptyDir" if source.get("sizeLimit").is_set() => {
             resources::quantity(source.get("sizeLimit"), errors);
         }
-        "hostPath" => {
-            let path = source.get("path");
-            if required(path, errors) {
-                no_back_steps(path, errors);
-                one_of(source.get("type"), &HOST_PATH_TYPES, errors);
-            }
-        }
         "secret" => {
             required(source.get("secretName"), errors);
             mode(source.get("defaultMode"), errors);
@@ -78,21 +69,38 @@ fn source(field: &str, source: View, errors: &mut Errors) {
                 one_of(policy, &["Always", "IfNotPresent", "Never"], errors);
             }
         }
-        "nfs" => {
-            required(source.get("server"), errors);
-            let path = source.get("path");
-            if required(path, errors) && !path.str().starts_with('/') {
-                errors.push(path.invalid("must be an absolute path"));
+        "csi" => {
+            sources::csi_driver(source.get("driver"), errors);
+            let secret = source.get("nodePublishSecretRef");
+            if secret.is_set() {
+                required(secret.get("name"), errors);
             }
         }
-        "csi" => drop(required(source.get("driver"), errors)),
+        "ephemeral" => ephemeral(source.get("volumeClaimTemplate"), errors),
         "gitRepo" => {
             required(source.get("repository"), errors);
             descending(source.get("directory"), errors);
         }
-        // Cloud and array volumes: nothing here mounts them, and their driver has the last word.
-        _ => {}
+        _ => sources::shared(field, source, errors),
     }
+}
+
+/// A claim that lives as long as the pod; of its metadata only labels and annotations count.
+fn ephemeral(template: View, errors: &mut Errors) {
+    if !template.is_set() {
+        errors.push(template.required(""));
+        return;
+    }
+    let metadata = template.get("metadata");
+    labels::validate_annotations(metadata.get("annotations"), errors);
+    labels::validate(metadata.get("labels"), errors);
+    for (field, value) in metadata.value.as_object().into_iter().flatten() {
+        let allowed = matches!(field.as_str(), "annotations" | "labels" | "creationTimestamp");
+        if !allowed && !value.is_null() {
+            errors.push(FieldError::forbidden(format!("{}.{field}", metadata.path()), "cannot be set"));
+        }
+    }
+    persistent_volume_claim::validate_spec(template.get("spec"), errors);
 }
 
 fn mode(mode: View, errors: &mut Errors) {

@@ -71,7 +71,9 @@ fn rules() {
     );
     check_deployment(
         json!({"strategy": {"type": "X"}}),
-        &["spec.strategy.type: Unsupported value: \"X\": supported values: \"Recreate\", \"RollingUpdate\""],
+        &[
+            "spec.strategy: Unsupported value: {\"Type\":\"X\",\"RollingUpdate\":null}: supported values: \"Recreate\", \"RollingUpdate\"",
+        ],
     );
     check_deployment(
         json!({"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}}),
