@@ -58,7 +58,7 @@ fn names() {
     let errors = meta::validate_create(&kind, &json!({"metadata": {"name": "a.b", "namespace": "d"}}));
     assert!(errors.iter().any(|e| e.field == "metadata.name"), "{errors:?}");
     assert_eq!((kind.short_names[0].as_ref(), kind.categories[0].as_ref()), ("sts", "all"));
-    assert_eq!((kind.scale.unwrap().selector)(&stateful_set()), "app=db");
+    assert_eq!(kind.scale.unwrap().read(&stateful_set())["status"]["selector"], "app=db");
 }
 
 #[test]
