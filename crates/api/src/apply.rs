@@ -42,35 +42,29 @@ pub struct Writer<'a> {
     pub subresource: &'a str,
     /// RFC 3339 in UTC, whole seconds.
     pub now: &'a str,
-    pub reset: &'a Reset,
+    pub reset: Reset,
     pub versions: &'a dyn Versions,
 }
 
-/// Fields that writes to an endpoint do not change, and so do not own. Paths are path elements: `f:spec`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Fields that writes to an endpoint do not change, and so do not own. Paths are lists of path elements: `f:spec`; `*` stands
+/// for any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
     /// These, with all below them.
-    Fields(Vec<Vec<&'static str>>),
-    /// All but these; `*` stands for any path element.
+    Fields(&'static [&'static [&'static str]]),
+    /// All but what is below these.
     AllBut(&'static [&'static [&'static str]]),
 }
 
 impl Reset {
-    fn filter(&self, set: &mut Set) {
+    fn filter(self, set: &mut Set) {
         match self {
-            Self::Fields(paths) if set.is_empty() || paths.is_empty() => {}
             Self::Fields(paths) => {
-                let mut gone = Set::new();
                 for path in paths {
-                    let mut one = Set::new();
-                    for element in path.iter().rev() {
-                        one = Set::from_iter([((*element).to_owned(), Value::Object(one))]);
-                    }
-                    set::union(&mut gone, &one);
+                    set::remove(set, path);
                 }
-                set::recursive_difference(set, &gone);
             }
-            Self::AllBut(patterns) => *set = set::only(set, patterns),
+            Self::AllBut(paths) => *set = set::only(set, paths),
         }
     }
 }
@@ -379,6 +373,10 @@ fn attempt(
     }
     if !mine.fields().is_empty() {
         entries.push(mine);
+    }
+    let bare = object.get("metadata").is_none_or(Value::is_null);
+    if let (true, Some(map)) = (bare, object.as_object_mut()) {
+        map.insert("metadata".into(), Value::Object(serde_json::Map::new()));
     }
     managed::put(&mut object, entries);
     Ok(Ok(object))

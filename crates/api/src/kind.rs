@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::apply::Reset;
 use crate::jsonpath::JsonPath;
 use crate::schema::{self, Schema};
 use crate::status::FieldError;
@@ -249,6 +250,12 @@ pub trait Strategy: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Fields that writes to an endpoint (`""` for the object, else a subresource) do not change and so do not own; `None`
+    /// for the common case, see [`Kind::reset_fields`].
+    fn reset_fields(&self, _subresource: &str) -> Option<Reset> {
+        None
+    }
+
     /// Propagation policy used when the delete options name none.
     fn default_propagation(&self) -> Propagation {
         Propagation::Background
@@ -300,6 +307,20 @@ impl Kind {
     /// Whether objects are kept. Reviews and bindings are answered, not kept; component statuses are computed.
     pub fn is_stored(&self) -> bool {
         self.has_verb(Verb::Create) && self.has_verb(Verb::Get)
+    }
+
+    /// Fields that writes to an endpoint do not change: of an object that has a status, writes to the object itself leave
+    /// that alone, and writes to the status all else but metadata, which custom resources do not let them change either.
+    pub fn reset_fields(&self, subresource: &str) -> Reset {
+        if let Some(reset) = self.strategy.reset_fields(subresource) {
+            return reset;
+        }
+        match subresource {
+            "status" if self.own_schema.is_some() => Reset::AllBut(&[&["f:status"]]),
+            "status" => Reset::AllBut(&[&["f:metadata"], &["f:status"]]),
+            _ if self.subresource("status").is_some() => Reset::Fields(&[&["f:status"]]),
+            _ => Reset::Fields(&[]),
+        }
     }
 
     /// The subresource called `name`.

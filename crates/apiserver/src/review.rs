@@ -22,7 +22,7 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
     if verb != Verb::Create {
         return computed(call, verb);
     }
-    let options = WriteOptions::from_query(&call.query, &call.user, "CreateOptions")?;
+    let options = WriteOptions::of(call, "CreateOptions")?;
     let mut strictness = Strictness::new(options.field_validation);
     let mut object = decode(kind, &call.media_type(), &body, &mut strictness)?;
     keelson_api::validation::meta::set_type(kind, &mut object);

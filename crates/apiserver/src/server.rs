@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ::http::header::{HeaderValue, USER_AGENT};
 use ::http::{Request, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -74,12 +75,19 @@ impl ApiServer {
 
     /// The server as a service that `user` calls: no socket, no TLS; authorized as over the wire.
     pub fn service_for(&self, user: UserInfo) -> InProcess {
-        InProcess { server: self.clone(), user: Arc::new(user) }
+        InProcess { server: self.clone(), user: Arc::new(user), program: None }
     }
 
     /// A client over [`ApiServer::service_for`].
     pub fn kube_client(&self, user: UserInfo) -> kube::Client {
         kube::Client::new(self.service_for(user), "default")
+    }
+
+    /// The same for a component that is known by the name of its program, which managed fields give as the manager of what
+    /// it writes: `kube-scheduler`.
+    pub fn kube_client_of(&self, user: UserInfo, program: &'static str) -> kube::Client {
+        let program = Some(HeaderValue::from_static(program));
+        kube::Client::new(InProcess { program, ..self.service_for(user) }, "default")
     }
 
     /// Serves HTTPS (HTTP/1.1 and HTTP/2) on `listener` until `shutdown`; then finishes what is under way.
@@ -93,6 +101,8 @@ impl ApiServer {
 pub struct InProcess {
     server: ApiServer,
     user: Arc<UserInfo>,
+    /// The `User-Agent` of requests that have none.
+    program: Option<HeaderValue>,
 }
 
 impl<B> tower::Service<Request<B>> for InProcess
@@ -110,7 +120,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (core, user) = (self.server.core.clone(), self.user.clone());
-        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        if let Some(program) = &self.program {
+            request.headers_mut().entry(USER_AGENT).or_insert_with(|| program.clone());
+        }
         Box::pin(async move { Ok(dispatch::handle(core, user, request).await) })
     }
 }

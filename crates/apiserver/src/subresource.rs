@@ -16,7 +16,7 @@ use keelson_api::status::Status;
 use crate::dispatch::Call;
 use crate::http::body::RequestBody;
 use crate::http::reply::Reply;
-use crate::registry::{Resource, read, subresources};
+use crate::registry::{Resource, read, scale, subresources};
 
 /// Whether the path leads to a stream.
 pub(crate) fn is_streaming(call: &Call) -> bool {
@@ -42,7 +42,7 @@ pub(crate) async fn run(call: &Call, verb: Verb, body: Bytes) -> Reply {
     let sub = target.subresource.as_str();
     match (target.resource.as_str(), sub) {
         (_, "status") => subresources::status(call, verb, body).await,
-        (_, "scale") => subresources::scale(call, verb, body).await,
+        (_, "scale") => scale::serve(call, verb, body).await,
         ("pods", "binding") => binding::serve(call, body).await,
         ("pods", "eviction") => eviction::serve(call, body).await,
         ("serviceaccounts", "token") => token::serve(call, body).await,

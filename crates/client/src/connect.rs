@@ -38,6 +38,16 @@ pub async fn from_kubeconfig(path: &Path, context: Option<&str>) -> Result<kube:
         .map_err(|source| Error::Client { path: path.display().to_string(), source: Box::new(source) })
 }
 
+/// The same for a component that is known by the name of its program, which managed fields give as the manager of what it
+/// writes: `kubelet`.
+pub async fn from_kubeconfig_of(path: &Path, program: &'static str) -> Result<kube::Client, Error> {
+    install_crypto();
+    let mut config = kubeconfig(path, None).await?;
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(program)));
+    kube::Client::try_from(config)
+        .map_err(|source| Error::Client { path: path.display().to_string(), source: Box::new(source) })
+}
+
 /// A client over TLS, as the text of a kubeconfig says.
 pub async fn from_kubeconfig_text(text: &str) -> Result<kube::Client, Error> {
     install_crypto();

@@ -155,7 +155,12 @@ impl Agent {
 
     async fn client(&self, identity: &str) -> Result<kube::Client, Failure> {
         let path = self.data_dir.join(format!("{identity}.kubeconfig"));
-        Ok(keelson_client::connect::from_kubeconfig(&path, None).await?)
+        let program = match identity {
+            "kubelet" => "kubelet",
+            "proxy" => "kube-proxy",
+            _ => "keelson",
+        };
+        Ok(keelson_client::connect::from_kubeconfig_of(&path, program).await?)
     }
 }
 

@@ -92,7 +92,9 @@ impl Server {
         shutdown: &CancellationToken,
         components: &mut JoinSet<(&'static str, Result<(), Failure>)>,
     ) {
-        let user = |name: &str| api.kube_client(UserInfo::new(name, Vec::<String>::new()));
+        let user = |program: &'static str| {
+            api.kube_client_of(UserInfo::new(format!("system:{program}"), Vec::<String>::new()), program)
+        };
         // One process holds the store's lock, so its leases are its own: after a crash they are taken again at once.
         let identity = format!("{}_keelson-server", self.advertise_address);
 
@@ -104,7 +106,7 @@ impl Server {
             service_cidrs: vec![IpNet::V4(self.service_cluster_ip_range)],
             ..keelson_controllers::Config::default()
         };
-        let (client, stop) = (user("system:kube-controller-manager"), shutdown.clone());
+        let (client, stop) = (user("kube-controller-manager"), shutdown.clone());
         components.spawn(async move {
             ("controller manager", keelson_controllers::run(client, config, stop).await.map_err(Failure::from))
         });
@@ -113,7 +115,7 @@ impl Server {
             leader_election_identity: Some(identity.clone()),
             ..keelson_scheduler::Config::default()
         };
-        let (client, stop) = (user("system:kube-scheduler"), shutdown.clone());
+        let (client, stop) = (user("kube-scheduler"), shutdown.clone());
         components.spawn(async move {
             let informers = InformerFactory::new(client.clone());
             ("scheduler", keelson_scheduler::run(client, informers, config, stop).await.map_err(Failure::from))
@@ -122,7 +124,7 @@ impl Server {
         if let Some(netns) = &self.publish_netns {
             let provider = Arc::new(keelson_cloud::local::Local::new(Some(netns.clone())));
             let config = keelson_cloud::Config { leader_election_identity: Some(identity) };
-            let (client, stop) = (user("system:cloud-controller-manager"), shutdown.clone());
+            let (client, stop) = (user("cloud-controller-manager"), shutdown.clone());
             components.spawn(async move {
                 let informers = InformerFactory::new(client.clone());
                 keelson_cloud::run(client, informers, config, provider, stop).await;

@@ -40,7 +40,7 @@ pub(super) const UNOWNED: [&str; 9] = [
 /// Compares; `old` is `None` when the object is new. Type, identity and what else nobody owns are left out.
 pub(super) fn diff(schema: &Schema, old: Option<&Value>, new: &Value) -> Diff {
     let mut found = Found::default();
-    let side = old.map_or(Side::Zero(schema), Side::Value);
+    let side = old.map_or(Side::Zero, Side::Value);
     let node = Node::Struct(schema);
     each_key(node, side, new.as_object(), &mut |name, below, side, new| {
         if matches!(name, "apiVersion" | "kind") {
@@ -67,8 +67,8 @@ pub(super) fn diff(schema: &Schema, old: Option<&Value>, new: &Value) -> Diff {
 #[derive(Clone, Copy, Debug)]
 enum Side<'a> {
     Absent,
-    /// Of a new object, a struct that Go always has: its fields are not there, but it is.
-    Zero(&'a Schema),
+    /// A struct that Go always has: its fields are not there, but it is.
+    Zero,
     Value(&'a Value),
 }
 
@@ -146,7 +146,7 @@ fn compare_deduced(old: &Value, new: &Value, found: &mut Found) {
 impl<'a> Side<'a> {
     fn is_empty(self) -> bool {
         match self {
-            Self::Absent | Self::Zero(_) => true,
+            Self::Absent | Self::Zero => true,
             Self::Value(value) => is_empty(value),
         }
     }
@@ -158,14 +158,14 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// What a field of a new object was before: of Go's structs, some fields are always there.
+    /// What a field that is absent is in Go.
     fn zero(field: &'a Field) -> Self {
         static EMPTY: Value = Value::String(String::new());
         static NULL: Value = Value::Null;
         static FALSE: Value = Value::Bool(false);
         static ZERO: LazyLock<Value> = LazyLock::new(|| 0.into());
         match &field.ty {
-            Type::Struct(link) if field.drop_empty => Self::Zero(link),
+            Type::Struct(_) if field.drop_empty => Self::Zero,
             _ if !field.required => Self::Absent,
             Type::String => Self::Value(&EMPTY),
             Type::Bool => Self::Value(&FALSE),
@@ -179,7 +179,7 @@ impl<'a> Side<'a> {
 fn leaf(old: Side<'_>, new: Option<&Value>, found: &mut Found) {
     match (old, new) {
         (Side::Absent, Some(_)) => found.changed.member = true,
-        (Side::Zero(_), Some(new)) => found.changed.member = !is_empty(new),
+        (Side::Zero, Some(new)) => found.changed.member = !is_empty(new),
         (Side::Value(old), Some(new)) => found.changed.member = old != new,
         (Side::Value(_), None) => found.removed.member = true,
         (_, None) => {}
@@ -202,28 +202,32 @@ fn each_key<'a>(
     new: Option<&'a Map<String, Value>>,
     visit: &mut dyn FnMut(&'a str, Node<'a>, Side<'a>, Option<&'a Value>),
 ) {
+    static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
     let old_map = match old {
         Side::Value(value) => value.as_object(),
-        Side::Absent => None,
-        Side::Zero(schema) => {
-            for (name, new) in new.into_iter().flatten() {
-                match schema.field(name) {
-                    Some(field) => visit(name, Node::of_field(schema, field), Side::zero(field), Some(new)),
-                    None => visit(name, Node::Deduced, Side::Absent, Some(new)),
-                }
-            }
-            return;
-        }
+        Side::Absent | Side::Zero => None,
     };
-    zip(old_map.into_iter().flatten(), new.into_iter().flatten(), |name, old, new| {
-        if let (Some(old), Some(new)) = (old, new)
-            && !old.is_object()
-            && !old.is_array()
-            && old == new
-        {
-            return;
+    // Structs that Go does not point to are always there, if what they are part of is.
+    let whole = match node {
+        Node::Struct(schema) if !schema.name.is_empty() => Some(schema),
+        _ => None,
+    };
+    zip(old_map.into_iter().flatten(), new.into_iter().flatten(), |name, before, new| match (before, new) {
+        (Some(before), Some(after)) => {
+            if before.is_object() || before.is_array() || before != after {
+                visit(name, node.below(name), Side::Value(before), new);
+            }
         }
-        visit(name, node.below(name), old.map_or(Side::Absent, Side::Value), new);
+        (None, _) if !matches!(old, Side::Absent) => {
+            let zero = whole.and_then(|schema| schema.field(name)).map_or(Side::Absent, Side::zero);
+            visit(name, node.below(name), zero, new);
+        }
+        (None, _) => visit(name, node.below(name), Side::Absent, new),
+        (Some(before), None) => {
+            let field = whole.and_then(|schema| schema.field(name));
+            let stays = field.is_some_and(|field| field.drop_empty && matches!(field.ty, Type::Struct(_)));
+            visit(name, node.below(name), Side::Value(before), stays.then_some(&*EMPTY));
+        }
     });
 }
 

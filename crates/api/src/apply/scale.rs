@@ -16,8 +16,8 @@ fn path(elements: &[String]) -> Set {
     set
 }
 
-fn elements(replicas: &[&str]) -> Vec<String> {
-    replicas.iter().map(|name| super::element::field(name)).collect()
+fn elements(replicas: &[impl AsRef<str>]) -> Vec<String> {
+    replicas.iter().map(|name| super::element::field(name.as_ref())).collect()
 }
 
 fn owns(entry: &Entry, path: &Set) -> bool {
@@ -25,7 +25,7 @@ fn owns(entry: &Entry, path: &Set) -> bool {
 }
 
 /// Gives `scale` the entries of `object` that own its replicas, which are at this path of fields.
-pub fn to_scale(object: &Value, replicas: &[&str], scale: &mut Value) {
+pub fn to_scale(object: &Value, replicas: &[impl AsRef<str>], scale: &mut Value) {
     let path = path(&elements(replicas));
     let entries = managed::of(object).cloned().map(managed::trusted).unwrap_or_default();
     let mine = entries.into_iter().filter(|entry| owns(entry, &path)).map(|mut entry| {
@@ -38,7 +38,7 @@ pub fn to_scale(object: &Value, replicas: &[&str], scale: &mut Value) {
 }
 
 /// Gives `object`, which is of `api_version`, the entries that it has once `scale` was written.
-pub fn from_scale(object: &mut Value, api_version: &str, replicas: &[&str], scale: &Value) {
+pub fn from_scale(object: &mut Value, api_version: &str, replicas: &[impl AsRef<str>], scale: &Value) {
     let path = path(&elements(replicas));
     let mut written = managed::of(scale).cloned().map(managed::trusted).unwrap_or_default();
     let mut entries = managed::take(object).map(managed::trusted).unwrap_or_default();

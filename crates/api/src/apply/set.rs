@@ -101,20 +101,25 @@ pub(super) fn difference(set: &mut Set, other: &Set) {
     }
 }
 
-/// Takes out what is in `other`, and everything below it.
-pub(super) fn recursive_difference(set: &mut Set, other: &Set) {
-    for (key, theirs) in children(other) {
-        if is_member(theirs) {
-            set.remove(key);
+/// Takes out a path and everything below it.
+pub(super) fn remove(set: &mut Set, path: &[&str]) {
+    let Some((first, rest)) = path.split_first() else { return };
+    let keys: Vec<String> = match *first {
+        "*" => set.keys().filter(|key| *key != SELF).cloned().collect(),
+        key => vec![key.to_owned()],
+    };
+    for key in keys {
+        if rest.is_empty() {
+            set.remove(&key);
             continue;
         }
-        let Some(ours) = set.get_mut(key).and_then(Value::as_object_mut) else { continue };
-        let member = is_member(ours);
-        recursive_difference(ours, theirs);
-        if !member && !has_children(ours) {
-            set.remove(key);
+        let Some(node) = set.get_mut(&key).and_then(Value::as_object_mut) else { continue };
+        let member = is_member(node);
+        remove(node, rest);
+        if !member && !has_children(node) {
+            set.remove(&key);
         } else {
-            settle(ours, member);
+            settle(node, member);
         }
     }
 }

@@ -9,7 +9,7 @@ const DEPLOYMENT: &str = "io.k8s.api.apps.v1.Deployment";
 const POD: &str = "io.k8s.api.core.v1.Pod";
 
 fn open() -> Reset {
-    Reset::Fields(Vec::new())
+    Reset::Fields(&[])
 }
 
 struct Case {
@@ -40,7 +40,7 @@ impl Case {
             schema: builtin(self.schema).unwrap(),
             subresource,
             now: self.now,
-            reset: &self.reset,
+            reset: self.reset,
             versions: &OneVersion,
         }
     }
@@ -159,6 +159,17 @@ fn what_an_update_moves() {
 }
 
 #[test]
+fn structs_that_are_always_there() {
+    let case = Case::new(DEPLOYMENT);
+    let live = case.update("a", None, json!({"spec": {"replicas": 1}}));
+    let mut next = live.clone();
+    next["status"] = json!({"replicas": 1});
+    let next = case.update("b", Some(&live), next);
+    assert_eq!(fields(&next, "b"), json!({"f:status": {"f:replicas": {}}}));
+    assert!(fields(&case.update("c", Some(&next), live), "b").is_null());
+}
+
+#[test]
 fn what_clients_write_into_managed_fields() {
     let case = Case::new(CONFIG_MAP);
     let live = case.update("a", None, json!({"data": {"x": "1"}}));
@@ -195,9 +206,9 @@ fn what_clients_write_into_managed_fields() {
 fn endpoints_own_only_what_they_write() {
     let mut case = Case::new(DEPLOYMENT);
     let object = json!({"spec": {"replicas": 1}, "status": {"replicas": 1}});
-    case.reset = Reset::Fields(vec![vec!["f:status"]]);
+    case.reset = Reset::Fields(&[&["f:status"]]);
     assert_eq!(fields(&case.update("m", None, object.clone()), "m"), json!({"f:spec": {"f:replicas": {}}}));
-    case.reset = Reset::Fields(vec![vec!["f:spec"], vec!["f:metadata", "f:labels"]]);
+    case.reset = Reset::Fields(&[&["f:spec"], &["f:metadata", "f:labels"]]);
     assert_eq!(fields(&case.update("m", None, object), "m"), json!({"f:status": {"f:replicas": {}}}));
     let mut case = Case::new(POD);
     case.reset = Reset::AllBut(&[&["f:spec", "f:containers", "*", "f:resources"]]);

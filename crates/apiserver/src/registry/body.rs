@@ -7,6 +7,7 @@ use keelson_api::status::Status;
 use serde_json::Value;
 
 use super::options::FieldValidation;
+use super::ownership::keep_reset;
 
 /// What strict field validation found, and what is to become of it.
 pub(crate) struct Strictness {
@@ -135,6 +136,7 @@ fn check_type(kind: &Kind, object: &Value) -> Result<(), Status> {
 
 /// Prunes `object` to its schema; unknown fields are added to `strict`.
 pub(crate) fn conform(schema: &Schema, object: &mut Value, strict: &mut Vec<String>) -> Result<(), String> {
+    keep_reset(object);
     match schema.conform(object) {
         Ok(unknown) => {
             strict.extend(unknown);

@@ -7,6 +7,7 @@ use keelson_store::Expect;
 use serde_json::Value;
 
 use super::options::WriteOptions;
+use super::ownership::Ownership;
 use super::{Resource, update};
 use crate::admission::{self, Operation};
 use crate::cache::entry;
@@ -46,7 +47,6 @@ pub(crate) async fn create(
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     meta::before_create(&mut object);
-    drop_managed_fields(&mut object);
     let generate = text(&object, "name").is_empty() && !text(&object, "generateName").is_empty();
     let attempts = if generate { NAME_ATTEMPTS } else { 1 };
     let mut last = None;
@@ -87,11 +87,13 @@ async fn create_named(
         old: None,
     };
     admission::namespace_exists(&request).await?;
-    admission::mutate(&request, &mut object).await?;
     kind.strategy.default(&mut object);
+    // What admission and the server itself fill in afterwards belongs to nobody.
+    let mut errors = Ownership::new(core, kind, "", options).track(None, &mut object)?;
+    admission::mutate(&request, &mut object).await?;
     kind.strategy.prepare(&mut object, Write::Create);
     let claim = core.allocator.assign(resource, &mut object, None)?;
-    let mut errors = meta::validate_create(kind, &object);
+    errors.extend(meta::validate_create(kind, &object));
     errors.extend(kind.strategy.validate(&object, Write::Create));
     if !errors.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, &name, &errors));
@@ -107,7 +109,7 @@ async fn create_named(
         return Ok(Written { object, warnings, created: true });
     }
     let stored = to_stored(kind, &object)?;
-    match core.store.put(&key, stored, Expect::Absent).await {
+    match put(core, kind, &key, (&mut object, stored), Expect::Absent, options).await? {
         Ok(revision) => {
             claim.keep();
             set(&mut object, "resourceVersion", revision.to_string().into());
@@ -117,6 +119,26 @@ async fn create_named(
         Err(keelson_store::Error::Conflict { .. }) => Err(Status::already_exists(&kind.group, &kind.resource, &name)),
         Err(error) => Err(update::store_error(error)),
     }
+}
+
+/// Writes an object, which is given as it is stored, too. One that is too large only with its managed fields goes without them, unless it was applied.
+pub(crate) async fn put(
+    core: &Core,
+    kind: &Kind,
+    key: &str,
+    (object, stored): (&mut Value, bytes::Bytes),
+    expect: Expect,
+    options: &WriteOptions,
+) -> Result<Result<u64, keelson_store::Error>, Status> {
+    let result = core.store.put(key, stored, expect).await;
+    if !(matches!(result, Err(keelson_store::Error::Invalid { .. })) && options.tracked) {
+        return Ok(result);
+    }
+    let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
+    if metadata.and_then(|metadata| metadata.remove("managedFields")).is_none() {
+        return Ok(result);
+    }
+    Ok(core.store.put(key, to_stored(kind, object)?, expect).await)
 }
 
 /// The bytes to store of an object of this kind.
@@ -131,12 +153,17 @@ pub(crate) fn to_stored(kind: &Kind, object: &Value) -> Result<bytes::Bytes, Sta
     }
 }
 
-/// The object's namespace is the path's.
-pub(crate) fn check_namespace(kind: &Kind, object: &mut Value, namespace: &str) -> Result<(), Status> {
+/// Gives the object a `metadata`, if it has none.
+pub(crate) fn ensure_metadata(object: &mut Value) {
     let has_metadata = object.get("metadata").is_some_and(Value::is_object);
     if let (false, Some(map)) = (has_metadata, object.as_object_mut()) {
         map.insert("metadata".into(), Value::Object(serde_json::Map::new()));
     }
+}
+
+/// The object's namespace is the path's.
+pub(crate) fn check_namespace(kind: &Kind, object: &mut Value, namespace: &str) -> Result<(), Status> {
+    ensure_metadata(object);
     let own = text(object, "namespace");
     match kind.scope {
         Scope::Namespaced if own.is_empty() => set(object, "namespace", namespace.into()),
@@ -162,13 +189,6 @@ pub(crate) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 pub(crate) fn set(object: &mut Value, field: &str, value: Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert(field.into(), value);
-    }
-}
-
-/// Nobody tracks field owners yet; what a client sends of them would only go stale.
-pub(crate) fn drop_managed_fields(object: &mut Value) {
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
     }
 }
 

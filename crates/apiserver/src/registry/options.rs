@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use keelson_api::apply;
 use keelson_api::kind::Propagation;
 use keelson_api::status::{FieldError, Status};
 use serde::Deserialize;
 
 use crate::UserInfo;
+use crate::dispatch::Call;
 use crate::http::query::Query;
 
 /// `fieldValidation`
@@ -24,18 +26,67 @@ pub(crate) struct WriteOptions {
     pub(crate) user: Arc<UserInfo>,
     pub(crate) dry_run: bool,
     pub(crate) field_validation: FieldValidation,
+    /// Who writes, as managed fields name it.
+    pub(crate) manager: String,
+    /// Whether an apply takes fields over from other managers.
+    pub(crate) force: bool,
+    /// Whether managed fields are to follow the write. If not, the new object brings them.
+    pub(crate) tracked: bool,
 }
+
+/// Whether the media type is that of an applied configuration.
+pub(crate) fn is_apply(media_type: &str) -> bool {
+    matches!(media_type, APPLY_YAML | APPLY_CBOR)
+}
+
+pub(crate) const APPLY_YAML: &str = "application/apply-patch+yaml";
+pub(crate) const APPLY_CBOR: &str = "application/apply-patch+cbor";
 
 impl WriteOptions {
     /// A write of the server itself.
     pub(crate) fn internal() -> Self {
         let user = UserInfo::new("system:apiserver", [crate::user::MASTERS]);
-        Self { user: Arc::new(user), dry_run: false, field_validation: FieldValidation::Ignore }
+        Self {
+            user: Arc::new(user),
+            dry_run: false,
+            field_validation: FieldValidation::Ignore,
+            manager: "kube-apiserver".into(),
+            force: false,
+            tracked: true,
+        }
     }
 
-    /// From the query; 422 for values that upstream does not know.
-    pub(crate) fn from_query(query: &Query, user: &Arc<UserInfo>, options_kind: &str) -> Result<Self, Status> {
-        let mut errors = Vec::new();
+    /// Of a request; 422 for what upstream does not know. `options_kind` is `CreateOptions`, `UpdateOptions` or
+    /// `PatchOptions`.
+    pub(crate) fn of(call: &Call, options_kind: &str) -> Result<Self, Status> {
+        let (query, mut errors) = (&call.query, Vec::new());
+        if options_kind == "PatchOptions" {
+            let forced = query.text("force").is_some();
+            match is_apply(&call.media_type()) {
+                true if query.text("fieldManager").is_none() => {
+                    errors.push(FieldError::required("fieldManager", "is required for apply patch"));
+                }
+                false if forced => {
+                    errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
+                }
+                _ => {}
+            }
+        }
+        let mut options = Self::parse(query, &call.user, errors, options_kind)?;
+        if options.manager.is_empty() {
+            options.manager = apply::manager_name(call.header("user-agent").unwrap_or_default());
+        }
+        Ok(options)
+    }
+
+    fn parse(
+        query: &Query,
+        user: &Arc<UserInfo>,
+        mut errors: Vec<FieldError>,
+        options_kind: &str,
+    ) -> Result<Self, Status> {
+        let manager = query.get("fieldManager").unwrap_or_default().to_owned();
+        errors.extend(apply::validate_field_manager(&manager));
         let mut dry_run = false;
         for value in query.all("dryRun").filter(|v| !v.is_empty()) {
             if value == "All" {
@@ -56,7 +107,8 @@ impl WriteOptions {
         if !errors.is_empty() {
             return Err(Status::invalid("meta.k8s.io", options_kind, "", &errors));
         }
-        Ok(Self { user: user.clone(), dry_run, field_validation })
+        let force = query.flag("force");
+        Ok(Self { user: user.clone(), dry_run, field_validation, manager, force, tracked: true })
     }
 }
 

@@ -1,16 +1,16 @@
-//! The verbs as HTTP sees them: objects themselves, and the two generic subresources `status` and `scale`.
+//! The verbs as HTTP sees them: objects themselves, and the generic subresource `status`; `scale` has a file of its own.
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use keelson_api::kind::{ScaleMap, Scope, Verb};
-use keelson_api::status::{FieldError, Status};
+use keelson_api::kind::{Scope, Verb};
+use keelson_api::status::Status;
 use serde_json::Value;
 
-use super::body::{Strictness, conform, decode, schema_of};
+use super::body::{Strictness, decode};
 use super::create::{self, Written, text};
 use super::delete::{self, Deleted};
-use super::options::{DeleteOptions, WriteOptions};
+use super::options::{DeleteOptions, WriteOptions, is_apply};
 use super::update::{Target, update};
 use super::{lists, patch, read, render, select, watch};
 use crate::dispatch::Call;
@@ -40,7 +40,7 @@ pub(crate) async fn object(call: &Call, verb: Verb, body: Bytes) -> Reply {
             watch::watch(core, resource, namespace, &query, call.accepted()?).await
         }
         Verb::Create => {
-            let options = WriteOptions::from_query(query, user, "CreateOptions")?;
+            let options = WriteOptions::of(call, "CreateOptions")?;
             let mut strictness = Strictness::new(options.field_validation);
             let object = decode(&resource.kind, &call.media_type(), &body, &mut strictness)?;
             let mut written = create::create(core, resource, namespace, object, &options).await?;
@@ -77,8 +77,8 @@ pub(crate) fn delete_options(call: &Call, body: &Bytes) -> Result<DeleteOptions,
 
 /// PUT of the object or of a subresource whose body is the object.
 pub(crate) async fn put(call: &Call, body: Bytes, subresource: &str) -> Reply {
-    let Call { core, resource, target, query, user, .. } = call;
-    let options = WriteOptions::from_query(query, user, "UpdateOptions")?;
+    let Call { core, resource, target, .. } = call;
+    let options = WriteOptions::of(call, "UpdateOptions")?;
     let mut strictness = Strictness::new(options.field_validation);
     let object = decode(&resource.kind, &call.media_type(), &body, &mut strictness)?;
     let namespace = call.object_namespace();
@@ -117,10 +117,15 @@ async fn create_by_put(call: &Call, mut object: Value, options: &WriteOptions) -
 
 /// PATCH of the object or of a subresource whose body is the object.
 pub(crate) async fn patch_object(call: &Call, body: Bytes, subresource: &str) -> Reply {
-    let Call { core, resource, target, query, user, .. } = call;
-    let options = WriteOptions::from_query(query, user, "PatchOptions")?;
+    let Call { core, resource, target, .. } = call;
+    let options = WriteOptions::of(call, "PatchOptions")?;
     let to = Target { resource, namespace: call.object_namespace(), name: &target.name, subresource };
-    let written = patch::patch(core, to, &options, &call.media_type(), &body).await?;
+    let media_type = call.media_type();
+    let written = if is_apply(&media_type) {
+        patch::apply(core, to, &options, &media_type, &body).await?
+    } else {
+        patch::patch(core, to, &options, &media_type, &body).await?
+    };
     finish(call, written)
 }
 
@@ -166,60 +171,6 @@ pub(crate) async fn status(call: &Call, verb: Verb, body: Bytes) -> Reply {
             read::get(&call.core, &call.resource, namespace, name, &call.query, call.accepted()?).await
         }
     }
-}
-
-/// `scale`: the object's replicas as an `autoscaling/v1 Scale`.
-pub(crate) async fn scale(call: &Call, verb: Verb, body: Bytes) -> Reply {
-    let Call { core, resource, target, query, user, .. } = call;
-    let namespace = call.object_namespace();
-    let Some(map) = &resource.kind.scale else { return Err(Status::unknown_path()) };
-    if verb == Verb::Get {
-        let entry = read::get_entry(core, resource, namespace, &target.name, query).await?;
-        let scale = map.read(&resource.decode(&entry)?);
-        return render::object(resource, 200, scale, call.accepted()?, query);
-    }
-    let options_kind = if verb == Verb::Patch { "PatchOptions" } else { "UpdateOptions" };
-    let options = WriteOptions::from_query(query, user, options_kind)?;
-    let mut strictness = Strictness::new(options.field_validation);
-    let scale_kind = core.registry.body("autoscaling", "Scale")?;
-    // A write of the object itself as far as its strategy is concerned: the generation counts it.
-    let to = Target { resource, namespace, name: &target.name, subresource: "" };
-    let written = if verb == Verb::Patch {
-        let (patch, _) = patch::parse(&call.media_type(), &body)?;
-        let schema = schema_of(scale_kind)?;
-        update(core, to, &options, |old| {
-            let mut scale = map.read(old);
-            patch.apply(&mut scale, schema)?;
-            conform(schema, &mut scale, &mut Vec::new()).map_err(|why| patch.undecodable(&scale, &why))?;
-            scaled(map, old, &scale)
-        })
-        .await?
-    } else {
-        let scale = decode(scale_kind, &call.media_type(), &body, &mut strictness)?;
-        if text(&scale, "name") != target.name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({})",
-                text(&scale, "name"),
-                target.name
-            )));
-        }
-        update(core, to, &options, |old| scaled(map, old, &scale)).await?
-    };
-    let mut response = render::object(resource, 200, map.read(&written.object), call.accepted()?, query)?;
-    reply::warn(&mut response, &strictness.warnings());
-    Ok(response)
-}
-
-fn scaled(map: &ScaleMap, old: &Value, scale: &Value) -> Result<Value, Status> {
-    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
-    if replicas < 0 {
-        let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-        return Err(Status::invalid("autoscaling", "Scale", text(scale, "name"), &[error]));
-    }
-    let mut object = old.clone();
-    create::set(&mut object, "resourceVersion", "".into());
-    map.write(&mut object, scale);
-    Ok(object)
 }
 
 impl Call {

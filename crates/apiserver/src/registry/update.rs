@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::Resource;
 use super::create::{self, Written, set, text, to_stored};
 use super::options::WriteOptions;
+use super::ownership::{Ownership, keep_times};
 use crate::admission::{self, Operation};
 use crate::cache::Entry;
 use crate::core::Core;
@@ -86,13 +87,13 @@ async fn attempt(
         old: Some(&old),
     };
     meta::before_update(&mut object, &old);
-    create::drop_managed_fields(&mut object);
-    admission::mutate(&request, &mut object).await?;
     kind.strategy.default(&mut object);
+    let mut errors = Ownership::new(core, kind, subresource, options).track(Some(&old), &mut object)?;
+    admission::mutate(&request, &mut object).await?;
     let write = if subresource.is_empty() { Write::Update(&old) } else { Write::Subresource(subresource, &old) };
     kind.strategy.prepare(&mut object, write);
     let claim = core.allocator.assign(resource, &mut object, Some(&old))?;
-    let mut errors = meta::validate_update(kind, &object, &old);
+    errors.extend(meta::validate_update(kind, &object, &old));
     errors.extend(kind.strategy.validate(&object, write));
     if !errors.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, name, &errors));
@@ -102,6 +103,7 @@ async fn attempt(
     let done = |object: Value| Ok(Attempt::Done(Box::new(Written { object, warnings, created: false })));
     set(&mut object, "resourceVersion", entry.revision.to_string().into());
     let gone = is_gone(&object);
+    keep_times(&mut object, &old);
     if options.dry_run || (object == old && !gone) {
         return done(object);
     }
@@ -113,7 +115,7 @@ async fn attempt(
     let result = if gone {
         core.store.delete(&entry.key, expect).await.map(|(revision, _)| revision)
     } else {
-        core.store.put(&entry.key, stored, expect).await
+        create::put(core, kind, &entry.key, (&mut object, stored), expect, options).await?
     };
     match result {
         Ok(revision) => {
@@ -163,7 +165,9 @@ fn check_identity(
     }
     let version = text(object, "resourceVersion");
     match version {
-        "" | "0" if resource.kind.strategy.unconditional_update() => {}
+        "" | "0" if resource.kind.strategy.unconditional_update() => {
+            set(object, "resourceVersion", text(old, "resourceVersion").into());
+        }
         "" | "0" => {
             let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
             return Err(Status::invalid(&resource.kind.group, &resource.kind.kind, name, &[error]));

@@ -14,7 +14,7 @@ use crate::registry::render;
 use crate::registry::update::{Target, update};
 
 pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
-    let options = WriteOptions::from_query(&call.query, &call.user, "CreateOptions")?;
+    let options = WriteOptions::of(call, "CreateOptions")?;
     let mut strictness = Strictness::new(options.field_validation);
     let kind = call.core.registry.body("", "Binding")?;
     let binding = decode(kind, &call.media_type(), &body, &mut strictness)?;
@@ -36,7 +36,9 @@ pub(crate) async fn bind(call: &Call, name: &str, binding: Value, options: &Writ
     let pods = call.core.registry.known("", "pods")?;
     let target = Target { resource: pods, namespace: &call.target.namespace, name, subresource: "binding" };
     let now = keelson_client::clock::now();
-    update(&call.core, target, options, |old| {
+    // As upstream, nobody is noted as the owner of what a binding writes.
+    let options = WriteOptions { tracked: false, ..options.clone() };
+    update(&call.core, target, &options, |old| {
         let mut pod = old.clone();
         keelson_api::kinds::bind(&mut pod, &binding, now)?;
         Ok(pod)

@@ -15,7 +15,7 @@ use crate::registry::render;
 
 pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
     let Call { core, resource, target, query, user, .. } = call;
-    let options = WriteOptions::from_query(query, user, "CreateOptions")?;
+    let options = WriteOptions::of(call, "CreateOptions")?;
     let mut strictness = Strictness::new(options.field_validation);
     let kind = core.registry.body("policy", "Eviction")?;
     let eviction = decode(kind, &call.media_type(), &body, &mut strictness)?;

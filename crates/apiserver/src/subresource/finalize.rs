@@ -12,8 +12,8 @@ use crate::registry::subresources::finish;
 use crate::registry::update::{Target, update};
 
 pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
-    let Call { core, resource, target, query, user, .. } = call;
-    let options = WriteOptions::from_query(query, user, "UpdateOptions")?;
+    let Call { core, resource, target, .. } = call;
+    let options = WriteOptions::of(call, "UpdateOptions")?;
     let mut strictness = Strictness::new(options.field_validation);
     let object = decode(&resource.kind, &call.media_type(), &body, &mut strictness)?;
     let finalizers = object.pointer("/spec/finalizers").cloned().unwrap_or_else(|| json!([]));

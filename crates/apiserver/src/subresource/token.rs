@@ -42,7 +42,7 @@ pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
     let Some(tokens) = &core.authenticator.tokens else {
         return Err(Status::unavailable("this server has no key that signs service account tokens"));
     };
-    let options = WriteOptions::from_query(query, user, "CreateOptions")?;
+    let options = WriteOptions::of(call, "CreateOptions")?;
     let mut strictness = Strictness::new(options.field_validation);
     let kind = core.registry.body("authentication.k8s.io", "TokenRequest")?;
     let mut object = decode(kind, &call.media_type(), &body, &mut strictness)?;

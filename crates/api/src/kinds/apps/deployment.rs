@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::apply::Reset;
 use crate::kind::{Column, Kind, Strategy, Write};
 use crate::kinds::core::template_warnings;
 use crate::kinds::int_or_percent;
@@ -104,6 +105,10 @@ impl Strategy for Deployment {
             immutable(selector, &old["spec"]["selector"], &mut errors);
         }
         errors
+    }
+
+    fn reset_fields(&self, subresource: &str) -> Option<Reset> {
+        (subresource == "status").then_some(Reset::Fields(&[&["f:spec"], &["f:metadata", "f:labels"]]))
     }
 
     fn warnings(&self, object: &Value, write: Write<'_>) -> Vec<String> {

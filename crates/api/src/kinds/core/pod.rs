@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use crate::apply::Reset;
 use crate::kind::{Kind, Strategy, Verb, Write};
 use crate::kinds::core::PROXY_VERBS;
 use crate::kinds::mutate::{Object, Rules, child, make, prepare, set, set_str};
@@ -167,6 +168,23 @@ impl Strategy for Pod {
             ));
         }
         warnings
+    }
+
+    fn reset_fields(&self, subresource: &str) -> Option<Reset> {
+        match subresource {
+            "status" => Some(Reset::Fields(&[
+                &["f:spec"],
+                &["f:metadata", "f:deletionTimestamp"],
+                &["f:metadata", "f:ownerReferences"],
+            ])),
+            "resize" => Some(Reset::AllBut(&[
+                &["f:spec", "f:containers", "*", "f:resources"],
+                &["f:spec", "f:containers", "*", "f:resizePolicy"],
+                &["f:spec", "f:initContainers", "*", "f:resources"],
+                &["f:spec", "f:initContainers", "*", "f:resizePolicy"],
+            ])),
+            _ => None,
+        }
     }
 
     fn grace_period_seconds(&self, pod: &Value, requested: Option<i64>) -> Option<i64> {
