@@ -73,7 +73,12 @@ async fn errors_are_upstreams() {
             (&merge, json!({"metadata": {"resourceVersion": "1"}}), 409, modified),
             (&merge, json!({"data": {"c": "d"}}), 200, r#""c":"d""#),
             (&format!("PATCH {one}"), json!({}), 415, "the body of the request was in an unknown format"),
-            (&format!("PATCH+application/apply-patch+yaml {one}"), json!({}), 422, "fieldManager: Required value: is required for apply patch"),
+            (
+                &format!("PATCH+application/apply-patch+yaml {one}"),
+                json!({}),
+                422,
+                "fieldManager: Required value: is required for apply patch",
+            ),
             (&format!("PATCH+json {one}"), json!([{"op": "remove", "path": "/data/zz"}]), 422, "Invalid"),
             (&format!("POST {one}"), cm("one"), 405, "MethodNotAllowed"),
             (&format!("DELETE {one}"), json!({"preconditions": {"uid": "x"}}), 409, "Precondition failed: UID"),
