@@ -2,10 +2,14 @@
 //! removes it. Run by `make test`, as root.
 
 mod e2e {
+    mod about;
+    mod changes;
+    mod generators;
     mod hello;
     mod isolation;
     mod kubectl;
     mod lifecycle;
+    mod nodes;
     mod rollout;
     mod self_healing;
     mod streams;

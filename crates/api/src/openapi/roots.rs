@@ -22,7 +22,9 @@ impl Root {
     /// The path's item under its path.
     pub(super) fn paths(self, format: Format) -> Map<String, Value> {
         let mut paths = Map::new();
-        paths.insert(format!("/{}/", self.path), path_item(vec![self.operation], Vec::new(), format));
+        // The OpenID documents are files, not folders.
+        let slash = if self.schema.is_some() { "/" } else { "" };
+        paths.insert(format!("/{}{slash}", self.path), path_item(vec![self.operation], Vec::new(), format));
         paths
     }
 

@@ -146,7 +146,7 @@ fn definition(name: &str, mut definition: Value, format: Format) -> Value {
         && let Some(at) = text.find("\n\nObject is:")
     {
         // `k8s-openapi` has the field's description with the type's.
-        definition["properties"]["object"]["description"] = text.split_off(at).trim_start().into();
+        definition["properties"]["object"]["description"] = text.split_off(at).trim().into();
     }
     let described = |mut value: Value| {
         if let Some(description) = &description {

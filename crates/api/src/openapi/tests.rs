@@ -76,8 +76,8 @@ fn every_verb_has_its_operation() {
     add(&["GET"], "/api/");
     add(&["GET"], "/apis/");
     add(&["GET"], "/version/");
-    add(&["GET"], "/openid/v1/jwks/");
-    add(&["GET"], "/.well-known/openid-configuration/");
+    add(&["GET"], "/openid/v1/jwks");
+    add(&["GET"], "/.well-known/openid-configuration");
     for (group, version) in super::group_versions(&kinds) {
         add(&["GET"], &format!("/{}/", super::group_version_path(group, version)));
     }

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use keelson_cri::v1 as cri;
 use keelson_streaming::proxy::{ProxyBody, proxy_upgrade};
-use keelson_streaming::remotecommand::{self, Client, Options};
+use keelson_streaming::remotecommand::{self, Client, Options, Outcome, Pending};
 use keelson_streaming::upgrade::{Rejected, Transport, dial};
 use keelson_streaming::{portforward, spdy};
 
@@ -50,37 +50,38 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn find(ctx: &Context, target: &Target) -> Result<Arc<PodHandle>, Box<Response<ProxyBody>>> {
+/// Why a stream cannot be: the answer's status and what it says.
+type Refusal = (StatusCode, String);
+
+fn find(ctx: &Context, target: &Target) -> Result<Arc<PodHandle>, Refusal> {
     let handle = ctx.pods.named(&target.namespace, &target.pod);
     let fits = |handle: &Arc<PodHandle>| match &target.uid {
         Some(uid) => view::uid(&handle.pod.borrow().pod) == uid,
         None => true,
     };
-    handle.filter(fits).ok_or_else(|| Box::new(text(StatusCode::NOT_FOUND, "pod does not exist")))
+    handle.filter(fits).ok_or_else(|| (StatusCode::NOT_FOUND, "pod does not exist".to_owned()))
 }
 
 /// The id of the running container.
-fn container(ctx: &Context, target: &Target) -> Result<String, Box<Response<ProxyBody>>> {
+fn container(ctx: &Context, target: &Target) -> Result<String, Refusal> {
     let handle = find(ctx, target)?;
     let observed = handle.observed.borrow().clone();
     match observed.newest(&target.container).filter(|record| record.state == State::Running) {
         Some(record) => Ok(record.id.clone()),
-        None => {
-            let message = format!("unable to upgrade connection: container not found ({:?})", target.container);
-            Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, message)))
-        }
+        // Words that are no YAML: an SPDY client takes any that are for a `Status`.
+        None => Err((StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({:?})", target.container))),
     }
 }
 
 pub(super) async fn exec(ctx: &Context, target: &Target, request: Request<Incoming>) -> Response<ProxyBody> {
-    let id = match container(ctx, target) {
-        Ok(id) => id,
-        Err(response) => return *response,
-    };
     let query = request.uri().query().unwrap_or_default().to_string();
     let options = match Options::from_query(&query) {
         Ok(options) => options,
         Err(message) => return text(StatusCode::BAD_REQUEST, message),
+    };
+    let id = match container(ctx, target) {
+        Ok(id) => id,
+        Err(refusal) => return refuse_command(request, options, refusal),
     };
     let cmd = pairs(&query).filter(|(name, _)| name == "command").map(|(_, value)| value).collect();
     let wanted = cri::ExecRequest {
@@ -95,13 +96,13 @@ pub(super) async fn exec(ctx: &Context, target: &Target, request: Request<Incomi
 }
 
 pub(super) async fn attach(ctx: &Context, target: &Target, request: Request<Incoming>) -> Response<ProxyBody> {
-    let id = match container(ctx, target) {
-        Ok(id) => id,
-        Err(response) => return *response,
-    };
     let options = match Options::from_query(request.uri().query().unwrap_or_default()) {
         Ok(options) => options,
         Err(message) => return text(StatusCode::BAD_REQUEST, message),
+    };
+    let id = match container(ctx, target) {
+        Ok(id) => id,
+        Err(refusal) => return refuse_command(request, options, refusal),
     };
     let wanted = cri::AttachRequest {
         container_id: id,
@@ -111,6 +112,33 @@ pub(super) async fn attach(ctx: &Context, target: &Target, request: Request<Inco
         stderr: options.stderr,
     };
     join_command(ctx.runtime.attach(wanted).await, options, request).await
+}
+
+/// An SPDY client reads a refusal in the answer. A WebSocket client is let in and told there, as by upstream's API server.
+fn refuse_command(mut request: Request<Incoming>, options: Options, (code, message): Refusal) -> Response<ProxyBody> {
+    if !is_websocket(&request) {
+        return text(code, message);
+    }
+    match remotecommand::serve(&mut request, options, spdy::Config::default()) {
+        Ok((response, pending)) => {
+            tell(pending, &message);
+            switching(response)
+        }
+        Err(rejected) => refuse(rejected),
+    }
+}
+
+fn tell(pending: Pending, why: &str) {
+    let outcome = Outcome::Failure(format!("Internal error occurred: unable to upgrade connection: {why}"));
+    tokio::spawn(async move {
+        let told = async {
+            pending.streams().await?.status.send(&outcome).await?;
+            Ok::<_, keelson_streaming::Error>(())
+        };
+        if let Err(error) = told.await {
+            tracing::debug!(%error, "a client left before it was told why it cannot have its streams");
+        }
+    });
 }
 
 fn runtime_failed(error: impl std::fmt::Display) -> Response<ProxyBody> {
@@ -144,7 +172,7 @@ async fn join_command(
 ) -> Response<ProxyBody> {
     let url: Uri = match url.map_err(|error| error.to_string()).and_then(|url| url.parse().map_err(|_| url)) {
         Ok(url) => url,
-        Err(error) => return runtime_failed(error),
+        Err(error) => return refuse_command(request, options, (StatusCode::INTERNAL_SERVER_ERROR, error)),
     };
     if !is_websocket(&request) {
         return pass_through(request, &url).await;
@@ -154,14 +182,16 @@ async fn join_command(
         Ok(accepted) => accepted,
         Err(rejected) => return refuse(rejected),
     };
-    // Connected before the client is told that all is well.
     let back = match dial(&url).await {
         Ok(io) => Client::connect(io, &url, options, spdy::Config::default()).await,
         Err(error) => Err(error),
     };
     let back = match back {
         Ok(back) => back,
-        Err(error) => return runtime_failed(error),
+        Err(error) => {
+            tell(pending, &error.to_string());
+            return switching(response);
+        }
     };
     tokio::spawn(async move {
         let joined = async {
@@ -191,11 +221,11 @@ pub(super) async fn port_forward(
 ) -> Response<ProxyBody> {
     let handle = match find(ctx, target) {
         Ok(handle) => handle,
-        Err(response) => return *response,
+        Err((code, message)) => return text(code, message),
     };
     let sandbox = handle.observed.borrow().sandbox().map(|sandbox| sandbox.id.clone());
     let Some(sandbox) = sandbox else {
-        let message = format!("unable to upgrade connection: not found ({:?})", target.pod);
+        let message = format!("not found ({:?})", target.pod);
         return text(StatusCode::INTERNAL_SERVER_ERROR, message);
     };
     let url = ctx.runtime.port_forward(&sandbox, Vec::new()).await.map_err(|error| error.to_string());
