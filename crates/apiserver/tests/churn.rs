@@ -177,8 +177,12 @@ async fn watch(mut way: Way, shard: Option<u32>, mut rng: StdRng) -> Seen {
             let list: List = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
             segment.start = list.metadata.revision();
             segment.listed = list.items.iter().map(|i| (i.metadata.name.clone(), i.metadata.revision())).collect();
+            segment.end = segment.start;
+            if segment.listed.contains_key(END) {
+                all.finish(segment);
+                return all;
+            }
         }
-        segment.end = segment.start;
         let mut listing = streaming;
         'segment: loop {
             let start = match listing {
