@@ -3,7 +3,11 @@
 
 mod api;
 mod lifecycle;
+mod process;
+mod request;
+mod scale;
 mod scheduling;
+mod watch;
 
 use std::time::Duration;
 
@@ -14,7 +18,7 @@ use crate::cli::Failure;
 /// `keelson bench`
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Only rows whose name contains this
+    /// Only the groups whose name contains this: scheduler, binary, pod, API, API watchers, API memory, scheduling
     #[arg(long)]
     only: Option<String>,
 }
@@ -35,13 +39,22 @@ pub(crate) enum Figure {
     Mib(f64),
     /// At least so many a second.
     PerSecond(f64),
+    /// At least so many MiB a second.
+    MibPerSecond(f64),
+    /// At most so many microseconds.
+    Micros(f64),
+    /// At most so many times as much.
+    Times(f64),
 }
+
+/// The design sets none for this figure.
+pub(crate) const NO_BUDGET: f64 = f64::INFINITY;
 
 impl Figure {
     fn is_met(self, measured: f64) -> bool {
         match self {
-            Self::Millis(limit) | Self::Mib(limit) => measured <= limit,
-            Self::PerSecond(least) => measured >= least,
+            Self::Millis(limit) | Self::Mib(limit) | Self::Micros(limit) | Self::Times(limit) => measured <= limit,
+            Self::PerSecond(least) | Self::MibPerSecond(least) => measured >= least,
         }
     }
 
@@ -52,13 +65,20 @@ impl Figure {
             Self::Millis(_) => format!("{value:.0} ms"),
             Self::Mib(_) => format!("{value:.1} MiB"),
             Self::PerSecond(_) => format!("{value:.0}/s"),
+            Self::MibPerSecond(_) => format!("{value:.0} MiB/s"),
+            Self::Micros(_) => format!("{value:.1} µs"),
+            Self::Times(_) => format!("{value:.2} x"),
         }
     }
 
-    fn limit(self) -> f64 {
-        match self {
-            Self::Millis(limit) | Self::Mib(limit) | Self::PerSecond(limit) => limit,
-        }
+    fn show_limit(self) -> String {
+        let (Self::Millis(limit)
+        | Self::Mib(limit)
+        | Self::Micros(limit)
+        | Self::Times(limit)
+        | Self::PerSecond(limit)
+        | Self::MibPerSecond(limit)) = self;
+        if limit > 0.0 && limit.is_finite() { self.show(limit) } else { "-".into() }
     }
 }
 
@@ -66,10 +86,10 @@ impl Bench {
     /// Prints the table; a row that is over its budget is marked, and is no failure.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         println!("{:62} {:>12} {:>12}", "WHAT", "BUDGET", "MEASURED");
-        let wanted = |what: &str| self.only.as_ref().is_none_or(|only| what.contains(only.as_str()));
+        let wanted = |group: &str| self.only.as_ref().is_none_or(|only| group.contains(only.as_str()));
         let print = |row: Row| {
             let mark = if row.budget.is_met(row.measured) { "" } else { "  over budget" };
-            let (budget, measured) = (row.budget.show(row.budget.limit()), row.budget.show(row.measured));
+            let (budget, measured) = (row.budget.show_limit(), row.budget.show(row.measured));
             println!("{:62} {budget:>12} {measured:>12}{mark}", row.what);
         };
         if wanted("scheduler") {
@@ -89,10 +109,17 @@ impl Bench {
                 }
             }
             if wanted("API") {
-                api::rates(cluster.client(), print).await?;
+                api::rates(cluster.client(), &cluster.server()?, print).await?;
+            }
+            if wanted("API watchers") {
+                watch::deliveries(cluster.client(), &cluster.server()?, print).await?;
             }
             if wanted("scheduling") {
                 print(scheduling::through_the_api(cluster.client()).await?);
+            }
+            if wanted("API memory") {
+                scale::memory(cluster.client(), &cluster.server()?, print).await?;
+                print(cluster.restart().await?);
             }
             Ok::<_, Failure>(())
         }

@@ -1,12 +1,14 @@
-//! Requests a second over TLS, from one client process that shares the machine with the server.
+//! Requests a second over TLS, from one client process that shares the machine with the server, and what they cost it.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _};
-use http::Request;
 use serde_json::{Value, json};
 
-use super::{Figure, Row, millis};
+use super::process::Server;
+use super::request::{load, send};
+use super::{Figure, NO_BUDGET, Row, millis};
 use crate::cli::Failure;
 
 const IN_FLIGHT: usize = 32;
@@ -14,80 +16,91 @@ const OBJECTS: usize = 10_000;
 const ALONE: usize = 1000;
 const GETS: usize = 50_000;
 const LISTS: usize = 10;
+/// Clients that list at once, and how often each does.
+const LISTERS: usize = 16;
+const LISTS_AT_ONCE: usize = 3;
 const NAMESPACE: &str = "bench";
 
-/// Runs each load and prints its row.
-pub(super) async fn rates(client: &kube::Client, print: impl Fn(Row)) -> Result<(), Failure> {
+/// Runs each load and prints its rows.
+pub(super) async fn rates(client: &kube::Client, server: &Server, print: impl Fn(Row)) -> Result<(), Failure> {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     send(client, "POST", "/api/v1/namespaces", Some(namespace)).await?;
     let maps = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     let row = |what, least, measured| Row { what, budget: Figure::PerSecond(least), measured };
+    // The whole control plane's time: controllers and scheduler see every change, too.
+    let cost = |what, before: Duration, count: usize| {
+        let used = server.cpu()?.saturating_sub(before);
+        let measured = used.as_secs_f64() * 1e6 / count as f64;
+        Ok::<_, Failure>(Row { what, budget: Figure::Micros(NO_BUDGET), measured })
+    };
 
+    let before = server.cpu()?;
     let measured = load(OBJECTS, IN_FLIGHT, |i| send(client, "POST", &maps, Some(config_map(i)))).await?;
     print(row("API: create a 1 KiB ConfigMap, 32 in flight", 5000.0, measured));
+    print(cost("API: CPU of one such create", before, OBJECTS)?);
     let measured = load(ALONE, 1, |i| send(client, "POST", &maps, Some(config_map(OBJECTS + i)))).await?;
     print(row("API: create a 1 KiB ConfigMap, 1 in flight", 1500.0, measured));
     let patch = |i: usize| {
         let path = format!("{maps}/bench-{}", i % OBJECTS);
         async move { send(client, "PATCH", &path, Some(json!({"data": {"n": i.to_string()}}))).await }
     };
+    let before = server.cpu()?;
     print(row("API: merge patch, 32 in flight", 5000.0, load(OBJECTS, IN_FLIGHT, patch).await?));
+    print(cost("API: CPU of one such patch", before, OBJECTS)?);
     let path = format!("{maps}/bench-1");
+    let before = server.cpu()?;
     let measured = load(GETS, IN_FLIGHT, |_| send(client, "GET", &path, None)).await?;
     print(row("API: GET one object, 32 in flight", 25_000.0, measured));
+    print(cost("API: CPU of one such GET", before, GETS)?);
+    let before = server.cpu()?;
     let measured = load(OBJECTS, IN_FLIGHT, |i| send(client, "POST", &pods, Some(pod(i)))).await?;
     print(row("API: create a realistic pod, 32 in flight", 5000.0, measured));
-
-    let mut took = Vec::new();
-    for _ in 0..LISTS {
-        let start = Instant::now();
-        send(client, "GET", &pods, None).await?;
-        took.push(start.elapsed());
-    }
-    took.sort();
-    let median = took.get(LISTS / 2).copied().unwrap_or(Duration::MAX);
-    print(Row { what: "API: LIST 10,000 pods (median)", budget: Figure::Millis(30.0), measured: millis(median) });
-
+    print(cost("API: CPU of one such create of a pod", before, OBJECTS)?);
+    lists(client, server, &pods, &print).await?;
     for path in [&pods, &maps] {
         send(client, "DELETE", &format!("{path}?gracePeriodSeconds=0"), None).await?;
     }
     Ok(())
 }
 
-/// Operations a second.
-async fn load<F>(count: usize, in_flight: usize, operation: impl Fn(usize) -> F) -> Result<f64, Failure>
-where
-    F: Future<Output = Result<usize, Failure>>,
-{
-    let start = Instant::now();
-    futures::stream::iter(0..count)
-        .map(operation)
-        .buffer_unordered(in_flight)
-        .try_for_each(|_| async { Ok(()) })
-        .await?;
-    Ok(count as f64 / start.elapsed().as_secs_f64())
-}
-
-/// Sends a request and reads the whole answer; returns its size in bytes.
-async fn send(client: &kube::Client, method: &str, path: &str, body: Option<Value>) -> Result<usize, Failure> {
-    let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-    let body = body.map(|b| b.to_string().into_bytes()).unwrap_or_default();
-    let request = Request::builder().method(method).uri(path).header("content-type", content_type).body(body.into())?;
-    let response = client.send(request).await?;
-    let status = response.status();
-    let mut body = response.into_body();
-    let mut size = 0;
-    let mut text = Vec::new();
-    while let Some(frame) = http_body_util::BodyExt::frame(&mut body).await {
-        let frame = frame?;
-        let data = frame.data_ref().map(|d| d.as_ref()).unwrap_or_default();
-        size += data.len();
-        if !status.is_success() {
-            text.extend_from_slice(data);
-        }
+async fn lists(client: &kube::Client, server: &Server, pods: &str, print: &impl Fn(Row)) -> Result<(), Failure> {
+    let mut answers = Vec::new();
+    let before = server.cpu()?;
+    for _ in 0..LISTS {
+        answers.push(send(client, "GET", pods, None).await?);
     }
-    if status.is_success() { Ok(size) } else { Err(format!("{status}: {}", String::from_utf8_lossy(&text)).into()) }
+    let cpu = server.cpu()?.saturating_sub(before);
+    answers.sort_by_key(|answer| answer.total);
+    let Some(median) = answers.get(LISTS / 2) else { return Ok(()) };
+    let (total, budget) = (millis(median.total), Figure::Millis(30.0));
+    print(Row { what: "API: LIST 10,000 pods (median)", budget, measured: total });
+    let (first, budget) = (millis(median.first), Figure::Millis(NO_BUDGET));
+    print(Row { what: "API: LIST 10,000 pods, to the first byte", budget, measured: first });
+    let rate = median.bytes as f64 / 1_048_576.0 / median.total.as_secs_f64();
+    print(Row { what: "API: LIST 10,000 pods, throughput", budget: Figure::MibPerSecond(0.0), measured: rate });
+    let measured = millis(cpu) / LISTS as f64;
+    print(Row { what: "API: LIST 10,000 pods, CPU", budget: Figure::Millis(NO_BUDGET), measured });
+
+    let before = server.resident_mib()?;
+    let over = Arc::new(AtomicBool::new(false));
+    let watch = async {
+        let mut most = before;
+        while !over.load(Ordering::Relaxed) {
+            most = most.max(server.resident_mib()?);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok::<_, Failure>(most)
+    };
+    let list = async {
+        let result = load(LISTERS * LISTS_AT_ONCE, LISTERS, |_| send(client, "GET", pods, None)).await;
+        over.store(true, Ordering::Relaxed);
+        result
+    };
+    let (most, _) = tokio::try_join!(watch, list)?;
+    let measured = most - before;
+    print(Row { what: "API: extra memory while 16 clients list 10,000 pods", budget: Figure::Mib(32.0), measured });
+    Ok(())
 }
 
 fn config_map(index: usize) -> Value {

@@ -1,16 +1,16 @@
 //! A cluster for the bench: how fast it starts, what it needs, and how fast a pod comes and goes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
-use keelson_cluster::layout::{Layout, Profile};
+use keelson_cluster::layout::Profile;
 use keelson_cluster::lifecycle::{self, Step, UpOptions};
-use keelson_cluster::process::Handle;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 
+use super::process::{self, Server};
 use super::{Figure, Row, millis};
 use crate::cli::Failure;
 
@@ -31,27 +31,13 @@ impl Cluster {
     /// Starts it, and looks at its memory when it has settled.
     pub(super) async fn up() -> Result<Self, Failure> {
         let data_dir = std::env::temp_dir().join(format!("keelson-bench-{}", std::process::id()));
-        let options = UpOptions {
-            profile: format!("bench-{}", std::process::id()),
-            data_dir: data_dir.clone(),
-            nodes: None,
-            port: None,
-            runtime: None,
-            kubeconfig: data_dir.join("kubeconfig"),
-            exe: std::env::current_exe()?,
-        };
-        let (start, mut api) = (Instant::now(), Duration::ZERO);
-        let profile = lifecycle::up(&options, |step: Step| {
-            if step.what == "API server ready" {
-                api = step.took;
-            }
-        })
-        .await?;
-        let ready = start.elapsed();
+        let options = options(&data_dir)?;
+        let start_at = Instant::now();
+        let (api, profile) = start(&options).await?;
+        let ready = start_at.elapsed();
         let client = keelson_client::connect::from_kubeconfig(&options.kubeconfig, None).await?;
         tokio::time::sleep(SETTLE).await;
-        let layout = Layout::new(&data_dir, &profile.name)?;
-        let (all, server) = memory_mib(&layout, &profile)?;
+        let (all, server) = process::memory_mib(&data_dir, &profile)?;
         let startup = vec![
             Row { what: "API server start to /readyz", budget: Figure::Millis(300.0), measured: millis(api) },
             Row { what: "keelson up to node Ready", budget: Figure::Millis(1500.0), measured: millis(ready) },
@@ -63,6 +49,22 @@ impl Cluster {
 
     pub(super) fn client(&self) -> &kube::Client {
         &self.client
+    }
+
+    /// The control plane's process.
+    pub(super) fn server(&self) -> Result<Server, Failure> {
+        Server::find(&self.data_dir, &self.profile)
+    }
+
+    /// Stops the cluster, starts it again, and says how long the API server took with what is in its store.
+    pub(super) async fn restart(&self) -> Result<Row, Failure> {
+        lifecycle::down(&self.data_dir, &self.profile.name)?;
+        let (api, _) = start(&options(&self.data_dir)?).await?;
+        Ok(Row {
+            what: "API server start to /readyz, 100,000 objects in the store",
+            budget: Figure::Millis(300.0),
+            measured: millis(api),
+        })
     }
 
     pub(super) fn startup(&self) -> impl Iterator<Item = Row> {
@@ -105,6 +107,30 @@ impl Cluster {
     }
 }
 
+fn options(data_dir: &Path) -> Result<UpOptions, Failure> {
+    Ok(UpOptions {
+        profile: format!("bench-{}", std::process::id()),
+        data_dir: data_dir.to_owned(),
+        nodes: None,
+        port: None,
+        runtime: None,
+        kubeconfig: data_dir.join("kubeconfig"),
+        exe: std::env::current_exe()?,
+    })
+}
+
+/// Starts a cluster; also says how long the API server took.
+async fn start(options: &UpOptions) -> Result<(Duration, Profile), Failure> {
+    let mut api = Duration::ZERO;
+    let profile = lifecycle::up(options, |step: Step| {
+        if step.what == "API server ready" {
+            api = step.took;
+        }
+    })
+    .await?;
+    Ok((api, profile))
+}
+
 /// Size of the binary.
 pub(super) fn binary() -> Result<Row, Failure> {
     let bytes = std::fs::metadata(std::env::current_exe()?)?.len();
@@ -126,28 +152,4 @@ fn is_running(pod: &Pod) -> bool {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Proportional set sizes of all of the cluster's processes, and of the control plane's.
-fn memory_mib(layout: &Layout, profile: &Profile) -> Result<(f64, f64), Failure> {
-    let node = profile.nodes.first().ok_or("no node")?;
-    let init = Handle::read(&layout.node_process(&node.name))?.ok_or("the node does not run")?;
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    let of_node = namespace(&init.pid.to_string());
-    let (mut all, mut server) = (0.0, 0.0);
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Ok(pid) = entry.file_name().into_string() else { continue };
-        if !pid.bytes().all(|b| b.is_ascii_digit()) || namespace(&pid) != of_node {
-            continue;
-        }
-        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
-        let kib: f64 = pss.trim().trim_end_matches(" kB").parse().unwrap_or(0.0);
-        all += kib / 1024.0;
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if command.split(|b| *b == 0).nth(1) == Some(b"server") {
-            server += kib / 1024.0;
-        }
-    }
-    Ok((all, server))
 }
