@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::apply::Reset;
+use crate::crd::Custom;
 use crate::jsonpath::JsonPath;
 use crate::schema::{self, Schema};
 use crate::status::FieldError;
@@ -25,6 +26,8 @@ pub struct Kind {
     pub version: Str,
     /// `Pod`
     pub kind: Str,
+    /// `PodList`
+    pub list_kind: Str,
     /// Plural, lower case: `pods`
     pub resource: Str,
     pub singular: Str,
@@ -38,8 +41,8 @@ pub struct Kind {
     pub columns: Vec<Column>,
     /// The schema's name: `io.k8s.api.core.v1.Pod`. A built-in kind's is looked up by it in [`crate::schema`].
     pub schema: Str,
-    /// The schema that a CRD brings.
-    pub own_schema: Option<Arc<Schema>>,
+    /// What a CRD brings.
+    pub custom: Option<Arc<Custom>>,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`. A kind that is stored as another lists its own names
     /// for the same values first and in the same order, so that both use one index.
     pub field_selectors: Vec<FieldPath>,
@@ -94,6 +97,8 @@ pub struct ScaleMap {
     pub status_replicas: Vec<Str>,
     /// `status.selector`
     pub selector: ScaleSelector,
+    /// Without `spec.replicas` there is no scale (custom resources).
+    pub must_exist: bool,
 }
 
 /// Where the scale's selector comes from, as a string (`app=web,tier in (a,b)`).
@@ -296,7 +301,10 @@ impl Kind {
 
     /// The kind's schema; `None` for a built-in kind that is not in the table, which a test rules out.
     pub fn structure(&self) -> Option<&Schema> {
-        self.own_schema.as_deref().or_else(|| schema::builtin(&self.schema))
+        match &self.custom {
+            Some(custom) => Some(&custom.structure),
+            None => schema::builtin(&self.schema),
+        }
     }
 
     /// Whether the resource offers `verb`.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::kind::{Kind, Strategy, Write};
 
+pub mod apiextensions;
 mod apps;
 mod authentication;
 mod authorization;
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Kind> {
         coordination::all(),
         discovery::all(),
         scheduling::all(),
+        apiextensions::all(),
     ]
     .into_iter()
     .flatten()
@@ -57,6 +59,11 @@ pub fn all() -> Vec<Kind> {
 /// they are here for their defaults and validation.
 pub fn bodies() -> Vec<Kind> {
     [authentication::bodies(), policy::bodies(), autoscaling::bodies()].into_iter().flatten().collect()
+}
+
+/// The `Age` column of kinds that have no columns of their own.
+pub(crate) fn age_column() -> crate::kind::Column {
+    print::age()
 }
 
 /// A kind with nothing special about it.

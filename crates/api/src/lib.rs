@@ -5,6 +5,8 @@
 
 pub mod apply;
 pub mod codec;
+pub mod crd;
+pub mod go_regex;
 pub mod jsonpath;
 pub mod kind;
 pub mod kinds;

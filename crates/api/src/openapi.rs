@@ -22,13 +22,13 @@ use crate::kind::{Kind, Scope};
 
 /// Which OpenAPI a document is in; they say the same things in different places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+pub(crate) enum Format {
     V2,
     V3,
 }
 
 impl Format {
-    fn reference(self, name: &str) -> Value {
+    pub(crate) fn reference(self, name: &str) -> Value {
         match self {
             Self::V2 => format!("#/definitions/{name}").into(),
             Self::V3 => format!("#/components/schemas/{name}").into(),

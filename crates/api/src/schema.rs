@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub use builtin::{builtin, names};
+pub use builtin::{builtin, link as builtin_link, names};
 pub use conform::TypeError;
 pub(crate) use conform::format_time;
 
@@ -36,6 +36,8 @@ pub struct Schema {
     pub preserve_unknown: bool,
     /// Server-side apply owns it as one value.
     pub atomic: bool,
+    /// A CRD's: values of a wrong type, nulls and empty values stay, for validation to judge.
+    pub custom: bool,
 }
 
 /// A field of a [`Schema`].
@@ -55,6 +57,13 @@ pub struct Field {
     /// How lists, maps and structs are merged; `None` for the defaults (replaced as a whole in strategic merge patches,
     /// except that structs and maps are merged).
     pub merge: Option<Box<Merge>>,
+}
+
+impl Field {
+    /// A string without anything special.
+    pub(crate) fn plain(name: Str) -> Self {
+        Self { name, tag: 0, ty: Type::String, required: false, pointer: false, drop_empty: false, merge: None }
+    }
 }
 
 /// How a field is merged.
@@ -115,6 +124,18 @@ pub enum Type {
     Map(Box<Type>),
     /// In JSON what it holds, in protobuf a message with this as its field 1 (`ExtraValue`).
     Wrapped(Box<Type>),
+    /// A struct, or something simpler in its place (`JSONSchemaPropsOrBool`).
+    Or(Box<Type>, Instead),
+}
+
+/// What may stand in place of a struct. In protobuf it is field 1 of a message that has the struct as field 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instead {
+    Bool,
+    /// A list of such structs; here the struct is field 1 and the list field 2.
+    List,
+    /// A list of strings, likewise.
+    Strings,
 }
 
 /// Leads to another type. Built-in types may refer to each other in circles.
@@ -170,7 +191,7 @@ impl Type {
             Self::Quantity => "0".into(),
             Self::Time | Self::MicroTime | Self::Duration | Self::Any | Self::Fields => Value::Null,
             Self::List(_) | Self::Wrapped(_) => Value::Array(Vec::new()),
-            Self::Struct(_) | Self::Map(_) => Value::Object(serde_json::Map::new()),
+            Self::Struct(_) | Self::Map(_) | Self::Or(..) => Value::Object(serde_json::Map::new()),
         }
     }
 }

@@ -105,7 +105,7 @@ impl Check {
     fn value(&mut self, ty: &Type, merge: Option<&Merge>, value: &Value) {
         match ty {
             _ if value.is_null() => {}
-            Type::Any | Type::Fields => {}
+            Type::Any | Type::Fields | Type::Or(..) => {}
             Type::Wrapped(inner) => self.value(inner, merge, value),
             Type::Struct(link) => self.object(link, value),
             Type::Map(item) => match value {

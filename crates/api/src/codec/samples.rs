@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::schema::{Field, Schema, Type};
+use crate::schema::{Field, Instead, Schema, Type};
 
 /// An object drawn at random, without empty lists (in protobuf they are the same as none).
 pub(super) fn random(schema: &Schema, seed: u64) -> Value {
@@ -36,7 +36,8 @@ impl Draw {
     fn object(&mut self, schema: &Schema, depth: u64) -> Value {
         let mut map = Map::new();
         for field in fields(schema).into_iter().filter(|f| f.tag != 0) {
-            if self.next(2 + depth * 2) == 0 {
+            // Schemas hold schemas.
+            if depth < 4 && self.next(2 + depth * 2) == 0 {
                 map.insert(field.name.to_string(), self.value(&field.ty, depth));
             }
         }
@@ -48,7 +49,8 @@ impl Draw {
             Type::Bool => (self.next(2) == 0).into(),
             Type::Int32 => (self.next(1 << 31) as i32 - (1 << 30)).into(),
             Type::Int64 => (self.next(u64::MAX) as i64).into(),
-            Type::Double => (self.next(1000) as f64 / 8.0).into(),
+            // Whole numbers are written as such.
+            Type::Double => ((self.next(1000) as f64 + 0.5) / 8.0).into(),
             Type::String | Type::Duration => ["", "a", "ü\u{0}", "long text"][self.next(4) as usize].into(),
             Type::Bytes => ["", "AA==", "/+8="][self.next(3) as usize].into(),
             Type::Quantity => ["1", "100m", "1Gi"][self.next(3) as usize].into(),
@@ -62,6 +64,10 @@ impl Draw {
             Type::List(item) => (0..=self.next(3)).map(|_| self.value(item, depth)).collect(),
             Type::Map(item) => (0..=self.next(3)).map(|i| (format!("k{i}"), self.value(item, depth))).collect(),
             Type::Wrapped(inner) => self.value(inner, depth),
+            Type::Or(_, Instead::Bool) if self.next(2) == 0 => (self.next(2) == 0).into(),
+            Type::Or(item, Instead::List) if self.next(2) == 0 => json!([self.value(item, depth)]),
+            Type::Or(_, Instead::Strings) if self.next(2) == 0 => json!(["a"]),
+            Type::Or(item, _) => self.value(item, depth),
         }
     }
 }
@@ -109,12 +115,19 @@ impl Full {
             Type::Any | Type::Fields => json!({"any": [n, null, 1.5, "x"], "f:a": {".": {}}}),
             Type::Struct(link) if self.inside.iter().filter(|name| **name == link.name).count() > 1 => return None,
             Type::Struct(link) => self.object(link),
-            Type::List(item) => (0..2).filter_map(|_| self.value(item)).collect::<Vec<_>>().into(),
+            Type::List(item) => {
+                let items: Vec<_> = (0..2).filter_map(|_| self.value(item)).collect();
+                return (!items.is_empty()).then(|| items.into());
+            }
             Type::Map(item) => {
                 let fields: Map<_, _> = (0..2).filter_map(|i| Some((format!("k{i}"), self.value(item)?))).collect();
-                fields.into()
+                return (!fields.is_empty()).then(|| fields.into());
             }
             Type::Wrapped(inner) => return self.value(inner),
+            Type::Or(_, Instead::Bool) if n % 2 == 0 => false.into(),
+            Type::Or(_, Instead::Strings) if n % 2 == 0 => json!(["a", "b"]),
+            Type::Or(item, Instead::List) if n % 2 == 0 => vec![self.value(item)?].into(),
+            Type::Or(item, _) => return self.value(item),
         })
     }
 }

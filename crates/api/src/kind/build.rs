@@ -29,6 +29,7 @@ impl Kind {
             group: group.into(),
             version: version.into(),
             kind: kind.into(),
+            list_kind: format!("{kind}List").into(),
             resource: resource.into(),
             singular: kind.to_ascii_lowercase().into(),
             scope: Scope::Namespaced,
@@ -38,7 +39,7 @@ impl Kind {
             subresources: Vec::new(),
             columns: Vec::new(),
             schema: format!("io.k8s.api.{package}.{version}.{kind}").into(),
-            own_schema: None,
+            custom: None,
             field_selectors: Vec::new(),
             storage: None,
             deprecated: None,
@@ -61,6 +62,17 @@ impl Kind {
 
     pub(crate) fn short(mut self, name: &'static str) -> Self {
         self.short_names.push(name.into());
+        self
+    }
+
+    pub(crate) fn category(mut self, name: &'static str) -> Self {
+        self.categories.push(name.into());
+        self
+    }
+
+    /// For schemas outside `io.k8s.api`.
+    pub(crate) fn schema(mut self, name: &'static str) -> Self {
+        self.schema = name.into();
         self
     }
 
@@ -102,6 +114,7 @@ impl Kind {
             spec_replicas: vec!["spec".into(), "replicas".into()],
             status_replicas: vec!["status".into(), "replicas".into()],
             selector: ScaleSelector::Fn(selector),
+            must_exist: false,
         });
         kind
     }

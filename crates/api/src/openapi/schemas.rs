@@ -27,6 +27,11 @@ pub(super) fn all(kinds: &[&Kind], format: Format) -> Map<String, Value> {
     for (name, gvk) in &roots {
         add_kind(&mut schemas, name, gvk.clone());
     }
+    for kind in kinds {
+        if let Some(custom) = &kind.custom {
+            schemas.insert(kind.schema.to_string(), custom.published(kind, format));
+        }
+    }
     for kind in kinds.iter().filter(|k| k.has_verb(Verb::List)) {
         schemas.insert(format!("{}List", kind.schema), list_of(kind, format));
     }
@@ -106,7 +111,7 @@ fn list_of(kind: &Kind, format: Format) -> Value {
             },
             "metadata": reference(&format!("{META}.ListMeta"), Some("What is said of the list itself.".into()), true, format),
         },
-        "x-kubernetes-group-version-kind": [group_version_kind(&kind.group, &kind.version, &format!("{}List", kind.kind))],
+        "x-kubernetes-group-version-kind": [group_version_kind(&kind.group, &kind.version, &kind.list_kind)],
     })
 }
 
@@ -160,6 +165,8 @@ fn definition(name: &str, mut definition: Value, format: Format) -> Value {
             let either = json!([{ "type": "integer" }, { "type": "string" }]);
             return described(json!({ "format": "int-or-string", "oneOf": either }));
         }
+        // Any JSON, and schemas with something simpler in their place: there is no type for either.
+        (short, _) if short == "JSON" || short.starts_with("JSONSchemaPropsOr") => return described(json!({})),
         ("Quantity", Format::V2) => return described(json!({ "type": "string" })),
         ("Quantity", Format::V3) => return described(json!({ "oneOf": [{ "type": "string" }, { "type": "number" }] })),
         _ => {}

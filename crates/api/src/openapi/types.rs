@@ -66,7 +66,8 @@ fn sources() -> Vec<Vec<Source>> {
         meta: APIGroup, APIGroupList, APIResourceList, APIVersions, DeleteOptions, ListMeta, ObjectMeta, Patch, Status;
         version: Info;
     };
-    all.push(vec![source::<meta::WatchEvent<RawExtension>>()]);
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    all.push(vec![source::<meta::WatchEvent<RawExtension>>(), source::<CustomResourceDefinition>()]);
     all
 }
 

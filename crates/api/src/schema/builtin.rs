@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, OnceLock};
 
-use super::{Field, Link, ListType, Merge, Schema, Str, Type};
+use super::{Field, Instead, Link, ListType, Merge, Schema, Str, Type};
 
 /// Each type is a line with its name (below `io.k8s.`) and flags, then a line per field: tag, JSON name, type, flags.
 /// Types are primitives or names, those without a dot in the same package; `list T`, `map T` and `<T>` (a message that
-/// holds a list) nest. Flags: `!` required, `*` pointer, `0` dropped when empty, `inline`; `merge[=key]`, `replace`,
-/// `retainKeys` for strategic merge patch; `keys=a,b=default`, `set`, `atomic` for server-side
-/// apply.
+/// holds a list) nest, as do `or-bool T`, `or-list T` and `or-strings T`. Flags: `!` required, `*` pointer, `0` dropped
+/// when empty, `inline`; `merge[=key]`, `replace`, `retainKeys` for strategic merge patch; `keys=a,b=default`, `set`,
+/// `atomic` for server-side apply.
 const TABLE: &str = include_str!("types.txt");
 
 const PREFIX: &str = "io.k8s.";
@@ -53,6 +53,11 @@ pub fn builtin(name: &str) -> Option<&'static Schema> {
     Some(INDEX.by_name.get(name.strip_prefix(PREFIX)?)?.get())
 }
 
+/// A way to a built-in type, for schemas that refer to it.
+pub fn link(name: &str) -> Option<Link> {
+    INDEX.by_name.get(name.strip_prefix(PREFIX)?).copied().map(Link::BuiltIn)
+}
+
 /// The full names of all built-in types.
 pub fn names() -> impl Iterator<Item = String> {
     INDEX.entries.iter().map(|entry| format!("{PREFIX}{}", entry.name))
@@ -72,8 +77,8 @@ fn parse(entry: &'static Entry) -> Schema {
         match flag {
             "atomic" => schema.atomic = true,
             "root" => {
-                schema.fields.push(plain("apiVersion"));
-                schema.fields.push(plain("kind"));
+                schema.fields.push(Field::plain("apiVersion".into()));
+                schema.fields.push(Field::plain("kind".into()));
             }
             _ => {}
         }
@@ -83,7 +88,7 @@ fn parse(entry: &'static Entry) -> Schema {
         let tag = words.next().and_then(|tag| tag.parse().ok()).expect("types.txt: a field starts with its tag");
         let name = words.next().expect("types.txt: a field has a name");
         let ty = parse_type(package, &mut words);
-        let mut field = Field { tag, ty, ..plain(name) };
+        let mut field = Field { tag, ty, ..Field::plain(name.into()) };
         let mut inline = false;
         for flag in words {
             match flag {
@@ -99,18 +104,6 @@ fn parse(entry: &'static Entry) -> Schema {
     schema.fields.sort_by(|a, b| a.name.cmp(&b.name));
     schema.fields.shrink_to_fit();
     schema
-}
-
-fn plain(name: &'static str) -> Field {
-    Field {
-        name: Str::Borrowed(name),
-        tag: 0,
-        ty: Type::String,
-        required: false,
-        pointer: false,
-        drop_empty: false,
-        merge: None,
-    }
 }
 
 fn parse_type(package: &str, words: &mut std::str::SplitAsciiWhitespace<'static>) -> Type {
@@ -130,6 +123,9 @@ fn parse_type(package: &str, words: &mut std::str::SplitAsciiWhitespace<'static>
         "fields" => Type::Fields,
         "list" => Type::List(Box::new(parse_type(package, words))),
         "map" => Type::Map(Box::new(parse_type(package, words))),
+        "or-bool" => Type::Or(Box::new(parse_type(package, words)), Instead::Bool),
+        "or-list" => Type::Or(Box::new(parse_type(package, words)), Instead::List),
+        "or-strings" => Type::Or(Box::new(parse_type(package, words)), Instead::Strings),
         "<string>" => Type::Wrapped(Box::new(Type::List(Box::new(Type::String)))),
         name => {
             let local = format!("{package}.{name}");

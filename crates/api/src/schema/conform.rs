@@ -4,7 +4,7 @@
 
 use serde_json::{Number, Value};
 
-use super::{Field, Schema, Type, json_type};
+use super::{Field, Instead, Schema, Type, json_type};
 use crate::codec::MAX_STRICT_ERRORS;
 use crate::quantity::Quantity;
 
@@ -41,6 +41,9 @@ type Outer<'a> = Option<&'a Place<'a>>;
 impl Run {
     fn object(&mut self, schema: &Schema, value: &mut Value, place: Outer<'_>) -> Result<(), TypeError> {
         let Value::Object(map) = value else {
+            if schema.custom {
+                return Ok(());
+            }
             return Err(mismatch(json_type(value), &go_struct(schema), place));
         };
         let mut error = None;
@@ -54,6 +57,13 @@ impl Run {
                 }
                 return schema.preserve_unknown;
             };
+            if schema.custom {
+                let place = Place { outer: place, step: Step::Field(schema, key) };
+                if let Err(e) = self.custom(&field.ty, value, Some(&place)) {
+                    error = Some(e);
+                }
+                return true;
+            }
             if value.is_null() {
                 return false;
             }
@@ -85,7 +95,30 @@ impl Run {
             Type::Struct(link) => self.object(link, value, place),
             Type::List(item) => self.list(ty, item, value, place),
             Type::Map(item) => self.map(ty, item, value, place),
+            Type::Or(item, instead) => match (instead, &*value) {
+                (Instead::Bool, Value::Bool(_)) => Ok(()),
+                (Instead::List, Value::Array(_)) => self.list(ty, item, value, place),
+                (Instead::Strings, Value::Array(_)) => self.list(ty, &Type::String, value, place),
+                (_, Value::Object(_)) => self.value(item, value, place),
+                (Instead::Bool, _) => Err(TypeError("boolean or JSON schema expected".into())),
+                _ => Err(mismatch(json_type(value), &go_type(item), place)),
+            },
             _ => scalar(ty, value, place),
+        }
+    }
+
+    /// A value inside a custom resource: only unknown fields go.
+    fn custom(&mut self, ty: &Type, value: &mut Value, place: Outer<'_>) -> Result<(), TypeError> {
+        match (ty, value) {
+            (Type::Struct(_), Value::Null) => Ok(()),
+            (Type::Struct(link), value) => self.object(link, value, place),
+            (Type::List(item), Value::Array(items)) => items.iter_mut().enumerate().try_for_each(|(i, value)| {
+                self.custom(item, value, Some(&Place { outer: place, step: Step::Index(i) }))
+            }),
+            (Type::Map(item), Value::Object(map)) => map.iter_mut().try_for_each(|(key, value)| {
+                self.custom(item, value, Some(&Place { outer: place, step: Step::Key(key) }))
+            }),
+            _ => Ok(()),
         }
     }
 
@@ -121,7 +154,7 @@ fn omitted(field: &Field, value: &Value) -> bool {
         (Type::Struct(_), Value::Object(map)) => field.drop_empty && map.is_empty(),
         (Type::IntOrString, Value::Number(n)) => field.drop_empty && n.as_i64() == Some(0),
         _ if field.required => false,
-        (Type::Struct(_) | Type::Any | Type::Fields | Type::Quantity | Type::IntOrString, _) => false,
+        (Type::Struct(_) | Type::Or(..) | Type::Any | Type::Fields | Type::Quantity | Type::IntOrString, _) => false,
         (_, Value::String(text)) => text.is_empty(),
         (_, Value::Bool(value)) => !value,
         (_, Value::Number(n)) => n.as_f64() == Some(0.0),
@@ -284,5 +317,6 @@ fn go_type(ty: &Type) -> String {
         Type::Map(item) if matches!(**item, Type::Quantity) => "v1.ResourceList".into(),
         Type::Map(item) => format!("map[string]{}", go_type(item)),
         Type::Wrapped(_) => "v1.ExtraValue".into(),
+        Type::Or(item, _) => go_type(item),
     }
 }

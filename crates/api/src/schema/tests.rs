@@ -153,7 +153,17 @@ fn the_table_agrees_with_k8s_openapi() {
     let mut compared = 0;
     for (name, definition) in &definitions {
         let (Some(schema), Some(properties)) = (builtin(name), definition["properties"].as_object()) else {
-            let values = ["Time", "MicroTime", "Quantity", "IntOrString", "FieldsV1", "RawExtension", "Patch"];
+            let values = [
+                "Time",
+                "MicroTime",
+                "Quantity",
+                "IntOrString",
+                "FieldsV1",
+                "RawExtension",
+                "Patch",
+                "JSON",
+                "SubresourceStatus",
+            ];
             let discovery = ["API", "GroupVersionForDiscovery", "ServerAddressByClientCIDR"];
             let mut special = values.iter().chain(&discovery);
             let package = &name[..=name.rfind('.').unwrap()];
@@ -205,12 +215,21 @@ fn shape(ty: &Type) -> String {
         Type::List(item) => format!("list {}", shape(item)),
         Type::Map(item) => format!("map {}", shape(item)),
         Type::Wrapped(inner) => shape(inner),
+        Type::Or(item, instead) => {
+            let instead = match instead {
+                super::Instead::Bool => "Bool",
+                super::Instead::List => "Array",
+                super::Instead::Strings => "StringArray",
+            };
+            format!("{}Or{instead}", shape(item))
+        }
     }
 }
 
 fn json_shape(schema: &Value) -> String {
     if let Some(target) = schema["$ref"].as_str() {
-        return target.rsplit(['.', '/']).next().unwrap().into();
+        let name = target.rsplit(['.', '/']).next().unwrap();
+        return if name == "JSON" { "RawExtension" } else { name }.into();
     }
     match schema["type"].as_str().unwrap() {
         "array" => format!("list {}", json_shape(&schema["items"])),

@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 use super::super::MAX_DEPTH;
 use super::Error;
 use super::wire::{self, Field as Wire};
-use crate::schema::{Field, Schema, Type, format_time};
+use crate::schema::{Field, Instead, Schema, Type, format_time};
 
 /// The fields of a message; those that are unknown are skipped.
 pub(super) fn message(raw: &[u8], schema: &Schema) -> Result<Map<String, Value>, Error> {
@@ -110,7 +110,27 @@ fn value(ty: &Type, wire: Wire<'_>, field: &Field, depth: usize) -> Result<Value
             }
             Value::Array(items)
         }
+        (Type::Or(item, instead), Wire::Bytes(raw)) => either(item, *instead, raw, field, depth)?,
         _ => return Err(wrong(field)),
+    })
+}
+
+/// A struct or what stands in its place.
+fn either(item: &Type, instead: Instead, mut raw: &[u8], field: &Field, depth: usize) -> Result<Value, Error> {
+    let (mut allows, mut schema, mut list) = (false, None, Vec::new());
+    while let Some((tag, wire)) = wire::next(&mut raw)? {
+        match (instead, tag) {
+            (Instead::Bool, 1) => allows = value(&Type::Bool, wire, field, depth)? == true,
+            (Instead::Bool, 2) | (_, 1) => schema = Some(value(item, wire, field, depth)?),
+            (Instead::List, 2) => list.push(value(item, wire, field, depth)?),
+            (Instead::Strings, 2) => list.push(value(&Type::String, wire, field, depth)?),
+            _ => {}
+        }
+    }
+    Ok(match (schema, instead) {
+        (Some(schema), _) => schema,
+        (None, Instead::Bool) => allows.into(),
+        (None, _) => list.into(),
     })
 }
 

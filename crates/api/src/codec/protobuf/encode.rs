@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Error;
 use super::wire::{put_bytes, put_nested, put_tag, put_varint};
-use crate::schema::{Schema, Type};
+use crate::schema::{Instead, Schema, Type};
 
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
@@ -110,6 +110,18 @@ fn put(tag: u32, ty: &Type, value: &Value, name: &str, out: &mut Vec<u8>) -> Res
             }
         }
         (Type::Wrapped(inner), value) => put_nested(out, tag, |out| put(1, inner, value, name, out))?,
+        (Type::Or(item, instead), value) => put_nested(out, tag, |out| match (instead, value) {
+            (Instead::Bool, Value::Bool(_)) => put(1, &Type::Bool, value, name, out),
+            (Instead::Bool, _) => {
+                put_number(out, 1, 1);
+                put(2, item, value, name, out)
+            }
+            (Instead::List, Value::Array(items)) => items.iter().try_for_each(|value| put(2, item, value, name, out)),
+            (Instead::Strings, Value::Array(items)) => {
+                items.iter().try_for_each(|value| put(2, &Type::String, value, name, out))
+            }
+            _ => put(1, item, value, name, out),
+        })?,
         (_, other) => return Err(wrong(other, name)),
     }
     Ok(())

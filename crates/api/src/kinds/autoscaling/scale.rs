@@ -50,6 +50,12 @@ impl ScaleMap {
         })
     }
 
+    /// The path of the field without which there is no scale, when it is missing.
+    pub fn missing(&self, object: &Value) -> Option<String> {
+        let there = at(object, &self.spec_replicas).is_some_and(Value::is_i64);
+        (self.must_exist && !there).then(|| format!(".{}", self.spec_replicas.join(".")))
+    }
+
     /// `status.selector`; empty when there is none.
     pub fn selector(&self, object: &Value) -> String {
         match &self.selector {
