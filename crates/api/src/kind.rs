@@ -324,7 +324,7 @@ impl Kind {
             return reset;
         }
         match subresource {
-            "status" if self.own_schema.is_some() => Reset::AllBut(&[&["f:status"]]),
+            "status" if self.custom.is_some() => Reset::AllBut(&[&["f:status"]]),
             "status" => Reset::AllBut(&[&["f:metadata"], &["f:status"]]),
             _ if self.subresource("status").is_some() => Reset::Fields(&[&["f:status"]]),
             _ => Reset::Fields(&[]),
