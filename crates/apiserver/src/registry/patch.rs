@@ -54,7 +54,7 @@ pub(crate) async fn patch(
 /// Reads a patch; 415 for what is none.
 pub(crate) fn parse(kind: &Kind, media_type: &str, body: &Bytes) -> Result<(Patch, Vec<String>), Status> {
     // Upstream has no merge keys for custom resources.
-    let custom = kind.own_schema.is_some();
+    let custom = kind.custom.is_some();
     match PatchType::from_media_type(media_type) {
         Some(patch_type) if !(custom && patch_type == PatchType::Strategic) => Patch::parse(patch_type, body),
         _ => {
