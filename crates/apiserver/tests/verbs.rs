@@ -81,7 +81,12 @@ async fn errors_are_upstreams() {
             ),
             (&format!("PATCH+json {one}"), json!([{"op": "remove", "path": "/data/zz"}]), 422, "Invalid"),
             (&format!("POST {one}"), cm("one"), 405, "MethodNotAllowed"),
-            (&format!("DELETE {one}"), json!({"preconditions": {"uid": "x"}}), 409, "Precondition failed: UID"),
+            (
+                &format!("DELETE {one}"),
+                json!({"preconditions": {"uid": "x"}}),
+                409,
+                "the UID in the precondition (x) does not",
+            ),
             (&format!("DELETE {one}"), json!({"propagationPolicy": "x"}), 422, "propagationPolicy"),
             (&format!("DELETE {one}"), json!(null), 200, r#""status":"Success""#),
             (&get, json!(null), 404, "NotFound"),

@@ -110,15 +110,21 @@ pub(crate) async fn delete(
 
 fn check_preconditions(resource: &Resource, name: &str, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
     let Some(preconditions) = &options.preconditions else { return Ok(()) };
-    let check = |what: &str, wanted: &Option<String>, have: &str| match wanted {
-        Some(wanted) if wanted != have => Err(resource.conflict(
-            name,
-            &format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}"),
-        )),
+    let kind = &resource.kind;
+    let check = |what: &str, wanted: &Option<String>, have: &str, then: &str| match wanted {
+        Some(wanted) if wanted != have => {
+            let why = format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({have}). The object might \
+                 have been {then}"
+            );
+            // Upstream names the kind here, not the resource.
+            Err(Status::conflict(&kind.group, &kind.kind, name, &why))
+        }
         _ => Ok(()),
     };
-    check("UID", &preconditions.uid, text(object, "uid"))?;
-    check("ResourceVersion", &preconditions.resource_version, text(object, "resourceVersion"))
+    check("UID", &preconditions.uid, text(object, "uid"), "deleted and then recreated")?;
+    let revision = text(object, "resourceVersion");
+    check("ResourceVersion", &preconditions.resource_version, revision, "modified")
 }
 
 fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff::Timestamp) -> Result<Step, Status> {

@@ -87,14 +87,8 @@ impl WriteOptions {
     ) -> Result<Self, Status> {
         let manager = query.get("fieldManager").unwrap_or_default().to_owned();
         errors.extend(apply::validate_field_manager(&manager));
-        let mut dry_run = false;
-        for value in query.all("dryRun").filter(|v| !v.is_empty()) {
-            if value == "All" {
-                dry_run = true;
-            } else {
-                errors.push(FieldError::not_supported("dryRun", value, &["All"]));
-            }
-        }
+        let dry_run: Vec<String> = query.all("dryRun").filter(|v| !v.is_empty()).map(str::to_owned).collect();
+        check_dry_run(&dry_run, &mut errors);
         let field_validation = match query.get("fieldValidation").unwrap_or_default() {
             "" | "Warn" => FieldValidation::Warn,
             "Ignore" => FieldValidation::Ignore,
@@ -108,7 +102,15 @@ impl WriteOptions {
             return Err(Status::invalid("meta.k8s.io", options_kind, "", &errors));
         }
         let force = query.flag("force");
+        let dry_run = !dry_run.is_empty();
         Ok(Self { user: user.clone(), dry_run, field_validation, manager, force, tracked: true })
+    }
+}
+
+/// `All` is the only value there is. Upstream shows all that were sent.
+fn check_dry_run(values: &[String], errors: &mut Vec<FieldError>) {
+    if values.iter().any(|value| value != "All") {
+        errors.push(FieldError::not_supported("dryRun", serde_json::Value::from(values), &["All"]));
     }
 }
 
@@ -138,10 +140,7 @@ impl DeleteOptions {
             Some(body) => serde_json::from_value(body)
                 .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))?,
             None => Self {
-                grace_period_seconds: query
-                    .text("gracePeriodSeconds")
-                    .map(|v| v.parse().map_err(|_| Status::bad_request(format!("invalid gracePeriodSeconds {v:?}"))))
-                    .transpose()?,
+                grace_period_seconds: query.number("gracePeriodSeconds")?,
                 preconditions: None,
                 orphan_dependents: query.optional_flag("orphanDependents"),
                 propagation_policy: query.text("propagationPolicy").map(str::to_owned),
@@ -166,12 +165,7 @@ impl DeleteOptions {
                 &["Foreground", "Background", "Orphan", "nil"],
             ));
         }
-        errors.extend(
-            self.dry_run
-                .iter()
-                .filter(|v| *v != "All")
-                .map(|v| FieldError::not_supported("dryRun", v.clone(), &["All"])),
-        );
+        check_dry_run(&self.dry_run, &mut errors);
         if errors.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &errors)) }
     }
 
