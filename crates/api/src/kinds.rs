@@ -30,6 +30,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use core::bind;
+pub use policy::eviction_rules;
 pub use print::human_duration;
 pub use qos::qos_class;
 

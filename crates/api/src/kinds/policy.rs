@@ -5,6 +5,8 @@ use crate::kind::Kind;
 mod eviction;
 mod pod_disruption_budget;
 
+pub use pod_disruption_budget::disrupt as eviction_rules;
+
 pub(super) fn all() -> Vec<Kind> {
     vec![pod_disruption_budget::kind()]
 }

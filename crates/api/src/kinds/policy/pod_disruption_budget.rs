@@ -9,6 +9,7 @@ use crate::kinds::print::{age, count};
 use crate::status::FieldError;
 use crate::validation::{View, conditions, labels, non_negative, one_of};
 
+pub mod disrupt;
 #[cfg(test)]
 mod tests;
 

@@ -94,3 +94,52 @@ fn rows() {
         "N/A 10% 0 60m",
     );
 }
+
+#[test]
+fn disruptions() {
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let disrupt = |status: Value| {
+        let mut budget = with(&budget(), json!({"metadata": {"generation": 2}, "status": status}));
+        super::disrupt::disrupt(&mut budget, "web-1", now).map(|()| budget["status"].clone())
+    };
+    assert_eq!(
+        disrupt(json!({"observedGeneration": 2, "disruptionsAllowed": 2})),
+        Ok(
+            json!({"observedGeneration": 2, "disruptionsAllowed": 1, "disruptedPods": {"web-1": "2026-01-01T00:00:00Z"}})
+        )
+    );
+    let last = disrupt(json!({"observedGeneration": 2, "disruptionsAllowed": 1})).unwrap();
+    assert_eq!(
+        (&last["disruptionsAllowed"], &last["conditions"][0]["reason"]),
+        (&json!(0), &json!("InsufficientPods"))
+    );
+    let check = |status: Value, code: u16, message: &str, retry: u32, cause: &str| {
+        let error = disrupt(status).unwrap_err();
+        let details = error.details.unwrap();
+        assert_eq!((error.code, error.message.as_str(), details.retry_after_seconds), (code, message, retry));
+        assert_eq!(details.causes.first().map_or("", |cause| cause.message.as_str()), cause);
+        assert!(details.causes.iter().all(|cause| cause.reason == "DisruptionBudget"));
+    };
+    const VIOLATES: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
+    check(
+        json!({"observedGeneration": 1}),
+        429,
+        VIOLATES,
+        10,
+        "The disruption budget web is still being processed by the server.",
+    );
+    check(
+        json!({"observedGeneration": 2, "desiredHealthy": 3, "currentHealthy": 2}),
+        429,
+        VIOLATES,
+        0,
+        "The disruption budget web needs 3 healthy pods and has 2 currently",
+    );
+    check(
+        json!({"observedGeneration": 2, "disruptionsAllowed": -1}),
+        403,
+        "poddisruptionbudget.policy \"web\" is forbidden: pdb disruptions allowed is negative",
+        0,
+        "",
+    );
+}
