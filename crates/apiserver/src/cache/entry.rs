@@ -234,3 +234,70 @@ pub(crate) fn encode(object: &Value) -> Result<Bytes, Status> {
     out.shrink_to_fit();
     Ok(out.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use keelson_api::codec::Encoding;
+    use keelson_api::kinds;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cache::frames::{FrameKey, Frames};
+    use crate::cache::resource::EventType;
+
+    fn entry() -> (Arc<Kind>, Entry) {
+        let kind = Arc::new(kinds::all().into_iter().find(|kind| kind.kind == "Secret").unwrap());
+        let object = json!({
+            "kind": "Secret", "apiVersion": "v1", "data": {"k": "AAE="},
+            "metadata": {"name": "a", "namespace": "n", "annotations": {"x": "} \\\" {[", "y": "]"}, "uid": "u"},
+        });
+        let kv = KeyValue {
+            key: "/registry/secrets/n/a".into(),
+            value: encode(&object).unwrap(),
+            create_revision: 3,
+            mod_revision: 7,
+        };
+        let entry = Entry::new(&kind, kv).unwrap();
+        (kind, entry)
+    }
+
+    #[test]
+    fn every_encoding_is_made_once() {
+        let (kind, entry) = entry();
+        assert!(entry.encodings.get().is_none(), "nothing is made before it is asked for");
+        let schema = protobuf::schema_for("v1", "Secret").unwrap();
+        let first = entry.protobuf(schema).unwrap();
+        assert_eq!(first.as_ptr(), entry.protobuf(schema).unwrap().as_ptr());
+        let object = protobuf::decode_message(&first, schema).unwrap();
+        assert_eq!(object["metadata"]["resourceVersion"], "7");
+        let first = std::ptr::from_ref(entry.cbor(Some(schema)).unwrap());
+        assert!(std::ptr::eq(first, entry.cbor(None).unwrap()));
+
+        let frames = Frames::default();
+        let key = |partial| FrameKey { event: EventType::Added, encoding: Encoding::Cbor, partial, kind: kind.clone() };
+        let mut made = 0;
+        for partial in [None, None, Some(true), Some(true), Some(false), None] {
+            frames
+                .get(&key(partial), || {
+                    made += 1;
+                    Ok(Bytes::new())
+                })
+                .unwrap();
+        }
+        assert_eq!(made, 3);
+    }
+
+    #[test]
+    fn metadata_is_cut_out_of_the_stored_bytes() {
+        let (_, entry) = entry();
+        let mut out = BytesMut::new();
+        entry.write_partial(&mut out, 9, "meta.k8s.io/v1");
+        let partial: Value = serde_json::from_slice(&out).unwrap();
+        let mut expected = entry.decode().unwrap();
+        expected["metadata"]["resourceVersion"] = "9".into();
+        let expected = json!({
+            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": expected["metadata"],
+        });
+        assert_eq!(partial, expected);
+    }
+}
