@@ -29,6 +29,7 @@
 mod ast;
 mod check;
 mod cost;
+pub mod crd;
 mod env;
 mod error;
 mod eval;
