@@ -11,6 +11,7 @@ pub(crate) mod entry;
 pub(crate) mod feed;
 pub(crate) mod frames;
 pub(crate) mod resource;
+mod shallow;
 pub(crate) mod watcher;
 
 use std::collections::HashMap;

@@ -15,6 +15,8 @@ use keelson_store::KeyValue;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::shallow;
+
 const METADATA: &[u8] = b"\"metadata\":{";
 
 /// A cached object.
@@ -72,7 +74,7 @@ impl Entry {
             let labels = head.metadata.labels.unwrap_or_default();
             (labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(), Box::default())
         } else {
-            let object: Value = serde_json::from_slice(&kv.value).map_err(wrong)?;
+            let object = shallow::read(kind, &kv.value).map_err(wrong)?;
             let labels = object.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
             let labels = labels.filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into()))).collect();
             (labels, kind.field_selectors.iter().map(|field| field.get(&object).into()).collect())

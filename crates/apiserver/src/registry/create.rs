@@ -48,16 +48,16 @@ pub(crate) async fn create(
     }
     meta::before_create(&mut object);
     let generate = text(&object, "name").is_empty() && !text(&object, "generateName").is_empty();
-    let attempts = if generate { NAME_ATTEMPTS } else { 1 };
+    if !generate {
+        return create_named(core, resource, namespace, object, options).await;
+    }
+    let prefix: String = text(&object, "generateName").chars().take(GENERATE_NAME_BYTES).collect();
     let mut last = None;
-    for _ in 0..attempts {
+    for _ in 0..NAME_ATTEMPTS {
         let mut attempt = object.clone();
-        if generate {
-            let prefix: String = text(&object, "generateName").chars().take(GENERATE_NAME_BYTES).collect();
-            set(&mut attempt, "name", format!("{prefix}{}", random_suffix()).into());
-        }
+        set(&mut attempt, "name", format!("{prefix}{}", random_suffix()).into());
         match create_named(core, resource, namespace, attempt, options).await {
-            Err(status) if status.reason == "AlreadyExists" && generate => last = Some(status),
+            Err(status) if status.reason == "AlreadyExists" => last = Some(status),
             result => return result,
         }
     }
