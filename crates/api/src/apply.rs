@@ -366,10 +366,9 @@ fn attempt(
     if let Some(fields) = mine.fields_mut() {
         strip(fields);
     }
-    if changed {
-        mine.set_time(writer.now);
-    } else if let Some(last) = &last {
-        mine.copy_time(last);
+    match &last {
+        Some(last) if !changed && last.fields() == mine.fields() => mine.copy_time(last),
+        _ => mine.set_time(writer.now),
     }
     if !mine.fields().is_empty() {
         entries.push(mine);

@@ -263,6 +263,36 @@ async fn versions_share_ownership() {
 }
 
 #[tokio::test]
+async fn an_applier_may_change_versions() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let base = "/apis/autoscaling/V/namespaces/default/horizontalpodautoscalers/h";
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+    let metric = |name: &str| json!({"type": "Resource", "resource": {"name": name, "target": {"type": "Utilization", "averageUtilization": 50}}});
+    let v2 = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h", "labels": {"l": "1"}},
+        "spec": {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 5, "metrics": [metric("cpu")]}});
+    let (code, made) = apply(&api, &base.replace('V', "v2"), "fieldManager=m", v2).await;
+    assert_eq!(code, 201, "{made}");
+    // An update in the other version takes from the applier what it changes.
+    let patch = json!({"spec": {"targetCPUUtilizationPercentage": 70}});
+    let path = base.replace('V', "v1");
+    let patched = api.ok(&format!("PATCH+merge {path}?fieldManager=u"), patch).await;
+    assert_eq!(entries(&patched), ["m Apply - autoscaling/v2", "u Update - autoscaling/v1"]);
+    assert_eq!(fields(&patched, "u"), json!({"f:spec": {"f:targetCPUUtilizationPercentage": {}}}));
+    assert!(fields(&patched, "m")["f:spec"].get("f:metrics").is_none(), "{patched}");
+    // Now it speaks the other version, and less: what it gave up goes.
+    let v1 = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"scaleTargetRef": target, "maxReplicas": 5}});
+    let (code, less) = apply(&api, &path, "fieldManager=m", v1).await;
+    assert_eq!(code, 200, "{less}");
+    assert_eq!(entries(&less), ["m Apply - autoscaling/v1", "u Update - autoscaling/v1"]);
+    assert_eq!(less["spec"]["minReplicas"], 1, "back to its default");
+    assert!(less["metadata"].get("labels").is_none());
+    assert_eq!(less["spec"]["targetCPUUtilizationPercentage"], 70);
+    assert_eq!(less["spec"]["scaleTargetRef"], target);
+}
+
+#[tokio::test]
 async fn creating_by_apply_needs_the_right_to_create() {
     let server = TestServer::start().await;
     let admin = server.admin();

@@ -1,7 +1,8 @@
 //! What an applier no longer speaks of goes from the object, unless somebody else owns it or nobody ever did.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::diff::diff;
 use super::managed::Entry;
 use super::set::{self, Set};
 use super::{Writer, fields, remove};
@@ -11,13 +12,14 @@ use crate::schema::Schema;
 /// has.
 pub(super) fn prune(writer: &Writer<'_>, merged: Value, others: &[Entry], mine: &Entry, last: Option<&Entry>) -> Value {
     let Some(last) = last.filter(|last| !last.fields().is_empty()) else { return merged };
-    if last.api_version() == writer.api_version {
-        return run(writer, writer.schema, writer.api_version, merged, others, mine, last);
+    let version = last.api_version();
+    if version == writer.api_version {
+        return run(writer, writer.schema, version, merged, others, mine, last);
     }
     // The fields it owned are named in another version.
-    let Some((converted, schema)) = writer.versions.convert(&merged, last.api_version()) else { return merged };
-    let pruned = run(writer, schema, last.api_version(), converted, others, mine, last);
-    writer.versions.convert_back(&pruned, last.api_version()).unwrap_or(merged)
+    let Some((converted, schema)) = writer.convert(&merged, writer.api_version, version) else { return merged };
+    let pruned = run(writer, schema, version, converted, others, mine, last);
+    writer.convert(&pruned, version, writer.api_version).map_or(merged, |(pruned, _)| pruned)
 }
 
 /// `merged` is in `version`.
@@ -38,7 +40,7 @@ fn run(
         if entry.api_version() == version {
             set::union(&mut kept, &remove::with_named(schema, entry.fields()));
         } else {
-            set::union(&mut kept, &seen_from(writer, schema, version, &merged, entry));
+            set::union(&mut kept, &seen_from(writer, schema, version, &merged, entry).unwrap_or_default());
         }
     }
     let mut lost = in_merged.clone();
@@ -50,34 +52,26 @@ fn run(
     drop_nulls(remove::remove(schema, merged, &set::intersection(&lost, &gone)))
 }
 
-/// What an entry of another version owns, as fields of `version`: what changes here when those fields are all there is of
-/// the object.
-fn seen_from(writer: &Writer<'_>, schema: &Schema, version: &str, merged: &Value, entry: &Entry) -> Set {
-    let there = if entry.api_version() == writer.api_version {
-        // `merged` is not in the writer's version here.
-        writer.versions.convert_back(merged, version).map(|object| (object, writer.schema))
-    } else if version == writer.api_version {
-        writer.versions.convert(merged, entry.api_version())
-    } else {
-        let home = writer.versions.convert_back(merged, version);
-        home.and_then(|object| writer.versions.convert(&object, entry.api_version()))
-    };
-    let Some((object, theirs)) = there else { return Set::new() };
-    let owned = remove::with_named(theirs, entry.fields());
-    let mut rest = remove::with_named(theirs, &fields::field_set(theirs, &object));
-    set::difference(&mut rest, &owned);
-    let only = remove::remove(theirs, object, &rest);
-    let back = if entry.api_version() == writer.api_version {
-        Some(only)
-    } else {
-        writer.versions.convert_back(&only, entry.api_version())
-    };
-    let here = match back {
-        Some(home) if version == writer.api_version => Some(home),
-        Some(home) => writer.versions.convert(&home, version).map(|(object, _)| object),
-        None => None,
-    };
-    here.map(|object| remove::with_named(schema, &fields::field_set(schema, &object))).unwrap_or_default()
+/// What an entry of another version owns, as fields of `version`: what those fields alone make there. Fields that conversion
+/// makes from nothing do not count.
+fn seen_from(writer: &Writer<'_>, schema: &Schema, version: &str, merged: &Value, entry: &Entry) -> Option<Set> {
+    let theirs = entry.api_version();
+    let (object, their_schema) = writer.convert(merged, version, theirs)?;
+    let mut rest = remove::with_named(their_schema, &fields::field_set(their_schema, &object));
+    set::difference(&mut rest, &remove::with_named(their_schema, entry.fields()));
+    let only = remove::remove(their_schema, object, &rest);
+    let bare = json!({"apiVersion": theirs, "kind": writer.kind, "metadata": {}});
+    let (here, _) = writer.convert(&only, theirs, version)?;
+    let (nothing, _) = writer.convert(&bare, theirs, version)?;
+    Some(remove::with_named(schema, &diff(schema, Some(&nothing), &here).changed))
+}
+
+impl<'w> Writer<'w> {
+    /// An object of one version in another, by way of the writer's.
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<(Value, &'w Schema)> {
+        let home = if from == self.api_version { object.clone() } else { self.versions.convert_back(object, from)? };
+        if to == self.api_version { Some((home, self.schema)) } else { self.versions.convert(&home, to) }
+    }
 }
 
 /// Lists and maps that were emptied are absent.

@@ -250,6 +250,7 @@ fn apply_merges_and_owns() {
     assert_eq!(moved["data"], json!({"b": "2"}));
     // Shared fields stay until the last owner gives them up.
     let shared = later.apply("n", Some(&created), json!({"data": {"a": "1", "c": "3"}}), false).unwrap();
+    assert_eq!(shared["metadata"]["managedFields"][1]["time"], "2026-02-02T00:00:00Z");
     let one_left = later.apply("m", Some(&shared), json!({}), false).unwrap();
     assert_eq!(one_left["data"], json!({"a": "1", "c": "3"}));
     assert_eq!(managers(&one_left), ["n Apply"]);
@@ -281,7 +282,7 @@ fn conflicts() {
     assert_eq!(fields(&forced, "kubectl-create"), json!({"f:spec": {"f:paused": {}}}));
     // The same value is no conflict; both own it then.
     let agreed = case.apply("other", Some(&forced), json!({"spec": {"replicas": 3}}), false).unwrap();
-    assert_eq!(managers(&agreed), ["other Apply", "me Apply", "kubectl-create Update"]);
+    assert_eq!(managers(&agreed), ["me Apply", "other Apply", "kubectl-create Update"]);
     let items = case.apply(
         "kubectl",
         Some(&case.update(

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::MAX_JSON_OPERATIONS;
-use crate::codec::MAX_DEPTH;
+use crate::codec::{MAX_DEPTH, MAX_STRICT_ERRORS};
 use crate::schema::json_type;
 use crate::status::Status;
 
@@ -28,9 +28,16 @@ pub(super) fn parse(body: &[u8]) -> Result<(json_patch::Patch, Vec<String>), Sta
             operations.len()
         )));
     }
+    let mut strict: Vec<String> = decoded.strict.iter().map(|found| format!("json patch {found}")).collect();
+    for (i, operation) in operations.iter().enumerate() {
+        let keys = operation.as_object().into_iter().flat_map(|operation| operation.keys());
+        let unknown = keys.filter(|key| !matches!(key.as_str(), "op" | "path" | "from" | "value"));
+        strict.extend(unknown.map(|key| format!("json patch unknown field \"[{i}].{key}\"")));
+    }
+    strict.truncate(MAX_STRICT_ERRORS);
     // Upstream notices unknown operations and bad paths only when it applies them.
     let patch = serde_json::from_value(decoded.value).map_err(|_| rejected())?;
-    Ok((patch, decoded.strict))
+    Ok((patch, strict))
 }
 
 fn rejected() -> Status {

@@ -75,6 +75,13 @@ fn json_patches_have_a_limit() {
 }
 
 #[test]
+fn what_strict_validation_minds_in_json_patches() {
+    let patch = br#"[{"op":"test","path":"/a","path":"/b","value":1},{"op":"remove","path":"/c","note":"x"}]"#;
+    let (_, strict) = Patch::parse(PatchType::Json, patch).unwrap();
+    assert_eq!(strict, [r#"json patch duplicate field "[0].path""#, r#"json patch unknown field "[1].note""#]);
+}
+
+#[test]
 fn merge_patches() {
     let ok = |object: Value, patch: Value, expected: Value| {
         assert_eq!(run(PatchType::Merge, object, &patch.to_string()).unwrap(), expected, "{patch}");

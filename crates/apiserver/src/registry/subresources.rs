@@ -13,6 +13,7 @@ use super::delete::{self, Deleted};
 use super::options::{DeleteOptions, WriteOptions, is_apply};
 use super::update::{Target, update};
 use super::{lists, patch, read, render, select, watch};
+use crate::authz::Attributes;
 use crate::dispatch::Call;
 use crate::http::reply::{self, Reply};
 use crate::{review, subresource};
@@ -96,7 +97,9 @@ pub(crate) async fn put(call: &Call, body: Bytes, subresource: &str) -> Reply {
 
 /// PUT of an object that is not there creates it, for the kinds that allow that.
 async fn create_by_put(call: &Call, mut object: Value, options: &WriteOptions) -> Result<Written, Status> {
-    let Call { core, resource, target, .. } = call;
+    let Call { core, resource, target, user, .. } = call;
+    let (kind, namespace) = (&resource.kind, call.object_namespace());
+    core.authorizer.check(user, &Attributes::on("create", &kind.group, &kind.resource, namespace, &target.name))?;
     if text(&object, "name") != target.name {
         return Err(Status::bad_request(format!(
             "the name of the object ({}) does not match the name on the URL ({})",
@@ -112,7 +115,7 @@ async fn create_by_put(call: &Call, mut object: Value, options: &WriteOptions) -
         return Err(resource.not_found(&target.name));
     }
     create::set(&mut object, "resourceVersion", "".into());
-    create::create(core, resource, call.object_namespace(), object, options).await
+    create::create(core, resource, namespace, object, options).await
 }
 
 /// PATCH of the object or of a subresource whose body is the object.
