@@ -15,6 +15,7 @@ mod core;
 mod discovery;
 mod dispatch;
 mod error;
+mod expressions;
 mod http;
 mod kubelet;
 mod limits;

@@ -1,7 +1,8 @@
 //! Definitions as kinds: what the registry serves, and how objects change from one version to another.
 
+use std::any::Any;
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
 
@@ -26,6 +27,8 @@ pub struct Custom {
     pub schema: Value,
     /// The definition: `crontabs.stable.example.com`.
     pub definition: String,
+    /// The compiled expressions of the schema, for who can compile them.
+    pub rules: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// A served or stored version.
@@ -111,7 +114,13 @@ pub fn kinds(object: &Value) -> Definition {
                 deprecated,
                 scale: scale(&version["subresources"]["scale"]),
                 strategy: StrategyRef::Owned(Arc::new(strategy)),
-                custom: Some(Arc::new(Custom { node, structure, schema, definition: definition.clone() })),
+                custom: Some(Arc::new(Custom {
+                    node,
+                    structure,
+                    schema,
+                    definition: definition.clone(),
+                    rules: OnceLock::new(),
+                })),
                 ..Kind::custom()
             };
             Version { kind: Arc::new(kind), served: version["served"] == true, storage: version["storage"] == true }
@@ -288,8 +297,7 @@ impl Strategy for CustomResource {
         }
     }
 
-    /// Schema first, then what schemas cannot say. `x-kubernetes-validations` ([`Node::rules`]) belong at the end: they may
-    /// only be evaluated when nothing before them failed.
+    /// Schema first, then what schemas cannot say. `x-kubernetes-validations` run after this, in the API server.
     fn validate(&self, object: &Value, write: Write<'_>) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let root = View::root(object);

@@ -12,6 +12,7 @@ use super::{Resource, update};
 use crate::admission::{self, Operation};
 use crate::cache::entry;
 use crate::core::Core;
+use crate::expressions;
 
 /// Characters of generated names: no vowels, nothing that looks like another.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -95,11 +96,12 @@ async fn create_named(
     let claim = core.allocator.assign(resource, &mut object, None)?;
     errors.extend(meta::validate_create(kind, &object));
     errors.extend(kind.strategy.validate(&object, Write::Create));
+    let mut warnings = expressions::validate(kind, &object, None, &mut errors);
     if !errors.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, &name, &errors));
     }
     admission::validate(&request, &object).await?;
-    let mut warnings = kind.strategy.warnings(&object, Write::Create);
+    warnings.extend(kind.strategy.warnings(&object, Write::Create));
     warnings.dedup();
     let key = cache.key(namespace, &name);
     if options.dry_run {

@@ -17,6 +17,7 @@ use super::ownership::{Ownership, keep_times};
 use crate::admission::{self, Operation};
 use crate::cache::Entry;
 use crate::core::Core;
+use crate::expressions;
 
 /// Upstream's message for a stale resourceVersion.
 pub(crate) const MODIFIED: &str =
@@ -95,11 +96,12 @@ async fn attempt(
     let claim = core.allocator.assign(resource, &mut object, Some(&old))?;
     errors.extend(meta::validate_update(kind, &object, &old));
     errors.extend(kind.strategy.validate(&object, write));
+    let mut warnings = expressions::validate(kind, &object, Some(&old), &mut errors);
     if !errors.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, name, &errors));
     }
     admission::validate(&request, &object).await?;
-    let warnings = kind.strategy.warnings(&object, write);
+    warnings.extend(kind.strategy.warnings(&object, write));
     let done = |object: Value| Ok(Attempt::Done(Box::new(Written { object, warnings, created: false })));
     set(&mut object, "resourceVersion", entry.revision.to_string().into());
     let gone = is_gone(&object);
