@@ -12,6 +12,7 @@ use imbl::OrdMap;
 use keelson_api::kind::{Kind, Scope};
 use keelson_api::status::Status;
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -227,7 +228,7 @@ impl ResourceCache {
     }
 
     /// Changes from `position` on, at most `limit`; 410 when the ring has moved past it.
-    pub(crate) fn changes(&self, position: u64, limit: usize) -> Result<Vec<Arc<Change>>, Status> {
+    pub(crate) fn changes(&self, position: u64, limit: usize) -> Result<SmallVec<[Arc<Change>; 4]>, Status> {
         let inner = self.inner.read();
         let Some(skip) = position.checked_sub(inner.first) else {
             return Err(too_old(position, inner.forgotten));

@@ -2,13 +2,14 @@
 //! server has looked, so that it can resume there.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use keelson_api::status::Status;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::resource::EventType;
 use super::{Cache, Entry, ResourceCache};
@@ -59,6 +60,8 @@ pub(crate) struct Watcher {
     ready_bytes: usize,
     deadline: Instant,
     bookmark_at: Option<Instant>,
+    /// Wakes for the next bookmark or the end. Made once: a delivery must not cost a timer.
+    timer: Pin<Box<Sleep>>,
     over: bool,
 }
 
@@ -82,6 +85,7 @@ impl Watcher {
             deadline,
             // Spread, so that bookmarks of watches that started together do not come together.
             bookmark_at: next_bookmark(now, deadline, BOOKMARK_EVERY.mul_f64(rand::random_range(0.75..1.0))),
+            timer: Box::pin(tokio::time::sleep_until(deadline)),
             over: false,
             options,
         };
@@ -140,9 +144,12 @@ impl Watcher {
                 continue;
             }
             let wake = bookmark_at.map_or(self.deadline, |at| at.min(self.deadline));
+            if self.timer.deadline() != wake {
+                self.timer.as_mut().reset(wake);
+            }
             tokio::select! {
                 changed = self.changed.changed() => if changed.is_err() { return None },
-                () = tokio::time::sleep_until(wake) => {}
+                () = &mut self.timer => {}
             }
         }
     }
