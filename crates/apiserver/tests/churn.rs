@@ -28,7 +28,7 @@ const WATCHERS: usize = 1000;
 const OVER_TLS: usize = 60;
 const CONNECTIONS: usize = 3;
 const WRITERS: usize = 4;
-const CHANGES: usize = 120;
+const CHANGES: usize = 100;
 /// Objects of one writer.
 const NAMES: usize = 8;
 const SHARDS: u32 = 3;
