@@ -216,6 +216,9 @@ pub trait Strategy: Send + Sync + std::fmt::Debug {
         crate::kinds::prepare(object, write);
     }
 
+    /// Writes down what only the server knows: who asks, and the time. Runs after `prepare`.
+    fn stamp(&self, _object: &mut Value, _write: Write<'_>, _stamp: &Stamp<'_>) {}
+
     /// Every rule that the object breaks, in upstream's words, fields by their JSON path. `metadata` is checked generically.
     fn validate(&self, _object: &Value, _write: Write<'_>) -> Vec<FieldError> {
         Vec::new()
@@ -267,6 +270,16 @@ pub trait Strategy: Send + Sync + std::fmt::Debug {
     }
 }
 
+/// Who asks, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp<'a> {
+    pub now: jiff::Timestamp,
+    pub user: &'a str,
+    pub uid: &'a str,
+    pub groups: &'a [String],
+    pub extra: &'a std::collections::BTreeMap<String, Vec<String>>,
+}
+
 /// What becomes of an object's dependents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
@@ -286,6 +299,8 @@ pub enum NameRule {
     Dns1035Label,
     /// Anything that can be one path segment: not `.`, `..`, no `/` nor `%` (RBAC kinds).
     PathSegment,
+    /// An address in canonical form (`ipaddresses`).
+    Ip,
 }
 
 impl Kind {

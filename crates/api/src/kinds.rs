@@ -6,30 +6,40 @@ use serde_json::Value;
 
 use crate::kind::{Kind, Strategy, Write};
 
+mod admission_registration;
+mod api_registration;
 pub mod apiextensions;
 mod apps;
 mod authentication;
 mod authorization;
 mod autoscaling;
 mod batch;
+mod certificates;
 mod coordination;
 mod core;
 mod discovery;
 mod events;
+mod flow_control;
 mod int_or_percent;
 mod mutate;
+mod networking;
+mod node;
 mod pod_spec;
 mod policy;
 mod print;
 mod qos;
 mod rbac;
 mod scheduling;
+mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use api_registration::local_services;
+pub use certificates::requested_groups;
 pub use core::bind;
+pub use flow_control::{AUTO_UPDATE, mandatory as mandatory_flow_control, suggested as suggested_flow_control};
 pub use policy::eviction_rules;
 pub use print::human_duration;
 pub use qos::qos_class;
@@ -38,6 +48,7 @@ pub use qos::qos_class;
 pub fn all() -> Vec<Kind> {
     [
         core::all(),
+        api_registration::all(),
         apps::all(),
         events::all(),
         authentication::all(),
@@ -45,11 +56,17 @@ pub fn all() -> Vec<Kind> {
         autoscaling::all(),
         batch::all(),
         policy::all(),
+        certificates::all(),
+        networking::all(),
         rbac::all(),
-        coordination::all(),
-        discovery::all(),
+        storage::all(),
+        admission_registration::all(),
         scheduling::all(),
         apiextensions::all(),
+        coordination::all(),
+        node::all(),
+        discovery::all(),
+        flow_control::all(),
     ]
     .into_iter()
     .flatten()

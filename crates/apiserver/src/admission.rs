@@ -1,6 +1,7 @@
 //! Admission: what is decided about a write with knowledge of other objects. Each plugin is one file; here is their order.
 //! Mutating plugins run before defaults and validation, validating ones after.
 
+mod certificates;
 mod default_tolerations;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -70,5 +71,6 @@ pub(crate) async fn mutate(request: &Request<'_>, object: &mut Value) -> Result<
 pub(crate) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     namespace_lifecycle::validate(request)?;
     node_restriction::validate(request, object)?;
+    certificates::validate(request, object)?;
     rbac_escalation::validate(request, object)
 }

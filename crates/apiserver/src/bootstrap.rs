@@ -3,6 +3,7 @@
 
 pub(crate) mod aggregation;
 pub(crate) mod event_ttl;
+pub(crate) mod later;
 mod objects;
 mod policy;
 #[cfg(test)]
@@ -34,8 +35,11 @@ enum Reconcile {
     Binding,
     /// Its content is set.
     Replace,
+    /// Its content is set unless somebody has made it his own.
+    Suggest,
 }
 
+#[derive(Clone)]
 struct Wanted {
     group: &'static str,
     resource: &'static str,

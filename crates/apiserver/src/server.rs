@@ -68,6 +68,7 @@ impl ApiServer {
         let stop = Arc::new(shutdown.drop_guard());
         bootstrap::run(&core).await?;
         tokio::spawn(bootstrap::aggregation::run(core.clone()));
+        tokio::spawn(bootstrap::later::run(core.clone()));
         tokio::spawn(bootstrap::event_ttl::run(core.clone()));
         tokio::spawn(compaction::run(core.clone()));
         Ok(Self { core, _stop: stop })

@@ -47,7 +47,7 @@ pub(crate) async fn run(call: &Call, verb: Verb, body: Bytes) -> Reply {
         ("pods", "eviction") => eviction::serve(call, body).await,
         ("serviceaccounts", "token") => token::serve(call, body).await,
         ("namespaces", "finalize") => finalize::serve(call, body).await,
-        ("pods", "ephemeralcontainers" | "resize") => match verb {
+        ("pods", "ephemeralcontainers" | "resize") | ("certificatesigningrequests", "approval") => match verb {
             Verb::Update => subresources::put(call, body, sub).await,
             Verb::Patch => subresources::patch_object(call, body, sub).await,
             _ => {

@@ -34,7 +34,7 @@ async fn kinds_are_discovered() {
     let list: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
     assert_eq!(
         (&list["kind"], &list["items"][0]["metadata"]["name"]),
-        (&json!("APIGroupDiscoveryList"), &json!("apps"))
+        (&json!("APIGroupDiscoveryList"), &json!("apiregistration.k8s.io"))
     );
     let again = api.send_with("GET /apis", "", &[("if-none-match", &etag)]).await;
     assert_eq!(again.status(), 304);

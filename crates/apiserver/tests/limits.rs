@@ -62,6 +62,7 @@ async fn bodies_end_in_time_and_are_not_too_large() {
 #[tokio::test]
 async fn timeouts_are_honoured() {
     let test = TestServer::start().await;
+    test.settled().await;
     let api = test.admin();
     for (timeout, code, message) in [
         ("1m", 200, ""),

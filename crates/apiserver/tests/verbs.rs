@@ -117,6 +117,7 @@ async fn errors_are_upstreams() {
 #[tokio::test]
 async fn names_are_generated_and_dry_runs_change_nothing() {
     let test = TestServer::start().await;
+    test.settled().await;
     let api = test.admin();
     let generated = api.ok(&format!("POST {CM}"), json!({"metadata": {"generateName": "x-"}})).await;
     let name = generated["metadata"]["name"].as_str().unwrap();

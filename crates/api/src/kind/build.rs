@@ -65,19 +65,19 @@ impl Kind {
         self
     }
 
+    pub(crate) fn category_all(mut self) -> Self {
+        self.categories.push("all".into());
+        self
+    }
+
     pub(crate) fn category(mut self, name: &'static str) -> Self {
         self.categories.push(name.into());
         self
     }
 
-    /// For schemas outside `io.k8s.api`.
+    /// For the types that upstream keeps outside of `k8s.io/api`.
     pub(crate) fn schema(mut self, name: &'static str) -> Self {
         self.schema = name.into();
-        self
-    }
-
-    pub(crate) fn category_all(mut self) -> Self {
-        self.categories.push("all".into());
         self
     }
 

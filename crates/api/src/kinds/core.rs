@@ -23,6 +23,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
+pub(super) use config_map::decoded_len;
 pub(super) use endpoints::special_address;
 pub(super) use event::{columns as event_columns, validate_new as validate_new_event};
 pub use pod::bind;

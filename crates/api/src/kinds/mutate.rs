@@ -98,6 +98,17 @@ pub(super) fn metadata_map<'a>(object: &'a mut Value, key: &str) -> Option<&'a m
     make(make(object.as_object_mut()?, "metadata")?, key)
 }
 
+/// A status update that leaves the object's labels, annotations, owners and finalizers as they are.
+pub(super) fn keep_metadata(object: &mut Value, old: &Value) {
+    let Some(meta) = object.as_object_mut().and_then(|object| make(object, "metadata")) else { return };
+    for field in ["labels", "annotations", "ownerReferences", "finalizers"] {
+        match old["metadata"].get(field) {
+            Some(value) => drop(meta.insert(field.into(), value.clone())),
+            None => drop(meta.remove(field)),
+        }
+    }
+}
+
 fn count_change(map: &mut Object, old: &Value, rules: Rules) {
     if rules.generation && changed(map, old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);

@@ -6,7 +6,7 @@ mod env;
 mod probes;
 pub(super) use probes::port_or_name;
 pub(super) mod resources;
-mod scheduling;
+pub(super) mod scheduling;
 pub(super) use scheduling::{RENAMED_LABELS, node_selector as validate_node_selector, selector_label_warnings};
 mod security;
 pub(super) mod sources;

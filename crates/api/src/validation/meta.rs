@@ -15,6 +15,7 @@ impl NameRule {
             Self::DnsLabel => names::label,
             Self::Dns1035Label => names::label_1035,
             Self::PathSegment => names::path_segment,
+            Self::Ip => names::canonical_ip,
         }
     }
 }

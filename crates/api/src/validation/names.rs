@@ -11,6 +11,12 @@ const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric charac
 const HEADER: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 
+const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const HTTP_PATH: &str = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+const C_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
+const INVALID_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+const INVALID_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
 fn too_long(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }
@@ -144,7 +150,7 @@ pub fn port_name(text: &str) -> Vec<String> {
 pub fn ip(text: &str) -> Vec<String> {
     match text.parse::<IpAddr>() {
         Ok(_) => Vec::new(),
-        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
+        Err(_) => vec![INVALID_IP.into()],
     }
 }
 
@@ -158,7 +164,103 @@ pub fn cidr(text: &str) -> Vec<String> {
         };
         bits.bytes().all(|b| b.is_ascii_digit()) && bits.parse::<u8>().is_ok_and(|bits| bits <= max)
     });
-    if good { Vec::new() } else { vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()] }
+    if good { Vec::new() } else { vec![INVALID_CIDR.into()] }
+}
+
+/// An address as upstream's newer fields want it: no leading zeros, not IPv4 in IPv6, written the canonical way.
+pub fn canonical_ip(text: &str) -> Vec<String> {
+    let Ok(address) = text.parse::<IpAddr>() else {
+        let why = if sloppy_v4(text) { "must not have leading 0s" } else { INVALID_IP };
+        return vec![why.into()];
+    };
+    if mapped(address) {
+        return vec!["must not be an IPv4-mapped IPv6 address".into()];
+    }
+    canonical(text, &address.to_string())
+}
+
+/// A range likewise, without bits beyond the prefix.
+pub fn canonical_cidr(text: &str) -> Vec<String> {
+    let Some((address, bits)) = parse_cidr(text) else {
+        let sloppy = text.split_once('/').is_some_and(|(address, bits)| {
+            (sloppy_v4(address) || address.parse::<IpAddr>().is_ok())
+                && !bits.is_empty()
+                && bits.bytes().all(|b| b.is_ascii_digit())
+                && bits.parse::<u8>().is_ok_and(|bits| bits <= if address.contains(':') { 128 } else { 32 })
+        });
+        return vec![if sloppy { "must not have leading 0s in IP or prefix length" } else { INVALID_CIDR }.into()];
+    };
+    if mapped(address) {
+        return vec!["must not have an IPv4-mapped IPv6 address".into()];
+    }
+    if address != network(address, bits) {
+        return vec!["must not have bits set beyond the prefix length".into()];
+    }
+    canonical(text, &format!("{address}/{bits}"))
+}
+
+fn canonical(text: &str, form: &str) -> Vec<String> {
+    if text == form { Vec::new() } else { vec![format!("must be in canonical form ({form:?})")] }
+}
+
+fn mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
+}
+
+/// `010.0.0.1`: an IPv4 address but for leading zeros.
+fn sloppy_v4(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    let number = |part: &&str| {
+        let digits = part.trim_start_matches('0');
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_digit())
+            && (digits.is_empty() || digits.parse::<u8>().is_ok())
+    };
+    parts.len() == 4 && parts.iter().all(number)
+}
+
+/// Address and prefix length of `10.0.0.0/8`, without leading zeros.
+pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, bits) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let plain = bits.bytes().all(|b| b.is_ascii_digit()) && (bits.len() == 1 || !bits.starts_with('0'));
+    let bits: u8 = bits.parse().ok()?;
+    (plain && bits <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, bits))
+}
+
+/// The address with all bits beyond the first `bits` cleared.
+pub fn network(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(bits.into())).unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(bits.into())).unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
+    }
+}
+
+/// `*.` and an RFC 1123 subdomain.
+pub fn wildcard_subdomain(text: &str) -> Vec<String> {
+    judge(text, 253, |t| t.strip_prefix("*.").is_some_and(subdomain_shape), WILDCARD)
+}
+
+/// What follows the domain in `acme.io/foo`.
+pub fn http_path(text: &str) -> Vec<String> {
+    let shape =
+        |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b));
+    judge(text, usize::MAX, shape, HTTP_PATH)
+}
+
+/// An identifier of C.
+pub fn c_identifier(text: &str) -> Vec<String> {
+    let shape = |t: &str| {
+        t.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && t.bytes().next().is_some_and(|first| !first.is_ascii_digit())
+    };
+    judge(text, usize::MAX, shape, C_IDENTIFIER)
 }
 
 /// One segment of a URL's path, as RBAC names are.

@@ -140,7 +140,8 @@ pub(super) fn reconciled(old: &Value, wanted: &Value, how: Reconcile) -> Value {
     let Some(map) = object.as_object_mut() else { return object };
     match how {
         Reconcile::Keep => {}
-        Reconcile::Replace => {
+        Reconcile::Suggest if !super::later::follows_suggestion(old) => {}
+        Reconcile::Replace | Reconcile::Suggest => {
             for (key, value) in wanted.as_object().into_iter().flatten().filter(|(k, _)| *k != "metadata") {
                 map.insert(key.clone(), value.clone());
             }

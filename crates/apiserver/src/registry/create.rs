@@ -1,6 +1,6 @@
 //! Create: names, admission, defaults, validation, and the write.
 
-use keelson_api::kind::{Kind, Scope, Write};
+use keelson_api::kind::{Kind, Scope, Stamp, Write};
 use keelson_api::status::Status;
 use keelson_api::validation::meta;
 use keelson_store::Expect;
@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::options::WriteOptions;
 use super::ownership::Ownership;
 use super::{Resource, update};
+use crate::UserInfo;
 use crate::admission::{self, Operation};
 use crate::cache::entry;
 use crate::core::Core;
@@ -93,6 +94,7 @@ async fn create_named(
     let mut errors = Ownership::new(core, kind, "", options).track(None, &mut object)?;
     admission::mutate(&request, &mut object).await?;
     kind.strategy.prepare(&mut object, Write::Create);
+    stamp(kind, &mut object, Write::Create, &options.user);
     let claim = core.allocator.assign(resource, &mut object, None)?;
     errors.extend(meta::validate_create(kind, &object));
     errors.extend(kind.strategy.validate(&object, Write::Create));
@@ -141,6 +143,13 @@ pub(crate) async fn put(
         return Ok(result);
     }
     Ok(core.store.put(key, to_stored(kind, object)?, expect).await)
+}
+
+/// Lets the kind write down who asks, and when.
+pub(crate) fn stamp(kind: &Kind, object: &mut Value, write: Write<'_>, user: &UserInfo) {
+    let now = keelson_client::clock::now();
+    let UserInfo { name, uid, groups, extra } = user;
+    kind.strategy.stamp(object, write, &Stamp { now, user: name, uid, groups, extra });
 }
 
 /// The bytes to store of an object of this kind.

@@ -93,6 +93,7 @@ async fn attempt(
     admission::mutate(&request, &mut object).await?;
     let write = if subresource.is_empty() { Write::Update(&old) } else { Write::Subresource(subresource, &old) };
     kind.strategy.prepare(&mut object, write);
+    create::stamp(kind, &mut object, write, &options.user);
     let claim = core.allocator.assign(resource, &mut object, Some(&old))?;
     errors.extend(meta::validate_update(kind, &object, &old));
     errors.extend(kind.strategy.validate(&object, write));

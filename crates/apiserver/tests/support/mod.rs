@@ -98,6 +98,12 @@ impl TestServer {
         address
     }
 
+    /// Waits until the server has written what it puts into the cluster once it is ready.
+    pub async fn settled(&self) {
+        let ready = |_: u16, cidr: &Value| cidr["status"]["conditions"][0]["status"] == "True";
+        self.admin().eventually("GET /apis/networking.k8s.io/v1/servicecidrs/kubernetes", ready).await;
+    }
+
     pub fn admin(&self) -> Api {
         self.api(UserInfo::new("admin", ["system:masters"]))
     }
@@ -135,6 +141,20 @@ impl Api {
     pub async fn call(&self, request: &str, body: Value) -> (u16, Value) {
         let (code, text, _) = self.raw(request, body.to_string()).await;
         (code, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Asks until `done` is content with the answer.
+    pub async fn eventually(&self, request: &str, done: impl Fn(u16, &Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        for _ in 0..500 {
+            let (code, value) = self.call(request, Value::Null).await;
+            if done(code, &value) {
+                return value;
+            }
+            last = value;
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("{request}: {last}");
     }
 
     pub async fn raw(&self, request: &str, body: String) -> (u16, String, Vec<String>) {

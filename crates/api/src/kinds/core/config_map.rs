@@ -59,7 +59,7 @@ impl Strategy for ConfigMap {
 }
 
 /// Bytes behind base64 text.
-pub(super) fn decoded_len(text: &str) -> usize {
+pub(crate) fn decoded_len(text: &str) -> usize {
     let padding = text.bytes().rev().take_while(|b| *b == b'=').count();
     (text.len() / 4 * 3).saturating_sub(padding)
 }

@@ -119,7 +119,7 @@ fn pod_term(term: View, errors: &mut Errors) {
 }
 
 /// `tolerations`
-pub(super) fn tolerations(tolerations: View, errors: &mut Errors) {
+pub(crate) fn tolerations(tolerations: View, errors: &mut Errors) {
     for toleration in tolerations.items() {
         let (key, operator, value) = (toleration.get("key"), toleration.get("operator"), toleration.get("value"));
         if key.is_empty() {

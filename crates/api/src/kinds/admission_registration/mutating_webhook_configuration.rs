@@ -1,0 +1,8 @@
+//! MutatingWebhookConfiguration
+
+use super::webhook::Webhooks;
+use crate::kind::Kind;
+
+pub(crate) fn kind() -> Kind {
+    Webhooks::kind(&Webhooks { mutating: true }, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+}

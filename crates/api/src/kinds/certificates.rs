@@ -1,0 +1,15 @@
+//! `certificates.k8s.io/v1`
+
+use crate::kind::Kind;
+
+mod certificate_signing_request;
+mod pem;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub use pem::requested_groups;
+
+pub(super) fn all() -> Vec<Kind> {
+    vec![certificate_signing_request::kind()]
+}
