@@ -2,6 +2,7 @@
 //! [`crate::schema`]'s; which encoding a request speaks is the API server's.
 
 pub mod cbor;
+pub mod convert;
 pub mod json;
 pub mod protobuf;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and which file answers. One file per family of commands.
 
 mod cluster;
+mod convert;
 mod image;
 mod node;
 
@@ -47,6 +48,8 @@ enum Command {
         #[command(subcommand)]
         command: image::ImageCommand,
     },
+    /// Convert manifests to another encoding, with no server: nothing is defaulted or validated
+    Convert(convert::Convert),
     /// Measure Keelson against its budgets, on a cluster made for it
     Bench(crate::bench::Bench),
     /// List local clusters
@@ -94,6 +97,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Agent(command) => component(command.run()),
         Command::Containerd(command) => component(command.run()),
         Command::Image { command } => blocking(command.run()),
+        Command::Convert(command) => command.run(),
         Command::Bench(command) => blocking(command.run()),
         Command::Profile { command } => command.run(),
     };
