@@ -15,6 +15,7 @@ use crate::kinds::qos::qos_class;
 use crate::status::FieldError;
 use crate::validation::{View, names};
 
+mod affinity;
 mod binding;
 pub use binding::bind;
 mod columns;
@@ -64,6 +65,8 @@ fn pod_ip(pod: &Value) -> Cow<'_, str> {
 
 /// Marks the API's picture of a static pod.
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Pods with less of it are deleted first when their controller scales down.
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 #[derive(Debug)]
 struct Pod;
@@ -86,6 +89,7 @@ impl Strategy for Pod {
         match write {
             Write::Create => {
                 prepare(pod, write, Rules { generation: true, create_with_status: false });
+                affinity::merge_label_keys(pod);
                 let status = first_status(&pod["spec"]);
                 if let Some(pod) = pod.as_object_mut() {
                     pod.insert("status".into(), status);
@@ -124,6 +128,7 @@ impl Strategy for Pod {
         match write {
             Write::Create => {
                 pod_spec(spec, Context { pod: true }, &mut errors);
+                annotations(&root, &mut errors);
                 if !spec.get("ephemeralContainers").is_empty() {
                     let detail = "cannot be set on create";
                     errors.push(spec.get("ephemeralContainers").forbidden(detail));
@@ -135,9 +140,11 @@ impl Strategy for Pod {
             }
             Write::Update(old) => {
                 pod_spec(spec, Context { pod: true }, &mut errors);
+                annotations(&root, &mut errors);
+                update::annotations(pod, old, &mut errors);
                 update::validate(spec, old, &mut errors);
             }
-            Write::Subresource("status", _) => update::validate_status(root.get("status"), &mut errors),
+            Write::Subresource("status", old) => update::validate_status(root, old, &mut errors),
             Write::Subresource("ephemeralcontainers", old) => {
                 if old["metadata"]["annotations"][MIRROR].is_string() {
                     return vec![FieldError::forbidden("[]", "static pods do not support ephemeral containers")];
@@ -197,6 +204,39 @@ impl Strategy for Pod {
             ..0 => 1,
             _ => asked,
         })
+    }
+}
+
+/// Annotations that mean something for pods.
+fn annotations(root: &View, errors: &mut Vec<FieldError>) {
+    let meta = root.get("metadata");
+    let annotations = meta.get("annotations");
+    let (mirror, cost) = (annotations.get(MIRROR), annotations.get(DELETION_COST));
+    if mirror.is_set() && root.value["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() {
+        let path = format!("{}[{MIRROR}]", annotations.path());
+        let detail = "must set spec.nodeName if mirror pod annotation is set";
+        errors.push(FieldError::invalid(path, mirror.str(), detail));
+    }
+    let whole = |text: &str| {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        text.parse::<i32>().is_ok() && !text.starts_with('+') && (digits == "0" || !digits.starts_with('0'))
+    };
+    if cost.is_set() && !whole(cost.str()) {
+        let path = format!("{}[{DELETION_COST}]", annotations.path());
+        errors.push(FieldError::invalid(path, cost.str(), "must be a 32bit integer"));
+    }
+    // Only a service account has tokens to project.
+    let spec = root.get("spec");
+    if spec.get("serviceAccountName").is_empty() {
+        for volume in spec.get("volumes").items() {
+            let projected = volume.get("projected");
+            for source in projected.get("sources").items() {
+                let token = source.get("serviceAccountToken");
+                if token.is_set() {
+                    errors.push(token.forbidden("must not be specified when serviceAccountName is not set"));
+                }
+            }
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Containers, init containers and ephemeral containers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
 
 use super::validate::Context;
 use super::{env, probes, resources, security};
@@ -9,8 +11,86 @@ use crate::validation::{Errors, View, checked, names, one_of, port, required, re
 
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 /// Fields that an ephemeral container may not have.
-const NOT_EPHEMERAL: [&str; 7] =
-    ["ports", "livenessProbe", "readinessProbe", "startupProbe", "resources", "lifecycle", "resizePolicy"];
+const NOT_EPHEMERAL: [&str; 9] = [
+    "ports",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "resources",
+    "lifecycle",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+];
+
+/// Signals that can stop a container, sorted.
+const SIGNALS: [&str; 65] = [
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGRTMAX",
+    "SIGRTMAX-1",
+    "SIGRTMAX-10",
+    "SIGRTMAX-11",
+    "SIGRTMAX-12",
+    "SIGRTMAX-13",
+    "SIGRTMAX-14",
+    "SIGRTMAX-2",
+    "SIGRTMAX-3",
+    "SIGRTMAX-4",
+    "SIGRTMAX-5",
+    "SIGRTMAX-6",
+    "SIGRTMAX-7",
+    "SIGRTMAX-8",
+    "SIGRTMAX-9",
+    "SIGRTMIN",
+    "SIGRTMIN+1",
+    "SIGRTMIN+10",
+    "SIGRTMIN+11",
+    "SIGRTMIN+12",
+    "SIGRTMIN+13",
+    "SIGRTMIN+14",
+    "SIGRTMIN+15",
+    "SIGRTMIN+2",
+    "SIGRTMIN+3",
+    "SIGRTMIN+4",
+    "SIGRTMIN+5",
+    "SIGRTMIN+6",
+    "SIGRTMIN+7",
+    "SIGRTMIN+8",
+    "SIGRTMIN+9",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
 
 /// All containers of a pod spec.
 pub(super) fn validate(spec: View, context: Context, errors: &mut Errors) {
@@ -18,8 +98,9 @@ pub(super) fn validate(spec: View, context: Context, errors: &mut Errors) {
     let claims = spec.get("resourceClaims");
     let pod = Pod {
         claims: claims.items().map(|claim| claim.get("name").str()).collect(),
-        volumes: volumes.items().map(|v| v.get("name").str()).collect(),
-        host_network: spec.get("hostNetwork").bool(),
+        volumes: volumes.items().map(|v| (v.get("name").str(), is_claim(v.value))).collect(),
+        host_users: !matches!(spec.value["hostUsers"].as_bool(), Some(false)),
+        os: spec.value["os"]["name"].as_str(),
         grace_seconds: spec.get("terminationGracePeriodSeconds").int().unwrap_or(30),
         restart_policy: spec.get("restartPolicy").str(),
         context,
@@ -32,12 +113,14 @@ pub(super) fn validate(spec: View, context: Context, errors: &mut Errors) {
     let mut host_ports = HashSet::new();
     for container in containers.items() {
         pod.common(container, errors);
+        restarts(container, errors);
         duplicate(container.get("name"), &mut seen, errors);
         pod.hooks(container, errors);
         host_port_conflicts(container, &mut host_ports, errors);
     }
     for container in spec.get("initContainers").items() {
         pod.common(container, errors);
+        restarts(container, errors);
         duplicate(container.get("name"), &mut seen, errors);
         // A sidecar has all that a container has.
         if container.get("restartPolicy").str() == "Always" {
@@ -48,10 +131,6 @@ pub(super) fn validate(spec: View, context: Context, errors: &mut Errors) {
                 if view.is_set() {
                     errors.push(view.forbidden("may not be set for init containers without restartPolicy=Always"));
                 }
-            }
-            let resize = container.get("resizePolicy");
-            if !resize.is_empty() {
-                errors.push(resize.invalid("must not be set for init containers"));
             }
         }
         host_port_conflicts(container, &mut HashSet::new(), errors);
@@ -64,10 +143,6 @@ pub(super) fn validate(spec: View, context: Context, errors: &mut Errors) {
             if !view.is_empty() {
                 errors.push(view.forbidden("cannot be set for an Ephemeral Container"));
             }
-        }
-        let restart_policy = container.get("restartPolicy");
-        if restart_policy.is_set() {
-            errors.push(restart_policy.forbidden("cannot be set for an Ephemeral Container"));
         }
         for mount in container.get("volumeMounts").items() {
             for field in ["subPath", "subPathExpr"] {
@@ -84,6 +159,48 @@ pub(super) fn validate(spec: View, context: Context, errors: &mut Errors) {
         let target = container.get("targetContainerName");
         if !target.is_empty() && !target_known(target.str()) {
             errors.push(target.not_found());
+        }
+    }
+}
+
+/// How a container restarts by itself, whatever its pod does.
+fn restarts(container: View, errors: &mut Errors) {
+    let (policy, rules) = (container.get("restartPolicy"), container.get("restartPolicyRules"));
+    if policy.is_set() {
+        one_of(policy, &["Always", "Never", "OnFailure"], errors);
+    } else if !rules.is_empty() {
+        errors.push(policy.required("must specify restartPolicy when restart rules are used"));
+    }
+    if rules.len() > 20 {
+        errors.push(rules.too_many(20));
+    }
+    for rule in rules.items() {
+        one_of(rule.get("action"), &["Restart"], errors);
+        let codes = rule.get("exitCodes");
+        if !codes.is_set() {
+            errors.push(codes.required("must be specified"));
+            continue;
+        }
+        one_of(codes.get("operator"), &["In", "NotIn"], errors);
+        if codes.get("values").len() > 255 {
+            errors.push(codes.get("values").too_many(255));
+        }
+    }
+}
+
+/// Ports of containers on the host's network are the host's ports. Those of templates may leave it to the pod.
+pub(super) fn host_network_ports(spec: View, context: Context, errors: &mut Errors) {
+    if !spec.get("hostNetwork").bool() {
+        return;
+    }
+    for container in spec.get("containers").items() {
+        for port in container.get("ports").items() {
+            let (own, host) = (port.get("containerPort").int().unwrap_or(0), port.get("hostPort"));
+            let number = host.int().unwrap_or(0);
+            if (context.pod || number != 0) && number != own {
+                let detail = "must match `containerPort` when `hostNetwork` is true";
+                errors.push(FieldError::invalid(host.path(), number, detail));
+            }
         }
     }
 }
@@ -112,8 +229,10 @@ fn host_port_conflicts(container: View, seen: &mut HashSet<String>, errors: &mut
 struct Pod<'v> {
     /// Names of its resource claims.
     claims: Vec<&'v str>,
-    volumes: HashSet<&'v str>,
-    host_network: bool,
+    /// By name; whether they are claims, which can be block devices.
+    volumes: HashMap<&'v str, bool>,
+    host_users: bool,
+    os: Option<&'v str>,
     grace_seconds: i64,
     restart_policy: &'v str,
     context: Context,
@@ -134,16 +253,12 @@ impl Pod<'_> {
         self.ports(container.get("ports"), errors);
         env::variables(container.get("env"), errors);
         env::sources(container.get("envFrom"), errors);
-        self.mounts(container.get("volumeMounts"), errors);
-        devices(container, &self.volumes, errors);
+        self.mounts(container, errors);
+        self.devices(container, errors);
         required_one_of(container.get("imagePullPolicy"), &["Always", "IfNotPresent", "Never"], errors);
         resources::requirements(container.get("resources"), &self.claims, errors);
         self.resize_policy(container, errors);
-        security::container(container.get("securityContext"), errors);
-        let restart_policy = container.get("restartPolicy");
-        if restart_policy.is_set() {
-            one_of(restart_policy, &["Always", "OnFailure", "Never"], errors);
-        }
+        security::container(container.get("securityContext"), self.host_users, errors);
     }
 
     fn hooks(&self, container: View, errors: &mut Errors) {
@@ -153,6 +268,13 @@ impl Pod<'_> {
             if hook.is_set() {
                 probes::handler(hook, Some(self.grace_seconds), errors);
             }
+        }
+        let signal = lifecycle.get("stopSignal");
+        match self.os {
+            _ if !signal.is_set() => {}
+            None => errors.push(signal.forbidden("may not be set for containers with empty `spec.os.name`")),
+            Some("windows") => one_of(signal, &["SIGKILL", "SIGTERM"], errors),
+            Some(_) => one_of(signal, &SIGNALS, errors),
         }
         for field in PROBES {
             let probe = container.get(field);
@@ -185,9 +307,6 @@ impl Pod<'_> {
                 port(host_port, errors);
             }
             required_one_of(entry.get("protocol"), &["SCTP", "TCP", "UDP"], errors);
-            if self.host_network && host_port.int() != number.int() {
-                errors.push(number.invalid("must match `hostPort` when `hostNetwork` is true"));
-            }
             let host_ip = entry.get("hostIP");
             if !host_ip.is_empty() {
                 checked(host_ip, names::ip, errors);
@@ -195,36 +314,71 @@ impl Pod<'_> {
         }
     }
 
-    fn mounts(&self, mounts: View, errors: &mut Errors) {
+    fn mounts(&self, container: View, errors: &mut Errors) {
+        let (mounts, devices) = (container.get("volumeMounts"), container.get("volumeDevices"));
         let mut paths = HashSet::new();
         for mount in mounts.items() {
-            let name = mount.get("name");
-            if required(name, errors) && !self.volumes.contains(name.str()) {
-                errors.push(name.not_found());
+            let (name, path) = (mount.get("name"), mount.get("mountPath"));
+            required(name, errors);
+            if !self.volumes.contains_key(name.str()) {
+                errors.push(FieldError::not_found(name.path(), name.str()));
             }
-            let path = mount.get("mountPath");
             required(path, errors);
             if !paths.insert(path.str()) {
                 errors.push(path.invalid_str("must be unique"));
             }
-            let (sub_path, expression) = (mount.get("subPath"), mount.get("subPathExpr"));
-            // Upstream reports these at the list, without an index.
-            for (field, view) in [("subPath", sub_path), ("subPathExpr", expression)] {
-                descending(mounts.get(field).with(view.value), errors);
+            if devices.items().any(|device| device.get("name").str() == name.str()) {
+                errors.push(name.invalid_str("must not already exist in volumeDevices"));
             }
+            if devices.items().any(|device| device.get("devicePath").str() == path.str()) {
+                errors.push(path.invalid_str("must not already exist as a path in volumeDevices"));
+            }
+            let (sub_path, expression) = (mount.get("subPath"), mount.get("subPathExpr"));
             if !sub_path.is_empty() && !expression.is_empty() {
                 errors.push(expression.invalid("subPathExpr and subPath are mutually exclusive"));
             }
-            let propagation = mounts.get("mountPropagation").with(mount.get("mountPropagation").value);
-            if propagation.is_set() {
-                one_of(propagation, &["Bidirectional", "HostToContainer", "None"], errors);
+            // Upstream reports the rest at the list, without an index.
+            let at_list = |field: &'static str| mounts.get(field).with(mount.get(field).value).path();
+            for field in ["subPath", "subPathExpr"] {
+                let view = View::root(mount.get(field).value);
+                let path = at_list(field);
+                descending(View::at(&path, view.value), errors);
             }
-            let recursive = mounts.get("recursiveReadOnly").with(mount.get("recursiveReadOnly").value);
-            if recursive.is_set() {
-                one_of(recursive, &["Disabled", "Enabled", "IfPossible"], errors);
-                if recursive.str() != "Disabled" && !mount.get("readOnly").bool() {
-                    errors.push(recursive.forbidden("may only be specified when readOnly is true"));
-                }
+            propagation(container, mount, &at_list("mountPropagation"), errors);
+            recursive_read_only(mount, &at_list("recursiveReadOnly"), errors);
+        }
+    }
+
+    fn devices(&self, container: View, errors: &mut Errors) {
+        let mounts = container.get("volumeMounts");
+        let (mut names, mut paths) = (HashSet::new(), HashSet::new());
+        for device in container.get("volumeDevices").items() {
+            let (name, path) = (device.get("name"), device.get("devicePath"));
+            required(name, errors);
+            if !name.is_empty() && !names.insert(name.str()) {
+                errors.push(name.invalid_str("must be unique"));
+            }
+            match self.volumes.get(name.str()) {
+                None => errors.push(FieldError::not_found(name.path(), name.str())),
+                Some(false) => errors.push(name.invalid_str(
+                    "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode",
+                )),
+                Some(true) => {}
+            }
+            required(path, errors);
+            if paths.contains(path.str()) {
+                errors.push(path.invalid_str("must be unique"));
+            }
+            if path.str().split('/').any(|part| part == "..") {
+                errors.push(path.invalid_str("can not contain backsteps ('..')"));
+            } else {
+                paths.insert(path.str());
+            }
+            if mounts.items().any(|mount| mount.get("name").str() == name.str()) {
+                errors.push(name.invalid_str("must not already exist in volumeMounts"));
+            }
+            if mounts.items().any(|mount| mount.get("mountPath").str() == path.str()) {
+                errors.push(path.invalid_str("must not already exist as a path in volumeMounts"));
             }
         }
     }
@@ -248,13 +402,42 @@ impl Pod<'_> {
     }
 }
 
-fn devices(container: View, volumes: &HashSet<&str>, errors: &mut Errors) {
-    for device in container.get("volumeDevices").items() {
-        let name = device.get("name");
-        if required(name, errors) && !volumes.contains(name.str()) {
-            errors.push(name.not_found());
+/// Whether a volume can be a block device.
+fn is_claim(volume: &Value) -> bool {
+    volume["persistentVolumeClaim"].is_object() || volume["ephemeral"].is_object()
+}
+
+/// Mounts go back to the host only from privileged containers.
+fn propagation(container: View, mount: View, path: &str, errors: &mut Errors) {
+    let propagation = mount.get("mountPropagation");
+    if !propagation.is_set() {
+        return;
+    }
+    one_of(View::at(path, propagation.value), &["Bidirectional", "HostToContainer", "None"], errors);
+    let privileged = container.value["securityContext"]["privileged"] == true;
+    if propagation.str() == "Bidirectional" && !privileged {
+        errors.push(FieldError::forbidden(
+            path,
+            "Bidirectional mount propagation is available only to privileged containers",
+        ));
+    }
+}
+
+fn recursive_read_only(mount: View, path: &str, errors: &mut Errors) {
+    let recursive = mount.get("recursiveReadOnly");
+    match recursive.str() {
+        _ if !recursive.is_set() => {}
+        "Disabled" => {}
+        "Enabled" | "IfPossible" => {
+            if !mount.get("readOnly").bool() {
+                errors.push(FieldError::forbidden(path, "may only be specified when readOnly is true"));
+            }
+            if !matches!(mount.get("mountPropagation").str(), "" | "None") {
+                let detail = "may only be specified when mountPropagation is None or not specified";
+                errors.push(FieldError::forbidden(path, detail));
+            }
         }
-        required(device.get("devicePath"), errors);
+        _ => one_of(View::at(path, recursive.value), &["Disabled", "Enabled", "IfPossible"], errors),
     }
 }
 

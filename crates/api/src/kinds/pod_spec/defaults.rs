@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::resources;
 use crate::kinds::core::persistent_volume_claim;
 use crate::kinds::mutate::{Object, child, each, make, set, set_str};
 use crate::quantity::Quantity;
@@ -34,8 +35,8 @@ pub(crate) fn pod_spec(spec: &mut Value) {
 }
 
 /// Defaults that a pod has and a template has not.
-pub(crate) fn pod(spec: &mut Value) {
-    let Some(spec) = spec.as_object_mut() else { return };
+pub(crate) fn pod(value: &mut Value) {
+    let Some(spec) = value.as_object_mut() else { return };
     set(spec, "enableServiceLinks", true);
     let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
     for key in ["containers", "initContainers"] {
@@ -53,6 +54,7 @@ pub(crate) fn pod(spec: &mut Value) {
             }
         }
     }
+    whole_requests(value);
 }
 
 /// A template's metadata is always written, even when empty.
@@ -62,6 +64,24 @@ pub(crate) fn template(template: &mut Value) {
         if let Some(spec) = template.get_mut("spec") {
             pod_spec(spec);
         }
+    }
+}
+
+/// A pod that limits itself as a whole requests what its containers do, else what it may use at most.
+fn whole_requests(spec: &mut Value) {
+    let sums: Vec<(String, String)> = resources::pod_requests(spec)
+        .into_iter()
+        .filter(|(name, _)| matches!(*name, "cpu" | "memory"))
+        .map(|(name, sum)| (name.to_owned(), sum.to_string()))
+        .collect();
+    let Some(whole) = spec.get_mut("resources").and_then(Value::as_object_mut) else { return };
+    let limits = whole.get("limits").and_then(Value::as_object).cloned().unwrap_or_default();
+    if limits.is_empty() && sums.is_empty() {
+        return;
+    }
+    if let Some(requests) = make(whole, "requests") {
+        sums.into_iter().for_each(|(name, sum)| set(requests, &name, sum));
+        limits.into_iter().for_each(|(name, limit)| set(requests, &name, limit));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Resource names and amounts: requests and limits of containers and pods.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use crate::kinds::print::items;
@@ -34,35 +36,40 @@ pub(crate) fn pod_level(spec: View, errors: &mut Errors) {
     };
     checked(resources, supported, errors);
     let requests = resources.get("requests");
-    for (name, amount) in requests.entries() {
-        let (wanted, sum) = (Quantity::from_value(amount.value), pod_requests(spec.value, name));
-        if let Ok(wanted) = wanted
-            && sum > wanted
-        {
+    for (name, sum) in pod_requests(spec.value) {
+        let wanted = Quantity::lookup(requests.value, name).unwrap_or_default();
+        if sum > wanted {
+            let path = format!("{}[{name}]", requests.path());
             let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
-            errors.push(FieldError::invalid(amount.path(), wanted.to_string(), &detail));
+            errors.push(FieldError::invalid(path, wanted.to_string(), &detail));
         }
     }
     let limits = resources.get("limits");
-    for list in ["containers", "initContainers"] {
-        for container in spec.get(list).items() {
-            let own = container.get("resources");
-            for (name, amount) in own.get("limits").entries() {
-                let limit = Quantity::from_value(amount.value);
-                if let (Ok(limit), Some(most)) = (limit, Quantity::lookup(limits.value, name))
-                    && limit > most
-                {
-                    let detail = format!("must be less than or equal to pod limits of {most}");
-                    errors.push(FieldError::invalid(amount.path(), limit.to_string(), &detail));
-                }
+    for (index, container) in spec.get("containers").items().enumerate() {
+        let own = container.get("resources");
+        for (name, amount) in own.get("limits").entries() {
+            let limit = Quantity::from_value(amount.value);
+            if let (Ok(limit), Some(most)) = (limit, Quantity::lookup(limits.value, name))
+                && limit > most
+            {
+                let path = format!("{}.containers[{index}][{name}].limits", resources.path());
+                let detail = format!("must be less than or equal to pod limits of {most}");
+                errors.push(FieldError::invalid(path, limit.to_string(), &detail));
             }
         }
     }
 }
 
-/// What the containers of a pod request of a resource, as the scheduler counts it: all containers and sidecars together,
-/// or the init container that needs most beside the sidecars before it.
-fn pod_requests(spec: &Value, name: &str) -> Quantity {
+/// What the containers of a pod request, as the scheduler counts it: all containers and sidecars together, or the init
+/// container that needs most beside the sidecars before it.
+pub(super) fn pod_requests(spec: &Value) -> BTreeMap<&str, Quantity> {
+    let containers = || items(&spec["containers"]).chain(items(&spec["initContainers"]));
+    let requests = containers().filter_map(|container| container["resources"]["requests"].as_object());
+    let names: BTreeSet<&str> = requests.flat_map(|requests| requests.keys().map(String::as_str)).collect();
+    names.into_iter().map(|name| (name, pod_request(spec, name))).collect()
+}
+
+fn pod_request(spec: &Value, name: &str) -> Quantity {
     let request = |container: &Value| Quantity::lookup(&container["resources"]["requests"], name).unwrap_or_default();
     let mut sum = items(&spec["containers"]).map(request).fold(Quantity::ZERO, |sum, one| sum + one);
     let (mut sidecars, mut most) = (Quantity::ZERO, Quantity::ZERO);

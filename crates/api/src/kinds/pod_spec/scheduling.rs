@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use serde_json::Value;
+
 use crate::status::FieldError;
 use crate::validation::{Errors, View, checked, labels, names, one_of, required};
 
@@ -43,6 +45,11 @@ pub(in crate::kinds) fn node_selector(selector: View, errors: &mut Errors) {
     }
     for term in terms.items() {
         node_selector_term(term, errors);
+        for requirement in term.get("matchExpressions").items() {
+            for value in requirement.get("values").items() {
+                checked(value, names::label_value, errors);
+            }
+        }
     }
 }
 
@@ -62,6 +69,10 @@ fn node_selector_term(term: View, errors: &mut Errors) {
         }
         if key.str() != "metadata.name" {
             errors.push(key.invalid_str("not a valid field selector key"));
+        } else {
+            for value in values.items() {
+                checked(value, names::subdomain, errors);
+            }
         }
     }
 }
@@ -108,13 +119,33 @@ fn pod_term(term: View, errors: &mut Errors) {
     labels::validate_selector(term.get("labelSelector"), errors);
     labels::validate_selector(term.get("namespaceSelector"), errors);
     for namespace in term.get("namespaces").items() {
-        checked(namespace, names::label, errors);
+        // Upstream reports these at a field of its own.
+        checked(term.get("namespace").with(namespace.value), names::label, errors);
+    }
+    for (own, other) in [("matchLabelKeys", "mismatchLabelKeys"), ("mismatchLabelKeys", "matchLabelKeys")] {
+        label_keys(term, own, Some(other).filter(|_| own == "matchLabelKeys"), errors);
     }
     let key = term.get("topologyKey");
     if key.is_empty() {
         errors.push(key.required("can not be empty"));
-    } else {
+    }
+    checked(key, names::qualified, errors);
+}
+
+/// Labels whose values the API server takes from the pod itself (see [`crate::kinds::core`]).
+fn label_keys(term: View, field: &'static str, other: Option<&'static str>, errors: &mut Errors) {
+    let keys = term.get(field);
+    if keys.is_empty() {
+        return;
+    }
+    if !term.get("labelSelector").is_set() {
+        errors.push(keys.forbidden("must not be specified when labelSelector is not set"));
+    }
+    for key in keys.items() {
         checked(key, names::qualified, errors);
+        if other.is_some_and(|other| term.get(other).items().any(|k| k.str() == key.str())) {
+            errors.push(key.invalid("exists in both matchLabelKeys and mismatchLabelKeys"));
+        }
     }
 }
 
@@ -187,6 +218,7 @@ pub(super) fn spread_constraints(constraints: View, errors: &mut Errors) {
                 one_of(constraint.get(policy), &["Honor", "Ignore"], errors);
             }
         }
+        label_keys(constraint, "matchLabelKeys", None, errors);
         labels::validate_selector(constraint.get("labelSelector"), errors);
     }
 }
@@ -196,11 +228,48 @@ pub(super) fn gates(gates: View, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for gate in gates.items() {
         let name = gate.get("name");
-        if required(name, errors) {
-            checked(name, names::qualified, errors);
-        }
+        let complaints = names::qualified(name.str());
+        errors.extend(complaints.iter().map(|complaint| FieldError::invalid(gate.path(), name.str(), complaint)));
         if !seen.insert(name.str()) {
             errors.push(FieldError::duplicate(gate.path(), name.str()));
+        }
+    }
+}
+
+/// `resourceClaims`
+pub(super) fn resource_claims(claims: View, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for claim in claims.items() {
+        let name = claim.get("name");
+        if required(name, errors) {
+            if seen.insert(name.str()) {
+                checked(name, names::label, errors);
+            } else {
+                errors.push(name.duplicate());
+            }
+        }
+        let sources = [claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName")];
+        let [one, template] = sources;
+        let shown = || {
+            format!(
+                r#"{{"Name":{},"ResourceClaimName":{},"ResourceClaimTemplateName":{}}}"#,
+                Value::from(name.str()),
+                one.value,
+                template.value
+            )
+        };
+        let mut wrong = |detail: &str| {
+            errors.push(FieldError::of_struct("FieldValueInvalid", claim.path(), &shown(), detail));
+        };
+        match (one.is_set(), template.is_set()) {
+            (true, true) => {
+                wrong("at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified");
+            }
+            (false, false) => wrong("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"),
+            _ => {}
+        }
+        for source in sources.iter().filter(|source| source.is_set()) {
+            checked(*source, names::subdomain, errors);
         }
     }
 }

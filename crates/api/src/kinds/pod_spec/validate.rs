@@ -68,9 +68,11 @@ pub(crate) fn pod_spec(spec: View, context: Context, errors: &mut Errors) {
         errors.push(spec.get("containers").required(""));
         return;
     }
-    volumes::validate(spec.get("volumes"), errors);
+    volumes::validate(spec, context, errors);
+    scheduling::resource_claims(spec.get("resourceClaims"), errors);
     containers::validate(spec, context, errors);
     resources::pod_level(spec, errors);
+    containers::host_network_ports(spec, context, errors);
 
     one_of(spec.get("restartPolicy"), &["Always", "OnFailure", "Never"], errors);
     one_of(spec.get("dnsPolicy"), &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], errors);
@@ -97,6 +99,18 @@ pub(crate) fn pod_spec(spec: View, context: Context, errors: &mut Errors) {
     if spec.get("activeDeadlineSeconds").is_set() {
         within(spec.get("activeDeadlineSeconds"), 1, i64::from(i32::MAX), errors);
     }
+    let hostname = spec.get("hostnameOverride");
+    if hostname.is_set() {
+        checked(hostname, names::subdomain, errors);
+        if hostname.len() > 64 {
+            errors.push(hostname.too_long(64));
+        }
+        for field in ["hostNetwork", "setHostnameAsFQDN"] {
+            if spec.get(field).bool() {
+                errors.push(hostname.forbidden(&format!("may not be specified when {field} is true")));
+            }
+        }
+    }
     for (field, check) in [
         ("serviceAccountName", names::subdomain as fn(&str) -> Vec<String>),
         ("nodeName", names::subdomain),
@@ -120,6 +134,7 @@ pub(crate) fn pod_spec(spec: View, context: Context, errors: &mut Errors) {
     let os = spec.get("os");
     if os.is_set() {
         required_one_of(os.get("name"), &["linux", "windows"], errors);
+        security::operating_system(spec, errors);
     }
     scheduling::gates(spec.get("schedulingGates"), errors);
 }
@@ -127,10 +142,15 @@ pub(crate) fn pod_spec(spec: View, context: Context, errors: &mut Errors) {
 fn dns_config(spec: View, errors: &mut Errors) {
     let config = spec.get("dnsConfig");
     let servers = config.get("nameservers");
-    if spec.get("dnsPolicy").str() == "None" && servers.is_empty() {
-        let path = if config.is_set() { servers.path() } else { config.path() };
-        let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
-        errors.push(FieldError::required(path, detail));
+    if spec.get("dnsPolicy").str() == "None" {
+        if !config.is_set() {
+            errors.push(config.required("must provide `dnsConfig` when `dnsPolicy` is None"));
+            return;
+        }
+        if servers.is_empty() {
+            errors.push(servers.required("must provide at least one DNS nameserver when `dnsPolicy` is None"));
+            return;
+        }
     }
     if servers.len() > 3 {
         errors.push(servers.invalid("must not have more than 3 nameservers"));

@@ -4,15 +4,16 @@ use std::collections::HashSet;
 
 use super::containers::descending;
 use super::env::{self, Place};
+use super::validate::Context;
 use super::{resources, sources};
 use crate::kinds::core::persistent_volume_claim;
 use crate::status::FieldError;
 use crate::validation::{Errors, View, checked, labels, names, one_of, required};
 
 /// `volumes`
-pub(super) fn validate(volumes: View, errors: &mut Errors) {
+pub(super) fn validate(spec: View, context: Context, errors: &mut Errors) {
     let mut seen = HashSet::new();
-    for volume in volumes.items() {
+    for volume in spec.get("volumes").items() {
         let mut count = 0;
         for (field, _) in volume.entries() {
             let source = volume.get(field);
@@ -23,7 +24,7 @@ pub(super) fn validate(volumes: View, errors: &mut Errors) {
             if count > 1 {
                 errors.push(source.forbidden("may not specify more than 1 volume type"));
             } else {
-                self::source(field, source, errors);
+                self::source(field, source, context, errors);
             }
         }
         if count == 0 {
@@ -39,7 +40,7 @@ pub(super) fn validate(volumes: View, errors: &mut Errors) {
     }
 }
 
-fn source(field: &str, source: View, errors: &mut Errors) {
+fn source(field: &str, source: View, context: Context, errors: &mut Errors) {
     match field {
         "emptyDir" if source.get("sizeLimit").is_set() => {
             resources::quantity(source.get("sizeLimit"), errors);
@@ -64,6 +65,10 @@ fn source(field: &str, source: View, errors: &mut Errors) {
         }
         "persistentVolumeClaim" => drop(required(source.get("claimName"), errors)),
         "image" => {
+            // In a template it may be left to whoever makes the pod.
+            if context.pod {
+                required(source.get("reference"), errors);
+            }
             let policy = source.get("pullPolicy");
             if policy.is_set() {
                 one_of(policy, &["Always", "IfNotPresent", "Never"], errors);
@@ -171,6 +176,7 @@ fn projected(projected: View, errors: &mut Errors) {
                 }
                 "downwardAPI" => downward_items(view, errors),
                 "serviceAccountToken" => token(view, errors),
+                "clusterTrustBundle" => trust_bundle(view, errors),
                 _ => {}
             }
             let items = view.get("items");
@@ -182,6 +188,31 @@ fn projected(projected: View, errors: &mut Errors) {
                 }
             }
         }
+    }
+}
+
+/// Certificates of one bundle by its name, or of all of a signer's that a selector selects.
+fn trust_bundle(bundle: View, errors: &mut Errors) {
+    let (name, signer, selector) = (bundle.get("name"), bundle.get("signerName"), bundle.get("labelSelector"));
+    if !name.is_set() && !signer.is_set() {
+        errors.push(bundle.required("either name or signerName must be specified"));
+    }
+    if name.is_set() && signer.is_set() {
+        errors.push(signer.invalid("only one of name and signerName may be used"));
+    }
+    if name.is_set() {
+        if name.is_empty() {
+            errors.push(name.required("must be a valid object name"));
+        }
+        if selector.is_set() {
+            let detail = "labelSelector must be unset if name is specified";
+            errors.push(selector.invalid(detail));
+        }
+    }
+    labels::validate_selector(selector, errors);
+    let path = bundle.get("path");
+    if required(path, errors) {
+        local_path(path, errors);
     }
 }
 
