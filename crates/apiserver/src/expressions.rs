@@ -4,6 +4,7 @@
 use keelson_api::crd::Custom;
 use keelson_api::kind::Kind;
 use keelson_api::status::FieldError;
+use keelson_cel::admission;
 use keelson_cel::crd::{self, Rules};
 use serde_json::Value;
 
@@ -29,7 +30,28 @@ pub(crate) fn validate(kind: &Kind, object: &Value, old: Option<&Value>, errors:
 type Check = fn(&Value, Option<&Value>) -> Vec<FieldError>;
 
 /// The kinds with expressions, by group and kind.
-const CHECKS: [((&str, &str), Check); 1] = [(("apiextensions.k8s.io", "CustomResourceDefinition"), check_definition)];
+const CHECKS: [((&str, &str), Check); 7] = [
+    (("apiextensions.k8s.io", "CustomResourceDefinition"), check_definition),
+    ((ADMISSION, "MutatingWebhookConfiguration"), |new, old| changed(new, old, admission::check_webhooks)),
+    ((ADMISSION, "ValidatingAdmissionPolicy"), |new, old| changed(new, old, admission::check_policy)),
+    ((ADMISSION, "ValidatingWebhookConfiguration"), |new, old| changed(new, old, admission::check_webhooks)),
+    ((DEVICES, "DeviceClass"), |new, old| changed(new, old, admission::check_selectors)),
+    ((DEVICES, "ResourceClaim"), |new, old| changed(new, old, admission::check_selectors)),
+    ((DEVICES, "ResourceClaimTemplate"), |new, old| changed(new, old, admission::check_selectors)),
+];
+
+const ADMISSION: &str = "admissionregistration.k8s.io";
+const DEVICES: &str = "resource.k8s.io";
+
+/// What was there before and did not compile may stay.
+fn changed(new: &Value, old: Option<&Value>, check: fn(&Value) -> Vec<FieldError>) -> Vec<FieldError> {
+    let mut errors = check(new);
+    if let (Some(old), false) = (old, errors.is_empty()) {
+        let before = check(old);
+        errors.retain(|error| !before.contains(error));
+    }
+    errors
+}
 
 /// The rules of a definition, compiled when its first object is written.
 fn rules_of(custom: &Custom) -> Option<&Rules> {

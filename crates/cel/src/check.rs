@@ -34,6 +34,8 @@ pub(crate) struct Checked {
     pub ast: Ast,
     pub types: Vec<Type>,
     pub refs: Vec<Reference>,
+    /// Of calls, the arguments with the target first.
+    args: Vec<Box<[Id]>>,
 }
 
 impl Checked {
@@ -52,14 +54,18 @@ impl Checked {
     }
 
     /// The arguments of a call, with the target first.
-    pub(crate) fn arguments(&self, id: Id) -> Vec<Id> {
-        match self.ast.kind(id) {
-            Kind::Call { target, args, .. } => {
-                let target = if matches!(self.refs[id], Reference::Namespaced(..)) { None } else { *target };
-                target.into_iter().chain(args.iter().copied()).collect()
-            }
-            _ => Vec::new(),
+    pub(crate) fn arguments(&self, id: Id) -> &[Id] {
+        &self.args[id]
+    }
+}
+
+fn arguments(kind: &Kind, reference: &Reference) -> Box<[Id]> {
+    match kind {
+        Kind::Call { target, args, .. } => {
+            let target = if matches!(reference, Reference::Namespaced(..)) { None } else { *target };
+            target.into_iter().chain(args.iter().copied()).collect()
         }
+        _ => Box::default(),
     }
 }
 
@@ -81,7 +87,8 @@ pub(crate) fn check(env: &Env, source: &str, ast: Ast) -> Result<Checked, Issues
         return Err(Issues::new(source, issues));
     }
     let types = types.iter().map(|ty| ty.as_ref().map_or(Type::Dyn, |ty| unifier.finish(ty))).collect();
-    Ok(Checked { ast, types, refs })
+    let args = ast.nodes.iter().zip(&refs).map(|(node, reference)| arguments(&node.kind, reference)).collect();
+    Ok(Checked { ast, types, refs, args })
 }
 
 struct Checker<'e> {
@@ -196,6 +203,16 @@ impl<'e> Checker<'e> {
         {
             self.refs[id] = Reference::Type(ty);
             return Type::Type;
+        }
+        // `authorizer.requestResource` is a variable of its own.
+        if !test
+            && !optional
+            && let Some(name) = self.ast.qualified_name(id)
+            && !self.scopes.iter().any(|(known, ..)| name.split('.').next() == Some(known))
+            && let Some(decl) = self.env.lookup(&name)
+        {
+            self.refs[id] = Reference::Global;
+            return decl.ty.clone();
         }
         let target = self.check(operand);
         let target = self.unifier.shallow(&target);

@@ -55,6 +55,10 @@ impl<'a, 'b> Machine<'a, 'b> {
             // Constant, above.
             Kind::Literal(_) => Ok(Value::Null),
             Kind::Ident(name) => self.ident(id, name),
+            Kind::Select { .. } if matches!(program.checked().refs[id], Reference::Global) => {
+                let name = program.checked().ast.qualified_name(id).unwrap_or_default();
+                self.ident(id, &name)
+            }
             Kind::Select { operand, field, test, optional } => self.select(*operand, field, *test, *optional),
             Kind::Call { function, .. } => self.call(id, function),
             Kind::List(items) => self.list(items),
@@ -105,6 +109,15 @@ impl<'a, 'b> Machine<'a, 'b> {
     }
 
     fn select(&mut self, operand: Id, field: &'a str, test: bool, optional: bool) -> Outcome<'a> {
+        let checked = self.program.checked();
+        if let (Reference::Global, Kind::Ident(name)) = (&checked.refs[operand], checked.ast.kind(operand))
+            && let Some(fields) = self.bindings.lazy_fields(name)
+        {
+            self.charge(2)?;
+            let found = fields.field(field).ok_or_else(|| Error::no_such_key(field))?;
+            self.charge(found.cost)?;
+            return found.value;
+        }
         let value = if test { self.eval(operand) } else { self.operand(operand) };
         if !test {
             self.charge(1)?;
@@ -155,16 +168,17 @@ impl<'a, 'b> Machine<'a, 'b> {
     }
 
     fn call(&mut self, id: Id, name: &str) -> Outcome<'a> {
-        let args = self.program.checked().arguments(id);
+        let program = self.program;
+        let args = program.checked().arguments(id);
         match name {
             "_&&_" | "_||_" => {
-                let &[left, right] = &args[..] else { return Err(Error::NoSuchOverload) };
+                let &[left, right] = args else { return Err(Error::NoSuchOverload) };
                 let decides = name == "_||_";
                 let left = self.eval(left);
                 self.logical(left, right, decides)
             }
             "_?_:_" => {
-                let &[test, yes, no] = &args[..] else { return Err(Error::NoSuchOverload) };
+                let &[test, yes, no] = args else { return Err(Error::NoSuchOverload) };
                 let Value::Bool(test) = self.eval(test)? else { return Err(Error::NoSuchOverload) };
                 let branch = if test { yes } else { no };
                 let value = self.eval(branch);
@@ -173,10 +187,10 @@ impl<'a, 'b> Machine<'a, 'b> {
                 }
                 value
             }
-            "_[_]" => self.index(&args, false),
-            "_[?_]" => self.index(&args, true),
+            "_[_]" => self.index(args, false),
+            "_[?_]" => self.index(args, true),
             "or" | "orValue" => {
-                let &[left, right] = &args[..] else { return Err(Error::NoSuchOverload) };
+                let &[left, right] = args else { return Err(Error::NoSuchOverload) };
                 match self.eval(left)? {
                     Value::Optional(Some(value)) => {
                         Ok(if name == "or" { Value::Optional(Some(value)) } else { (*value).clone() })
@@ -185,7 +199,7 @@ impl<'a, 'b> Machine<'a, 'b> {
                     _ => Err(Error::NoSuchOverload),
                 }
             }
-            _ => self.function(id, &args),
+            _ => self.function(id, args),
         }
     }
 

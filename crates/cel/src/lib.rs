@@ -26,6 +26,7 @@
 //! **Bad input.** Expressions are limited in length, nesting and height of tree; patterns in compiled size; strings and
 //! lists that a run builds in bytes. Values that come from objects borrow them. Concatenated lists are not copied.
 
+pub mod admission;
 mod ast;
 mod check;
 mod cost;
@@ -50,7 +51,7 @@ pub use env::Env;
 pub use error::{Error, Issue, Issues};
 pub use library::authorizer::{Authorizer, Decision, Request as AuthorizationRequest};
 pub use library::regexes::compile as compile_regex;
-pub use program::{Bindings, Evaluation, Program};
+pub use program::{Bindings, Evaluation, Lazy, Program};
 pub use schema::{declare, escape};
 pub use types::{Decl, Field, Format, ListKind, Object, OpaqueType, Type};
 pub use value::{Key, List, Map, Text, Value};

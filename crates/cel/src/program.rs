@@ -32,9 +32,16 @@ pub struct Program {
 }
 
 /// Values of variables for one run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Bindings<'a> {
     values: Vec<(&'a str, Value<'a>)>,
+    lazy: Option<(&'a str, &'a dyn Lazy<'a>)>,
+}
+
+/// A variable with fields that are found out when they are first asked for (`variables` of admission policies).
+pub trait Lazy<'a> {
+    /// The field's value, and what finding it cost this time.
+    fn field(&self, name: &str) -> Option<Evaluation<'a>>;
 }
 
 /// What a run came to.
@@ -55,6 +62,17 @@ impl<'a> Bindings<'a> {
     pub fn with(mut self, name: &'a str, value: Value<'a>) -> Self {
         self.values.push((name, value));
         self
+    }
+
+    /// Gives a variable fields that are found out on demand.
+    #[must_use]
+    pub fn lazy(mut self, name: &'a str, fields: &'a dyn Lazy<'a>) -> Self {
+        self.lazy = Some((name, fields));
+        self
+    }
+
+    pub(crate) fn lazy_fields(&self, name: &str) -> Option<&'a dyn Lazy<'a>> {
+        self.lazy.filter(|(known, _)| *known == name).map(|(_, fields)| fields)
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Value<'a>> {
@@ -176,13 +194,13 @@ impl Program {
         let Some((function, overloads)) = self.checked.function(id) else { return };
         let mut cost = model(function, overloads);
         let args = self.checked.arguments(id);
-        if let (&[_, pattern, ..], "matches" | "find" | "findAll") = (&args[..], function.name)
+        if let (&[_, pattern, ..], "matches" | "find" | "findAll") = (args, function.name)
             && let Some(text) = self.constants[pattern].as_ref().and_then(Value::as_str)
             && let Ok(regex) = regexes::compile(text)
         {
             self.regexes.insert(pattern, regex);
         }
-        if let (&[_, list], "@in") = (&args[..], function.name)
+        if let (&[_, list], "@in") = (args, function.name)
             && let Some(Value::List(List::Owned(items, _))) = &self.constants[list]
             && items.iter().all(|item| Key::of(item).is_some())
         {

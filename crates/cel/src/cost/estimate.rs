@@ -246,7 +246,7 @@ impl<'p> Estimator<'p> {
         let Some((function, overloads)) = checked.function(id) else { return Range::fixed(0) };
         let args = checked.arguments(id);
         if function.name == "dyn"
-            && let [arg] = args[..]
+            && let &[arg] = args
         {
             let cost = self.cost(arg).plus(Range::fixed(1));
             let (size, entry) = (self.size(arg), self.entry(arg));
@@ -257,7 +257,7 @@ impl<'p> Estimator<'p> {
         let costs: Vec<Range> = args.iter().map(|arg| self.cost(*arg)).collect();
         let (target, rest, sum, rest_costs) = match (member, args.split_first(), costs.split_first()) {
             (true, Some((target, rest)), Some((cost, costs))) => (Some(*target), rest, *cost, costs),
-            _ => (None, &args[..], Range::fixed(0), &costs[..]),
+            _ => (None, args, Range::fixed(0), &costs[..]),
         };
         let mut total = Range { min: u64::MAX, max: 0 };
         let mut size: Option<Range> = None;

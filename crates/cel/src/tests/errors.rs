@@ -109,6 +109,32 @@ fn limits() {
     }
 }
 
+/// What the limits let through fits the stack of a worker thread.
+#[test]
+fn the_deepest_expressions_run() {
+    let nested = |depth: usize, open: &str, inner: &str, close: &str| {
+        format!("{}{inner}{}", open.repeat(depth), close.repeat(depth))
+    };
+    let deepest = |shape: &dyn Fn(usize) -> String| {
+        let fits = |depth: &usize| Env::new().bindings().compile(&shape(*depth)).is_ok();
+        let depth = (1..300).rev().find(fits).expect("some depth fits");
+        let program = Env::new().bindings().compile(&shape(depth)).unwrap();
+        let _ = program.estimated_cost();
+        let run = program.evaluate(&crate::Bindings::new(), 1_000_000);
+        assert!(run.value.is_ok(), "{:?}", run.value);
+        depth
+    };
+    assert!(deepest(&|depth| vec!["1"; depth].join("+")) > 200);
+    assert!(deepest(&|depth| nested(depth, "(", "1", ")")) > 100);
+    assert!(deepest(&|depth| nested(depth, "[", "1", "]")) > 100);
+    assert!(deepest(&|depth| nested(depth, "true ? (", "1", ") : 2")) > 50);
+    assert!(deepest(&|depth| nested(depth, "[1].all(x, ", "true", ")")) > 50);
+    assert!(deepest(&|depth| nested(depth, "{'a': ", "1", "}")) > 100);
+    assert!(deepest(&|depth| nested(depth, "cel.bind(x, 1, ", "x", ")")) > 100);
+    assert!(deepest(&|depth| nested(depth, "dyn(", "1", ")")) > 100);
+    assert!(deepest(&|depth| format!("'a'{}", ".lowerAscii()".repeat(depth))) > 100);
+}
+
 /// The type of a value stays small when containers hold containers.
 #[test]
 fn types_do_not_explode() {
