@@ -221,6 +221,87 @@ async fn refused_applies() {
 }
 
 #[tokio::test]
+async fn components_are_known_by_their_programs() {
+    let server = TestServer::start().await;
+    let user = keelson_apiserver::UserInfo::new("admin", ["system:masters"]);
+    let client = server.server.kube_client_of(user, "kube-scheduler");
+    let maps: kube::Api<k8s_openapi::api::core::v1::ConfigMap> = kube::Api::namespaced(client, "default");
+    let map = serde_json::from_value(config_map(json!({"x": "1"}))).unwrap();
+    maps.create(&kube::api::PostParams::default(), &map).await.unwrap();
+    // kube's own way to apply.
+    let config = config_map(json!({"y": "2"}));
+    let params = kube::api::PatchParams::apply("operator");
+    maps.patch("a", &params, &kube::api::Patch::Apply(&config)).await.unwrap();
+    let api = server.admin();
+    let live = api.ok(&format!("GET {MAPS}/a"), Value::Null).await;
+    assert_eq!(entries(&live), ["kube-scheduler Update - v1", "operator Apply - v1"]);
+    // The server's own writes.
+    let role = api.ok("GET /apis/rbac.authorization.k8s.io/v1/clusterroles/view", Value::Null).await;
+    assert!(entries(&role).iter().any(|entry| entry.starts_with("kube-apiserver Update")), "{:?}", entries(&role));
+    // Nobody is noted for a binding.
+    api.ok("POST /api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let pod = api.ok("POST /api/v1/namespaces/default/pods?fieldManager=me", pod).await;
+    assert!(fields(&pod, "me")["f:spec"].get("f:tolerations").is_none(), "admission's fields are nobody's");
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    api.ok("POST /api/v1/namespaces/default/pods/p/binding?fieldManager=scheduler", binding).await;
+    let bound = api.ok("GET /api/v1/namespaces/default/pods/p", Value::Null).await;
+    assert_eq!((bound["spec"]["nodeName"].as_str(), entries(&bound).len()), (Some("n"), 1));
+}
+
+#[tokio::test]
+async fn cbor_configurations() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let body = keelson_api::codec::cbor::encode(&config_map(json!({"x": "1"})), None).unwrap();
+    let request = format!("PATCH+application/apply-patch+cbor {MAPS}/a?fieldManager=m");
+    assert_eq!(api.send(&request, body).await.status(), 201);
+    let live = api.ok(&format!("GET {MAPS}/a"), Value::Null).await;
+    assert_eq!((entries(&live), &live["data"]), (vec!["m Apply - v1".to_owned()], &json!({"x": "1"})));
+    assert_eq!(api.send(&request, vec![0xff]).await.status(), 400);
+}
+
+#[tokio::test]
+async fn owner_references_that_are_there_twice() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"});
+    let mut map = config_map(json!({}));
+    map["metadata"]["ownerReferences"] = json!([owner, owner]);
+    let (code, text, warnings) = api.raw(&format!("POST {MAPS}"), map.to_string()).await;
+    let made: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &made["metadata"]["ownerReferences"]), (201, &json!([owner])));
+    assert!(warnings[0].contains("duplicate UID(s) observed: u"), "{warnings:?}");
+    let patch = json!({"metadata": {"ownerReferences": [owner, owner]}});
+    let (_, _, warnings) = api.raw(&format!("PATCH+merge {MAPS}/a"), patch.to_string()).await;
+    assert!(warnings[0].contains("after mutating admission happens"), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn many_writers_of_one_object() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    api.ok(&format!("POST {MAPS}"), config_map(json!({}))).await;
+    let work = (0..12).map(|i| {
+        let api = api.clone();
+        async move {
+            let config = config_map(json!({format!("k{i}"): "1"}));
+            let path = format!("{MAPS}/{}", if i % 2 == 0 { "a" } else { "fresh" });
+            let mut config = config;
+            config["metadata"]["name"] = if i % 2 == 0 { "a" } else { "fresh" }.into();
+            apply(&api, &path, &format!("fieldManager=m{i}"), config).await.0
+        }
+    });
+    let codes = futures::future::join_all(work).await;
+    assert!(codes.iter().all(|code| matches!(code, 200 | 201)), "{codes:?}");
+    for name in ["a", "fresh"] {
+        let object = api.ok(&format!("GET {MAPS}/{name}"), Value::Null).await;
+        assert_eq!(object["data"].as_object().unwrap().len(), 6, "{object}");
+        assert_eq!(entries(&object).iter().filter(|entry| entry.contains(" Apply ")).count(), 6);
+    }
+}
+
+#[tokio::test]
 async fn from_client_side_apply() {
     let server = TestServer::start().await;
     let api = server.admin();

@@ -419,6 +419,88 @@ fn taking_over_from_client_side_apply() {
 }
 
 #[test]
+fn custom_resources() {
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        "free": {"x-kubernetes-preserve-unknown-fields": true},
+        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+        "atom": {"type": "object", "x-kubernetes-map-type": "atomic", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}},
+        "plain": {"type": "array", "items": {"type": "string"}},
+        "tags": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"},
+        "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port", "protocol"], "items": {
+            "type": "object", "required": ["port"], "properties": {
+                "port": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}, "note": {"type": "string"}}}},
+    }}}});
+    let structure = crate::crd::Node::parse(&schema).structure();
+    let writer = |manager: &'static str| Writer {
+        manager,
+        api_version: "example.com/v1",
+        kind: "Thing",
+        schema: &structure,
+        subresource: "",
+        now: "2026-01-01T00:00:00Z",
+        reset: open(),
+        versions: &OneVersion,
+    };
+    let thing =
+        |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"}, "spec": spec});
+    let run = |manager: &'static str, live: Option<&Value>, spec: Value, force: bool| {
+        apply(&writer(manager), live, &thing(spec), force).map_err(|status| status.message)
+    };
+    let made = run("m", None, json!({
+        "any": {"x": {"y": 1}, "list": [1, 2]}, "free": {"z": {"deep": true}}, "labels": {"a": "1"}, "atom": {"a": "1"},
+        "plain": ["p"], "tags": ["t"], "ports": [{"port": 80, "note": "n"}],
+    }), false).unwrap();
+    assert_eq!(
+        fields(&made, "m")["f:spec"],
+        json!({
+            "f:any": {"f:x": {".": {}, "f:y": {}}, "f:list": {}},
+            "f:free": {"f:z": {".": {}, "f:deep": {}}},
+            "f:labels": {"f:a": {}}, "f:atom": {}, "f:plain": {},
+            "f:tags": {"v:\"t\"": {}},
+            "f:ports": {"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:note": {}, "f:port": {}}},
+        })
+    );
+    // Granular where the schema is silent, atomic where it says so.
+    let conflict = |spec: Value| run("n", Some(&made), spec, false).unwrap_err();
+    assert_eq!(
+        conflict(json!({"any": {"x": {"y": 2}}})),
+        "Apply failed with 1 conflict: conflict with \"m\": .spec.any.x.y"
+    );
+    assert_eq!(conflict(json!({"atom": {"b": "2"}})), "Apply failed with 1 conflict: conflict with \"m\": .spec.atom");
+    assert_eq!(
+        conflict(json!({"plain": ["p", "q"]})),
+        "Apply failed with 1 conflict: conflict with \"m\": .spec.plain"
+    );
+    let both = run(
+        "n",
+        Some(&made),
+        json!({
+            "any": {"x": {"w": 2}}, "tags": ["u"], "ports": [{"port": 80, "protocol": "UDP"}], "labels": {"b": "2"},
+        }),
+        false,
+    )
+    .unwrap();
+    assert_eq!(both["spec"]["any"]["x"], json!({"w": 2, "y": 1}));
+    assert_eq!(both["spec"]["tags"], json!(["t", "u"]));
+    assert_eq!(both["spec"]["ports"], json!([{"port": 80, "note": "n"}, {"port": 80, "protocol": "UDP"}]));
+    // A value that changes its kind.
+    let turned = run("n", Some(&both), json!({"any": {"x": "text"}}), true).unwrap();
+    assert_eq!(turned["spec"]["any"], json!({"x": "text", "list": [1, 2]}));
+    assert!(fields(&turned, "m")["f:spec"]["f:any"].get("f:x").is_none());
+    let left = run("m", Some(&both), json!({}), false).unwrap();
+    assert_eq!(
+        left["spec"],
+        json!({"any": {"x": {"w": 2}}, "tags": ["u"], "ports": [{"port": 80, "protocol": "UDP"}], "labels": {"b": "2"}})
+    );
+    assert_eq!(
+        run("m", None, json!({"nope": 1, "tags": [{}]}), false).unwrap_err(),
+        "failed to create typed patch object (/a; example.com/v1, Kind=Thing): errors:\n  .spec.nope: field not declared in schema\n  \
+         .spec.tags: element 0: associative list without keys has an element that's a map type"
+    );
+}
+
+#[test]
 fn schemas_that_changed() {
     let case = Case::new(POD);
     let mut live = case.apply("m", None, json!({"spec": {"nodeSelector": {"a": "b"}}}), false).unwrap();

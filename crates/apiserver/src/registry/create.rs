@@ -164,6 +164,29 @@ pub(crate) fn to_stored(kind: &Kind, object: &Value) -> Result<bytes::Bytes, Sta
     }
 }
 
+/// Drops owner references that are there twice; the warning for them. `patched` is whether the object is a patch's outcome,
+/// which upstream words differently.
+pub(crate) fn dedup_owners(object: &mut Value, patched: bool) -> Option<String> {
+    let owners = object.get_mut("metadata")?.get_mut("ownerReferences")?.as_array_mut()?;
+    let mut seen = std::collections::HashSet::new();
+    let mut twice: Vec<String> = Vec::new();
+    owners.retain(|owner| {
+        let first = seen.insert(owner.clone());
+        if !first {
+            twice.push(owner.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned());
+        }
+        first
+    });
+    let after = if patched { " after mutating admission happens" } else { "" };
+    (!twice.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{after}; API server dedups owner references in 1.20+, and \
+             may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        )
+    })
+}
+
 /// Gives the object a `metadata`, if it has none.
 pub(crate) fn ensure_metadata(object: &mut Value) {
     let has_metadata = object.get("metadata").is_some_and(Value::is_object);

@@ -12,6 +12,7 @@ use super::body::{Strictness, conform, schema_of};
 use super::create::{self, Written, text};
 use super::options::{APPLY_CBOR, APPLY_YAML, FieldValidation, WriteOptions};
 use super::ownership::Ownership;
+use super::read::freshen;
 use super::update::{MODIFIED, Target, update};
 use crate::authz::Attributes;
 use crate::core::Core;
@@ -32,7 +33,7 @@ pub(crate) async fn patch(
     let schema = schema_of(&kind)?;
     let mut strictness = Strictness::new(options.field_validation);
     let (name, namespace) = (target.name.to_owned(), target.namespace.to_owned());
-    let mut found = Vec::new();
+    let (mut found, mut twice) = (Vec::new(), None);
     let mut written = update(core, target, options, |old| {
         let mut object = old.clone();
         patch.apply(&mut object, schema)?;
@@ -42,12 +43,13 @@ pub(crate) async fn patch(
             return Err(patch.undecodable(&object, &codec::strict_error(&strict)));
         }
         found = strict;
+        twice = create::dedup_owners(&mut object, true);
         keep_identity(&mut object, &name, &namespace);
         Ok(object)
     })
     .await?;
     strictness.found(found)?;
-    written.warnings.splice(0..0, strictness.warnings());
+    written.warnings.splice(0..0, strictness.warnings().into_iter().chain(twice));
     Ok(written)
 }
 
@@ -127,8 +129,8 @@ pub(crate) async fn apply(
             result => result,
         };
         match result {
-            // Somebody else was faster; then it is an update.
-            Err(status) if status.reason == "AlreadyExists" => {}
+            // Somebody else was faster; then it is an update, once it can be seen here.
+            Err(status) if status.reason == "AlreadyExists" => freshen(core, None).await?,
             result => {
                 let mut written = result?;
                 written.warnings.splice(0..0, strictness.warnings());

@@ -43,9 +43,10 @@ pub(crate) async fn object(call: &Call, verb: Verb, body: Bytes) -> Reply {
         Verb::Create => {
             let options = WriteOptions::of(call, "CreateOptions")?;
             let mut strictness = Strictness::new(options.field_validation);
-            let object = decode(&resource.kind, &call.media_type(), &body, &mut strictness)?;
+            let mut object = decode(&resource.kind, &call.media_type(), &body, &mut strictness)?;
+            let twice = create::dedup_owners(&mut object, false);
             let mut written = create::create(core, resource, namespace, object, &options).await?;
-            written.warnings.splice(0..0, strictness.warnings());
+            written.warnings.splice(0..0, strictness.warnings().into_iter().chain(twice));
             finish(call, written)
         }
         Verb::Update => put(call, body, "").await,
@@ -81,7 +82,8 @@ pub(crate) async fn put(call: &Call, body: Bytes, subresource: &str) -> Reply {
     let Call { core, resource, target, .. } = call;
     let options = WriteOptions::of(call, "UpdateOptions")?;
     let mut strictness = Strictness::new(options.field_validation);
-    let object = decode(&resource.kind, &call.media_type(), &body, &mut strictness)?;
+    let mut object = decode(&resource.kind, &call.media_type(), &body, &mut strictness)?;
+    let twice = create::dedup_owners(&mut object, false);
     let namespace = call.object_namespace();
     let to = Target { resource, namespace, name: &target.name, subresource };
     let result = update(core, to, &options, |_| Ok(object.clone())).await;
@@ -91,7 +93,7 @@ pub(crate) async fn put(call: &Call, body: Bytes, subresource: &str) -> Reply {
         }
         result => result?,
     };
-    written.warnings.splice(0..0, strictness.warnings());
+    written.warnings.splice(0..0, strictness.warnings().into_iter().chain(twice));
     finish(call, written)
 }
 
