@@ -11,7 +11,7 @@ TOOLS := $(abspath $(TARGET))/tools
 KUBECTL := $(TOOLS)/kubectl
 PROFILE ?= demo
 # Debian packages that only tests use: real programs to be tested with.
-TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables
+TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables openssl python3 python3-pip
 
 .PHONY: up down test bench lint build tools test-setup
 
@@ -30,6 +30,7 @@ tools:
 
 test-setup: tools
 	@tools/install-packages $(TEST_PACKAGES)
+	@tools/fetch-python-client $(TOOLS)/python
 
 test: test-setup
 	KEELSON_KUBECTL=$(KUBECTL) cargo test --workspace --locked --no-fail-fast

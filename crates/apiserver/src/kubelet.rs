@@ -76,6 +76,7 @@ impl Kubelets {
 impl Backend {
     /// Sends the request on and answers with what comes back; an upgrade is spliced.
     pub(crate) async fn forward(self, mut request: Request<RequestBody>, shutdown: &CancellationToken) -> Reply {
+        let is_websocket = keelson_streaming::upgrade::is_websocket(request.headers());
         let client_upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let permit = request.extensions_mut().remove::<StreamPermit>();
         let onward = self.onward(request)?;
@@ -90,8 +91,7 @@ impl Backend {
                     Ok(both) => both,
                     Err(error) => return tracing::debug!(%error, "an upgrade failed"),
                 };
-                let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-                if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
+                if let Err(error) = keelson_streaming::proxy::splice(client, backend, is_websocket).await {
                     tracing::debug!(%error, "an upgraded connection ended");
                 }
                 drop(permit);

@@ -6,10 +6,12 @@ mod e2e {
     mod changes;
     mod generators;
     mod hello;
+    mod helm;
     mod isolation;
     mod kubectl;
     mod lifecycle;
     mod nodes;
+    mod python;
     mod rollout;
     mod self_healing;
     mod streams;

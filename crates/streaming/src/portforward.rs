@@ -1,6 +1,7 @@
 //! Port-forwarding: each forwarded connection is a pair of SPDY streams, one for data and one for an error's text, that
 //! belong together by `requestID`.
 
+mod channels;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,11 @@ pub const PROTOCOL: &str = "portforward.k8s.io";
 /// The WebSocket protocol that carries SPDY's bytes.
 pub const TUNNEL_PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
 
+/// The WebSocket protocol with two channels per port (see [`Pending::channels`]).
+pub const CHANNEL_PROTOCOL: &str = "v4.channel.k8s.io";
+/// Ports that a client of [`CHANNEL_PROTOCOL`] may name: channels are numbered by one byte.
+pub const MAX_CHANNEL_PORTS: usize = 127;
+
 /// A stream whose other half has not come by then is refused; upstream's default.
 const PAIR_WITHIN: Duration = Duration::from_secs(30);
 /// Halves that wait.
@@ -36,10 +42,10 @@ pub struct Pending {
     upgrade: Upgrade,
 }
 
-/// Answers a request for port-forwarding, by SPDY or by kubectl's tunnel through WebSocket. The response is to be returned
+/// Answers a request for port-forwarding, by SPDY, by kubectl's tunnel through WebSocket, or by channels. The response is to be returned
 /// at once, and the connection awaited in another task.
 pub fn serve<B>(request: &mut Request<B>) -> Result<(Response<Empty<Bytes>>, Pending), Rejected> {
-    let (response, upgrade) = negotiate(request, &[PROTOCOL], &[TUNNEL_PROTOCOL])?;
+    let (response, upgrade) = negotiate(request, &[PROTOCOL], &[TUNNEL_PROTOCOL, CHANNEL_PROTOCOL])?;
     Ok((response, Pending { upgrade }))
 }
 
@@ -52,6 +58,11 @@ impl Pending {
     /// What the client speaks.
     pub fn transport(&self) -> Transport {
         self.upgrade.transport
+    }
+
+    /// Whether the client speaks [`CHANNEL_PROTOCOL`]; all others speak SPDY in the end.
+    pub fn is_channels(&self) -> bool {
+        self.upgrade.protocol == CHANNEL_PROTOCOL
     }
 
     /// The connection as raw SPDY bytes, out of the tunnel if there is one: to be copied to a backend that speaks SPDY

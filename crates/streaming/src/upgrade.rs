@@ -86,6 +86,11 @@ pub fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE) && tokens(headers, CONNECTION.as_str()).any(|t| t.eq_ignore_ascii_case("upgrade"))
 }
 
+/// Whether it asks for a WebSocket.
+pub fn is_websocket(headers: &HeaderMap) -> bool {
+    tokens(headers, UPGRADE.as_str()).any(|token| token.eq_ignore_ascii_case("websocket"))
+}
+
 /// Chooses the first protocol that the client offers and the server knows for its transport. Returns the answer to send,
 /// and the upgrade to wait for in another task.
 pub fn negotiate<B>(

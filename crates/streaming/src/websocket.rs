@@ -6,9 +6,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::{sync::watch, time::Instant};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -16,6 +17,8 @@ use tokio_tungstenite::{
         protocol::{Role, WebSocketConfig},
     },
 };
+
+use crate::spdy::Config;
 
 /// No message is longer, in either direction of the ones read; what is written is cut into smaller ones.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -41,6 +44,59 @@ pub(crate) fn io_error(error: tungstenite::Error) -> io::Error {
         tungstenite::Error::Io(error) => error,
         tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => io::ErrorKind::BrokenPipe.into(),
         other => io::Error::new(io::ErrorKind::InvalidData, other),
+    }
+}
+
+/// Copies what a WebSocket server sends, frame by frame: a frame may take several writes, but no write has bytes of two.
+pub(crate) async fn copy_frames<R, W>(from: &mut R, to: &mut W) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = BytesMut::with_capacity(SEND_BYTES);
+    // Of the frame that is being copied.
+    let mut left: u64 = 0;
+    loop {
+        while !buffer.is_empty() {
+            if left == 0 {
+                match frame_length(&buffer) {
+                    Some(length) => left = length,
+                    None => break,
+                }
+            }
+            let now = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            to.write_all(&buffer.split_to(now)).await?;
+            left -= now as u64;
+        }
+        to.flush().await?;
+        buffer.reserve(SEND_BYTES);
+        if from.read_buf(&mut buffer).await? == 0 {
+            // A broken header, which the client may judge.
+            return to.write_all(&buffer).await;
+        }
+    }
+}
+
+/// The bytes of the frame that starts here, header included; `None` when its header is not whole.
+fn frame_length(bytes: &[u8]) -> Option<u64> {
+    let second = *bytes.get(1)?;
+    let mask = if second & 0x80 == 0 { 0 } else { 4 };
+    let (header, payload) = match second & 0x7f {
+        126 => (4, u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)),
+        short => (2, u64::from(short)),
+    };
+    Some(payload.saturating_add(header + mask))
+}
+
+/// Ends when nothing has moved for too long.
+pub(crate) async fn idle(active: &mut watch::Receiver<Instant>, config: Config) {
+    loop {
+        let last = *active.borrow_and_update();
+        tokio::time::sleep_until(last + config.idle_timeout).await;
+        if *active.borrow() == last {
+            return;
+        }
     }
 }
 
@@ -124,6 +180,77 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tunnel<T> {
         match ready!(Pin::new(&mut self.socket).poll_flush(cx)) {
             Ok(()) | Err(tungstenite::Error::ConnectionClosed) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(io_error(error))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    /// Remembers each write.
+    #[derive(Default)]
+    struct Writes(Vec<Vec<u8>>);
+
+    impl super::AsyncWrite for Writes {
+        fn poll_write(
+            mut self: super::Pin<&mut Self>,
+            _: &mut super::Context<'_>,
+            bytes: &[u8],
+        ) -> super::Poll<std::io::Result<usize>> {
+            self.0.push(bytes.to_vec());
+            super::Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: super::Pin<&mut Self>, _: &mut super::Context<'_>) -> super::Poll<std::io::Result<()>> {
+            super::Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: super::Pin<&mut Self>, _: &mut super::Context<'_>) -> super::Poll<std::io::Result<()>> {
+            super::Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_are_kept_apart_however_they_come() {
+        let frames: Vec<Vec<u8>> = [0usize, 5, 125, 126, 65_535, 65_536]
+            .iter()
+            .map(|length| {
+                let mut frame = vec![0x82];
+                match *length {
+                    short @ 0..126 => frame.push(short as u8),
+                    middle @ 126..65_536 => {
+                        frame.push(126);
+                        frame.extend((middle as u16).to_be_bytes());
+                    }
+                    long => {
+                        frame.push(127);
+                        frame.extend((long as u64).to_be_bytes());
+                    }
+                }
+                frame.resize(frame.len() + length, 7);
+                frame
+            })
+            .collect();
+        for chunk in [1, 3, 1 << 20] {
+            let (mut near, mut far) = tokio::io::duplex(1 << 20);
+            for part in frames.concat().chunks(chunk) {
+                near.write_all(part).await.unwrap();
+            }
+            drop(near);
+            let mut writes = Writes::default();
+            super::copy_frames(&mut far, &mut writes).await.unwrap();
+            assert_eq!(writes.0.concat(), frames.concat());
+            // Every frame starts a write of its own.
+            let mut starts = std::collections::BTreeSet::from([0]);
+            for write in &writes.0 {
+                starts.insert(starts.last().unwrap() + write.len());
+            }
+            let mut at = 0;
+            for frame in &frames {
+                assert!(starts.contains(&at), "{at} in chunks of {chunk}");
+                at += frame.len();
+            }
         }
     }
 }

@@ -136,14 +136,25 @@ impl Cluster {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// Runs a line of shell in which `kubectl` is this cluster's, each call bounded by [`TIMEOUT`]. Returns standard output
+    /// A program or folder that `make test` fetches beside kubectl.
+    pub fn tool(&self, name: &str) -> PathBuf {
+        self.kubectl.with_file_name(name)
+    }
+
+    /// Runs a line of shell in which `kubectl` and `helm` are this cluster's, each call bounded by [`TIMEOUT`]. Returns standard output
     /// and error together, as a terminal shows them, and after a failure a last line `[exit CODE]`.
     pub fn shell(&self, line: &str) -> String {
         let bound = TIMEOUT.as_secs();
-        let script =
-            format!("kubectl() {{ timeout {bound} \"$KUBECTL\" --cache-dir \"$CACHE\" \"$@\"; }}\nexec 2>&1\n{line}");
+        let script = format!(
+            "kubectl() {{ timeout {bound} \"$KUBECTL\" --cache-dir \"$CACHE\" \"$@\"; }}\n\
+             helm() {{ timeout {bound} \"$HELM\" \"$@\"; }}\nexec 2>&1\n{line}"
+        );
         let mut shell = Command::new("sh");
         shell.args(["-c", &script]).env("KUBECTL", &self.kubectl).env("CACHE", self.path("kubectl-cache"));
+        shell.env("HELM", self.tool("helm"));
+        for home in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            shell.env(home, self.path("helm"));
+        }
         shell.env("KUBECONFIG", self.kubeconfig()).current_dir(self.dir.path()).stdin(Stdio::null());
         let output = shell.output().expect("running a shell");
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use keelson_cri::v1 as cri;
 use keelson_streaming::proxy::{ProxyBody, proxy_upgrade};
 use keelson_streaming::remotecommand::{self, Client, Options, Outcome, Pending};
-use keelson_streaming::upgrade::{Rejected, Transport, dial};
+use keelson_streaming::upgrade::{Rejected, Transport, dial, is_websocket};
 use keelson_streaming::{portforward, spdy};
 
 use super::route::Target;
@@ -116,7 +116,7 @@ pub(super) async fn attach(ctx: &Context, target: &Target, request: Request<Inco
 
 /// An SPDY client reads a refusal in the answer. A WebSocket client is let in and told there, as by upstream's API server.
 fn refuse_command(mut request: Request<Incoming>, options: Options, (code, message): Refusal) -> Response<ProxyBody> {
-    if !is_websocket(&request) {
+    if !is_websocket(request.headers()) {
         return text(code, message);
     }
     match remotecommand::serve(&mut request, options, spdy::Config::default()) {
@@ -145,11 +145,6 @@ fn runtime_failed(error: impl std::fmt::Display) -> Response<ProxyBody> {
     text(StatusCode::INTERNAL_SERVER_ERROR, format!("error streaming from the container runtime: {error}"))
 }
 
-fn is_websocket(request: &Request<Incoming>) -> bool {
-    let upgrade = request.headers().get(http::header::UPGRADE).and_then(|value| value.to_str().ok());
-    upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket"))
-}
-
 /// The request as the runtime's streaming server is to see it.
 async fn pass_through(mut request: Request<Incoming>, url: &Uri) -> Response<ProxyBody> {
     let path = url.path_and_query().map_or("/", |path| path.as_str()).parse();
@@ -174,7 +169,7 @@ async fn join_command(
         Ok(url) => url,
         Err(error) => return refuse_command(request, options, (StatusCode::INTERNAL_SERVER_ERROR, error)),
     };
-    if !is_websocket(&request) {
+    if !is_websocket(request.headers()) {
         return pass_through(request, &url).await;
     }
     let config = spdy::Config::default();
@@ -233,9 +228,10 @@ pub(super) async fn port_forward(
         Ok(url) => url,
         Err(error) => return runtime_failed(error),
     };
-    if !is_websocket(&request) {
+    if !is_websocket(request.headers()) {
         return pass_through(request, &url).await;
     }
+    let ports = ports(request.uri().query().unwrap_or_default());
     let (response, pending) = match portforward::serve(&mut request) {
         Ok(accepted) => accepted,
         Err(rejected) => return refuse(rejected),
@@ -248,6 +244,20 @@ pub(super) async fn port_forward(
         Err(error) => return runtime_failed(error),
     };
     debug_assert_eq!(pending.transport(), Transport::WebSocket);
+    if pending.is_channels() {
+        let ports = match ports {
+            Ok(ports) => ports,
+            Err(message) => return text(StatusCode::BAD_REQUEST, message),
+        };
+        tokio::spawn(async move {
+            let back = spdy::Connection::client(back, spdy::Config::default());
+            let joined = pending.channels(&ports, portforward::Client::new(back), spdy::Config::default());
+            if let Err(error) = joined.await {
+                tracing::debug!(%error, "a port-forward ended early");
+            }
+        });
+        return switching(response);
+    }
     tokio::spawn(async move {
         let copied = async {
             let mut front = pending.bytes().await?;
@@ -261,9 +271,24 @@ pub(super) async fn port_forward(
     switching(response)
 }
 
+/// The ports that a query names; clients of the protocol with channels need one at least.
+fn ports(query: &str) -> Result<Vec<u16>, String> {
+    let texts: Vec<String> = pairs(query).filter(|(name, _)| name == "port").map(|(_, value)| value).collect();
+    if texts.is_empty() {
+        return Err("query parameter \"port\" is required".into());
+    }
+    if texts.len() > portforward::MAX_CHANNEL_PORTS {
+        return Err(format!("at most {} ports can be forwarded at once", portforward::MAX_CHANNEL_PORTS));
+    }
+    texts
+        .iter()
+        .map(|text| text.parse().ok().filter(|port| *port > 0).ok_or_else(|| format!("port {text:?} must be > 0")))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::pairs;
+    use super::{pairs, ports};
 
     #[test]
     fn query_pairs() {
@@ -271,5 +296,13 @@ mod tests {
         let expected =
             [("command", "sh"), ("command", "-c"), ("command", "echo a b&c"), ("tty", "1"), ("x", ""), ("%zz", "1")];
         assert_eq!(got, expected.map(|(name, value)| (name.to_string(), value.to_string())));
+    }
+
+    #[test]
+    fn ports_of_a_query() {
+        assert_eq!(ports("port=80&port=443"), Ok(vec![80, 443]));
+        for bad in ["", "port=0", "port=x", "port=70000", &"port=1&".repeat(128)] {
+            assert!(ports(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,15 +1,18 @@
 //! A server that says which port it is, reached over SPDY, through the WebSocket tunnel, and through a tunnel whose bytes
 //! go to a SPDY backend.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+use tokio_tungstenite::tungstenite::{Message, protocol::Role};
+
 use super::*;
-use crate::upgrade::request_websocket;
+use crate::{upgrade::request_websocket, websocket};
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), what).await.expect("within the deadline")
@@ -35,6 +38,18 @@ fn serve_on(pass_on: bool) -> DuplexStream {
                         return error.send("connection refused").await.expect("sent");
                     }
                     let mut all = Vec::new();
+                    if port == 2 {
+                        // Its client need not end what it says, and may be gone before.
+                        if (&mut data).take(5).read_to_end(&mut all).await.is_err() {
+                            return;
+                        }
+                        data.write_all(b"2:").await.expect("write");
+                        data.write_all(&all).await.expect("write");
+                        data.shutdown().await.expect("end");
+                        // As a copy in both directions does: no end of the error stream before both have ended.
+                        data.read_to_end(&mut all).await.expect("read");
+                        return;
+                    }
                     data.read_to_end(&mut all).await.expect("read");
                     data.write_all(format!("{port}:").as_bytes()).await.expect("write");
                     data.write_all(&all).await.expect("write");
@@ -80,6 +95,47 @@ async fn ports_are_forwarded_over_spdy_and_through_the_tunnel() {
 
         let (io, _) = soon(request_websocket(serve_on(pass_on), &uri, &[TUNNEL_PROTOCOL])).await.expect("upgraded");
         check(Client::new(Connection::client(Tunnel::client(io).await, Config::default()))).await;
+    }
+}
+
+/// By channels, the end of one connection is the end of all; a refused one says why before.
+#[tokio::test]
+async fn ports_are_forwarded_by_channels() {
+    let cases: [(&'static [u16], &[(u8, &[u8])]); 2] = [
+        (&[2], &[(0, b"\x02\x002:hello"), (1, b"\x02\x00")]),
+        (&[2, 1], &[(0, b"\x02\x00"), (1, b"\x02\x00"), (2, b"\x01\x00"), (3, b"\x01\x00connection refused")]),
+    ];
+    for (ports, expected) in cases {
+        let (client, io) = duplex(4096);
+        let service = service_fn(move |mut request: Request<Incoming>| async move {
+            let (response, pending) = serve(&mut request).expect("an upgrade");
+            assert!(pending.is_channels());
+            tokio::spawn(async move {
+                let back =
+                    super::request(serve_on(false), &Uri::from_static("http://runtime/x")).await.expect("upgraded");
+                let back = Client::new(Connection::client(back, Config::default()));
+                pending.channels(ports, back, Config::default()).await.expect("forwarded");
+            });
+            Ok::<_, std::convert::Infallible>(response)
+        });
+        let http = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service);
+        tokio::spawn(http.with_upgrades());
+        let uri = Uri::from_static("http://x/portforward");
+        let (io, protocol) = soon(request_websocket(client, &uri, &[CHANNEL_PROTOCOL])).await.expect("upgraded");
+        assert_eq!(protocol, CHANNEL_PROTOCOL);
+        let mut socket = websocket::on(io, Role::Client).await;
+        if ports == [2] {
+            socket.send(Message::Binary(b"\x00hello".to_vec().into())).await.expect("sent");
+        }
+        let mut said: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
+        let until_closed = async {
+            while let Some(Ok(Message::Binary(message))) = socket.next().await {
+                said.entry(message[0]).or_default().extend_from_slice(&message[1..]);
+            }
+        };
+        soon(until_closed).await;
+        let expected: BTreeMap<_, _> = expected.iter().map(|(channel, bytes)| (*channel, bytes.to_vec())).collect();
+        assert_eq!(said, expected);
     }
 }
 

@@ -27,7 +27,7 @@ use super::{Options, RemoteCommand, Resizes, SizeParser, StatusWriter, TerminalS
 use crate::{
     Reader, Writer,
     spdy::Config,
-    websocket::{SEND_BYTES, on},
+    websocket::{SEND_BYTES, idle, on},
 };
 
 const STDIN: u8 = 0;
@@ -139,17 +139,6 @@ where
         status: StatusWriter(writer(ERROR)),
         resize: options.tty.then_some(Resizes(resizes)),
         closed,
-    }
-}
-
-/// Ends when nothing has moved for too long.
-async fn idle(active: &mut watch::Receiver<Instant>, config: Config) {
-    loop {
-        let last = *active.borrow_and_update();
-        tokio::time::sleep_until(last + config.idle_timeout).await;
-        if *active.borrow() == last {
-            return;
-        }
     }
 }
 
