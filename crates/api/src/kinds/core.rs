@@ -27,7 +27,7 @@ pub(super) use config_map::decoded_len;
 pub(super) use endpoints::special_address;
 pub(super) use event::{columns as event_columns, validate_new as validate_new_event};
 pub use pod::bind;
-pub(super) use pod::template_warnings;
+pub(super) use pod::{template_warnings, workload_warnings};
 pub(super) use replication_controller::replica_columns;
 
 const PROXY_VERBS: [Verb; 5] = [Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];

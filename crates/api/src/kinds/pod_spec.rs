@@ -7,7 +7,7 @@ mod probes;
 pub(super) use probes::port_or_name;
 pub(super) mod resources;
 pub(super) mod scheduling;
-pub(super) use scheduling::{RENAMED_LABELS, node_selector as validate_node_selector, selector_label_warnings};
+pub(super) use scheduling::{node_selector as validate_node_selector, renamed_label, selector_label_warnings};
 mod security;
 pub(super) mod sources;
 pub(super) mod validate;

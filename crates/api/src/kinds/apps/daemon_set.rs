@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kind::{Column, Kind, Strategy, Write};
-use crate::kinds::core::template_warnings;
+use crate::kinds::core::workload_warnings;
 use crate::kinds::mutate::{Rules, make, prepare, set, set_str};
 use crate::kinds::pod_spec::{defaults, validate};
 use crate::kinds::print::{age, count, label_map, workload_columns};
@@ -118,10 +118,7 @@ impl Strategy for DaemonSet {
     }
 
     fn warnings(&self, object: &Value, write: Write<'_>) -> Vec<String> {
-        match write {
-            Write::Subresource(..) => Vec::new(),
-            _ => template_warnings(View::at("spec.template", &object["spec"]["template"])),
-        }
+        workload_warnings(object, write, "spec.template")
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::apply::Reset;
 use crate::kind::{Column, Kind, Strategy, Write};
-use crate::kinds::core::template_warnings;
+use crate::kinds::core::workload_warnings;
 use crate::kinds::int_or_percent;
 use crate::kinds::mutate::{Rules, make, prepare, set, set_str};
 use crate::kinds::pod_spec::{defaults, validate::controller_template};
@@ -112,10 +112,7 @@ impl Strategy for Deployment {
     }
 
     fn warnings(&self, object: &Value, write: Write<'_>) -> Vec<String> {
-        match write {
-            Write::Subresource(..) => Vec::new(),
-            _ => template_warnings(View::at("spec.template", &object["spec"]["template"])),
-        }
+        workload_warnings(object, write, "spec.template")
     }
 }
 

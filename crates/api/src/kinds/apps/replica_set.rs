@@ -1,10 +1,10 @@
 //! ReplicaSet
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kind::{Kind, Strategy, Write};
-use crate::kinds::core::{replica_columns, template_warnings};
-use crate::kinds::mutate::{make, set};
+use crate::kinds::core::{replica_columns, workload_warnings};
+use crate::kinds::mutate::{make, set, set_status};
 use crate::kinds::pod_spec::{defaults, validate::controller_template};
 use crate::kinds::print::selector_text;
 use crate::status::FieldError;
@@ -29,6 +29,13 @@ impl Strategy for ReplicaSet {
         set(spec, "replicas", 1);
         if let Some(template) = spec.get_mut("template") {
             defaults::template(template);
+        }
+    }
+
+    fn prepare(&self, object: &mut Value, write: Write<'_>) {
+        crate::kinds::prepare(object, write);
+        if write == Write::Create {
+            set_status(object, json!({"replicas": 0}));
         }
     }
 
@@ -57,9 +64,6 @@ impl Strategy for ReplicaSet {
     }
 
     fn warnings(&self, object: &Value, write: Write<'_>) -> Vec<String> {
-        match write {
-            Write::Subresource(..) => Vec::new(),
-            _ => template_warnings(View::at("spec.template", &object["spec"]["template"])),
-        }
+        workload_warnings(object, write, "spec.template")
     }
 }

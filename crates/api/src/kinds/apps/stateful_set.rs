@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kind::{Column, Kind, NameRule, Strategy, Write};
-use crate::kinds::core::{persistent_volume_claim as claim, template_warnings};
+use crate::kinds::core::{persistent_volume_claim as claim, workload_warnings};
 use crate::kinds::int_or_percent;
 use crate::kinds::mutate::{Rules, each, make, prepare, set, set_status, set_str};
 use crate::kinds::pod_spec::{defaults, validate};
@@ -100,11 +100,11 @@ impl Strategy for StatefulSet {
     }
 
     fn warnings(&self, object: &Value, write: Write<'_>) -> Vec<String> {
+        let mut warnings = workload_warnings(object, write, "spec.template");
         if matches!(write, Write::Subresource(..)) {
-            return Vec::new();
+            return warnings;
         }
         let spec = View::at("spec", &object["spec"]);
-        let mut warnings = template_warnings(spec.get("template"));
         for template in spec.get("volumeClaimTemplates").items() {
             warnings.extend(claim::spec_warnings(template.get("spec")));
         }

@@ -1,7 +1,6 @@
 //! Pod
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
@@ -9,8 +8,8 @@ use crate::apply::Reset;
 use crate::kind::{Kind, Strategy, Verb, Write};
 use crate::kinds::core::PROXY_VERBS;
 use crate::kinds::mutate::{Object, Rules, child, make, prepare, set, set_str};
+use crate::kinds::pod_spec::defaults;
 use crate::kinds::pod_spec::validate::{Context, pod_spec};
-use crate::kinds::pod_spec::{RENAMED_LABELS, defaults};
 use crate::kinds::qos::qos_class;
 use crate::status::FieldError;
 use crate::validation::{View, names};
@@ -20,6 +19,8 @@ mod binding;
 pub use binding::bind;
 mod columns;
 mod update;
+mod warnings;
+pub(crate) use warnings::{template_warnings, workload_warnings};
 
 #[cfg(test)]
 mod tests;
@@ -162,13 +163,13 @@ impl Strategy for Pod {
     }
 
     fn warnings(&self, pod: &Value, write: Write<'_>) -> Vec<String> {
-        // Upstream warns about updates only when something the user may change did.
-        if matches!(write, Write::Subresource("status", _)) {
+        // Few people write to pods that are there, and many programs do.
+        if write != Write::Create {
             return Vec::new();
         }
         let mut warnings = template_warnings(View::root(pod));
         let complaints = names::label(pod["metadata"]["name"].as_str().unwrap_or_default());
-        if write == Write::Create && !complaints.is_empty() {
+        if !complaints.is_empty() {
             warnings.push(format!(
                 "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
                 complaints.join(" ")
@@ -262,37 +263,4 @@ fn first_status(spec: &Value) -> Value {
         status.insert("conditions".into(), condition);
     }
     status
-}
-
-/// Warnings about the pod (or pod template) at `view`.
-pub(crate) fn template_warnings(view: View) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let spec = view.get("spec");
-    for list in ["initContainers", "containers"] {
-        for container in spec.get(list).items() {
-            let env = container.get("env");
-            let mut seen = HashSet::new();
-            for variable in env.value.as_array().into_iter().flatten().enumerate() {
-                let (index, name) = (variable.0, variable.1["name"].as_str().unwrap_or_default());
-                if !seen.insert(name) {
-                    let path = env.path();
-                    warnings.push(format!(
-                        "{path}[{index}]: hides previous definition of {name:?}, which may be unexpected when using apply"
-                    ));
-                }
-            }
-        }
-    }
-    for (label, replacement) in RENAMED_LABELS {
-        let selector = spec.get("nodeSelector");
-        if selector.value.get(label).is_some() {
-            let path = selector.path();
-            warnings.push(format!("{path}[{label}]: deprecated since v1.14; use {replacement:?} instead"));
-        }
-    }
-    let grace = spec.get("terminationGracePeriodSeconds");
-    if grace.int().is_some_and(|n| n < 0) {
-        warnings.push(format!("{}: must be >= 0; negative values are invalid and will be treated as 1", grace.path()));
-    }
-    warnings
 }

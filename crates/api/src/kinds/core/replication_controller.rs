@@ -1,11 +1,11 @@
 //! ReplicationController
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kind::{Column, Kind, Propagation, Strategy, Write};
 use crate::kinds::apps::within_replicas;
-use crate::kinds::core::template_warnings;
-use crate::kinds::mutate::{make, set};
+use crate::kinds::core::workload_warnings;
+use crate::kinds::mutate::{make, set, set_status};
 use crate::kinds::pod_spec::{defaults, validate};
 use crate::kinds::print::{age, containers, count, label_map, labels_text, workload_columns};
 use crate::selector::LabelSelector;
@@ -68,6 +68,13 @@ impl Strategy for ReplicationController {
         }
     }
 
+    fn prepare(&self, object: &mut Value, write: Write<'_>) {
+        crate::kinds::prepare(object, write);
+        if write == Write::Create {
+            set_status(object, json!({"replicas": 0}));
+        }
+    }
+
     fn validate(&self, object: &Value, write: Write<'_>) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let root = View::root(object);
@@ -108,10 +115,7 @@ impl Strategy for ReplicationController {
     }
 
     fn warnings(&self, object: &Value, write: Write<'_>) -> Vec<String> {
-        match write {
-            Write::Subresource(..) => Vec::new(),
-            _ => template_warnings(View::at("spec.template", &object["spec"]["template"])),
-        }
+        workload_warnings(object, write, "spec.template")
     }
 }
 

@@ -77,22 +77,31 @@ fn node_selector_term(term: View, errors: &mut Errors) {
     }
 }
 
-/// Node labels that have new names, with these.
-pub(in crate::kinds) const RENAMED_LABELS: [(&str, &str); 5] = [
-    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-    ("beta.kubernetes.io/os", "kubernetes.io/os"),
-    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
-];
+/// What to say about a node label that has a new name.
+pub(in crate::kinds) fn renamed_label(label: &str) -> Option<&'static str> {
+    Some(match label {
+        "beta.kubernetes.io/arch" => "deprecated since v1.14; use \"kubernetes.io/arch\" instead",
+        "beta.kubernetes.io/os" => "deprecated since v1.14; use \"kubernetes.io/os\" instead",
+        "failure-domain.beta.kubernetes.io/region" => {
+            "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead"
+        }
+        "failure-domain.beta.kubernetes.io/zone" => {
+            "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"
+        }
+        "beta.kubernetes.io/instance-type" => {
+            "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"
+        }
+        _ => return None,
+    })
+}
 
 /// Warnings about labels in a node selector term that have new names.
 pub(in crate::kinds) fn selector_label_warnings(term: View) -> Vec<String> {
     let mut warnings = Vec::new();
     for requirement in term.get("matchExpressions").items() {
         let key = requirement.get("key");
-        if let Some((old, new)) = RENAMED_LABELS.iter().find(|(old, _)| *old == key.str()) {
-            warnings.push(format!("{}: {old} is deprecated since v1.14; use {new:?} instead", key.path()));
+        if let Some(message) = renamed_label(key.str()) {
+            warnings.push(format!("{}: {} is {message}", key.path(), key.str()));
         }
     }
     warnings

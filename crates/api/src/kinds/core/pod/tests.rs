@@ -468,7 +468,7 @@ fn warnings_and_addresses() {
     assert_eq!(warnings.len(), 3);
     assert_eq!(
         warnings[0],
-        "spec.containers[0].env[1]: hides previous definition of \"A\", which may be unexpected when using apply"
+        "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply"
     );
     assert_eq!(
         warnings[1],

@@ -429,3 +429,74 @@ fn resizes() {
     let whole = created("v1 Pod", with(&pod(), json!({"spec": {"resources": amounts("1")}})));
     resize(&whole, c(amounts("1")), &["[]: Forbidden: pods with pod-level resources cannot be resized"]);
 }
+
+#[test]
+fn warnings() {
+    use crate::kind::Write;
+    use crate::kinds::testing::kind;
+
+    let strategy = kind("v1 Pod").strategy;
+    let warned = |pod: Value, expected: &[&str]| assert_eq!(strategy.warnings(&pod, Write::Create), expected, "{pod}");
+    let spec = |patch: Value| with(&pod(), json!({"spec": patch}));
+    warned(
+        spec(
+            json!({"nodeSelector": {"beta.kubernetes.io/os": "linux"}, "topologySpreadConstraints": [{"topologyKey": "failure-domain.beta.kubernetes.io/zone"}]}),
+        ),
+        &[
+            "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+            "spec.topologySpreadConstraints[0].topologyKey: failure-domain.beta.kubernetes.io/zone is deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead",
+            "spec.topologySpreadConstraints[0].labelSelector: a null labelSelector results in matching no pod",
+        ],
+    );
+    warned(
+        spec(
+            json!({"volumes": [{"name": "a", "gitRepo": {}}], "imagePullSecrets": [{"name": "s"}, {"name": "s"}, {}], "hostAliases": [{"ip": "1.1.1.1"}, {"ip": "1.1.1.1"}]}),
+        ),
+        &[
+            "spec.volumes[0].gitRepo: deprecated in v1.11, and disabled by default in v1.33+",
+            "spec.hostAliases[1].ip: duplicate ip \"1.1.1.1\"",
+            "spec.imagePullSecrets[1].name: duplicate name \"s\"",
+            "spec.imagePullSecrets[2].name: invalid empty name \"\"",
+        ],
+    );
+    warned(
+        container(json!({
+            "resources": {"requests": {"memory": "100m"}},
+            "env": [{"name": "A", "value": "x"}, {"name": "A", "value": "y $(A)"}, {"name": "A", "value": "$(A)"}],
+            "ports": [
+                {"containerPort": 80, "protocol": "TCP", "name": "web"}, {"containerPort": 80, "protocol": "TCP", "hostPort": 8, "name": "web"},
+                {"containerPort": 80, "protocol": "TCP", "hostPort": 8, "hostIP": "1.1.1.1"}, {"containerPort": 81, "protocol": "UDP", "hostIP": "1.1.1.1"},
+            ],
+        })),
+        &[
+            "spec.containers[0].resources.requests[memory]: fractional byte value \"100m\" is invalid, must be an integer",
+            "spec.containers[0].env[2]: hides previous definition of \"A\", which may be dropped when using apply",
+            "spec.containers[0].ports[1]: overlapping port definition with spec.containers[0].ports[0]",
+            "spec.containers[0].ports[2]: overlapping port definition with spec.containers[0].ports[0]",
+            "spec.containers[0].ports[2]: dangerously ambiguous port definition with spec.containers[0].ports[1]",
+            "spec.containers[0].ports[3]: hostIP set without hostPort: {Name: HostPort:0 ContainerPort:81 Protocol:UDP HostIP:1.1.1.1}",
+            "spec.containers[0].ports[1]: duplicate port name \"web\" with spec.containers[0].ports[0], services and probes that select ports by name will use spec.containers[0].ports[0]",
+        ],
+    );
+    warned(
+        with(
+            &pod(),
+            json!({"metadata": {"annotations": {"container.apparmor.security.beta.kubernetes.io/c": "unconfined"}}}),
+        ),
+        &[
+            "metadata.annotations[container.apparmor.security.beta.kubernetes.io/c]: deprecated since v1.30; use the \"appArmorProfile\" field instead",
+        ],
+    );
+    // An update of a deployment warns only when the deployment changed.
+    let strategy = kind("apps/v1 Deployment").strategy;
+    let template = json!({"spec": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}}});
+    let old = json!({"metadata": {"generation": 1}, "spec": {"template": template}});
+    let new = with(&old, json!({"metadata": {"generation": 2}}));
+    assert!(strategy.warnings(&old, Write::Update(&old)).is_empty());
+    assert_eq!(
+        strategy.warnings(&new, Write::Update(&old)),
+        [
+            "spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead"
+        ]
+    );
+}
