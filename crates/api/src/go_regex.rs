@@ -1,6 +1,6 @@
 //! Regular expressions as Go's `regexp` reads them, on the `regex` crate, which has the same engine family and guarantees
 //! (time linear in the input). What differs is translated: `\d`, `\w`, `\s` and `\b` mean ASCII in Go, `\Q…\E` quotes,
-//! and character classes have no set operations.
+//! octal escapes are known, and character classes have no set operations.
 
 use regex::{Regex, RegexBuilder};
 
@@ -14,7 +14,9 @@ pub fn compile(pattern: &str) -> Result<Regex, String> {
     if pattern.len() > MAX_BYTES {
         return Err(format!("expression is longer than {MAX_BYTES} bytes"));
     }
-    let translated = translate(pattern);
+    let Some(translated) = translate(pattern) else {
+        return Err(format!("error parsing regexp: invalid escape sequence: `{pattern}`"));
+    };
     RegexBuilder::new(&translated).size_limit(MAX_COMPILED_BYTES).build().map_err(|e| match e {
         regex::Error::CompiledTooBig(_) => "expression too large".into(),
         // The last line says what; those before it point into the expression.
@@ -25,60 +27,92 @@ pub fn compile(pattern: &str) -> Result<Regex, String> {
     })
 }
 
-fn translate(pattern: &str) -> String {
+/// The same pattern for the `regex` crate: there `\d`, `\w`, `\s` and `\b` mean Unicode, classes nest and combine, and some
+/// of Go's escapes are unknown.
+fn translate(pattern: &str) -> Option<String> {
     let mut out = String::with_capacity(pattern.len() + 16);
-    let mut chars = pattern.chars().peekable();
-    let mut in_class = false;
-    while let Some(c) = chars.next() {
+    let mut rest = pattern.chars().peekable();
+    let mut class = false;
+    // Just behind `[` or `[^`, where `]` is itself.
+    let mut first = false;
+    while let Some(c) = rest.next() {
+        let was_first = std::mem::take(&mut first);
         match c {
-            '\\' => match chars.next() {
-                Some('d') => out.push_str("[0-9]"),
-                Some('D') => out.push_str("[^0-9]"),
-                Some('w') => out.push_str("[0-9A-Za-z_]"),
-                Some('W') => out.push_str("[^0-9A-Za-z_]"),
-                Some('s') => out.push_str("[\\t\\n\\f\\r ]"),
-                Some('S') => out.push_str("[^\\t\\n\\f\\r ]"),
-                Some('b') if !in_class => out.push_str("(?-u:\\b)"),
-                Some('B') if !in_class => out.push_str("(?-u:\\B)"),
-                Some('Q') if !in_class => quote(&mut chars, &mut out),
-                Some(escaped) => out.extend(['\\', escaped]),
-                None => out.push('\\'),
+            '\\' => match rest.next()? {
+                'd' => out.push_str(if class { "0-9" } else { "[0-9]" }),
+                'D' => out.push_str("[^0-9]"),
+                'w' => out.push_str(if class { "0-9A-Za-z_" } else { "[0-9A-Za-z_]" }),
+                'W' => out.push_str("[^0-9A-Za-z_]"),
+                's' => out.push_str(if class { "\\t\\n\\f\\r\\x20" } else { "[\\t\\n\\f\\r\\x20]" }),
+                'S' => out.push_str("[^\\t\\n\\f\\r\\x20]"),
+                'b' if !class => out.push_str("(?-u:\\b)"),
+                'B' if !class => out.push_str("(?-u:\\B)"),
+                'Q' if !class => quoted(&mut out, &mut rest),
+                'E' if !class => {}
+                'C' => return None,
+                digit @ '0'..='7' => octal(&mut out, digit, &mut rest)?,
+                other if other.is_ascii_alphanumeric() => out.extend(['\\', other]),
+                other if other.is_ascii() => out.extend(['\\', other]),
+                _ => return None,
             },
-            '[' if !in_class => {
-                in_class = true;
+            '[' if !class => {
+                class = true;
+                first = true;
                 out.push('[');
-                if chars.next_if_eq(&'^').is_some() {
+                if rest.next_if_eq(&'^').is_some() {
                     out.push('^');
                 }
-                if chars.next_if_eq(&']').is_some() {
-                    out.push_str("\\]");
+            }
+            '[' => {
+                if rest.peek() == Some(&':') {
+                    out.push('[');
+                    for c in rest.by_ref() {
+                        out.push(c);
+                        if c == ']' {
+                            break;
+                        }
+                    }
+                } else {
+                    out.push_str("\\[");
                 }
             }
-            '[' if chars.peek() == Some(&':') => out.push('['),
-            '[' => out.push_str("\\["),
-            // The end of `[:alpha:]` ends the class too early for us to know, but not for the reader of the result.
-            ']' if in_class => {
+            ']' if class && was_first => out.push_str("\\]"),
+            ']' if class => {
+                class = false;
                 out.push(']');
-                in_class = out.ends_with(":]");
             }
-            '&' | '~' if in_class => out.extend(['\\', c]),
-            '-' if in_class && out.ends_with('-') => out.push_str("\\-"),
-            c => out.push(c),
+            '&' | '~' if class => out.extend(['\\', c]),
+            '-' if class && rest.peek() == Some(&'-') => out.push_str("\\-"),
+            // Names of groups may be written either way; the crate knows both.
+            _ => out.push(c),
         }
     }
-    out
+    Some(out)
 }
 
-/// Copies up to `\E` as plain characters.
-fn quote(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut String) {
+fn quoted(out: &mut String, rest: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     let mut text = String::new();
-    while let Some(c) = chars.next() {
-        if c == '\\' && chars.next_if_eq(&'E').is_some() {
+    while let Some(c) = rest.next() {
+        if c == '\\' && rest.next_if_eq(&'E').is_some() {
             break;
         }
         text.push(c);
     }
     out.push_str(&regex::escape(&text));
+}
+
+fn octal(out: &mut String, first: char, rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<()> {
+    let mut value = first.to_digit(8)?;
+    // `\1` alone would be a back-reference, which Go refuses.
+    if first != '0' && !rest.peek().is_some_and(|c| c.is_digit(8)) {
+        return None;
+    }
+    for _ in 0..2 {
+        let Some(digit) = rest.next_if(|c| c.is_digit(8)) else { break };
+        value = value * 8 + digit.to_digit(8)?;
+    }
+    out.push_str(&format!("\\x{{{value:x}}}"));
+    Some(())
 }
 
 #[cfg(test)]
@@ -108,6 +142,9 @@ mod tests {
         check(r"^[a&&b]$", &["a", "&", "b"], &["c"]);
         check(r"^\Qa.b\E$", &["a.b"], &["axb"]);
         check(r"\bfoo\b", &["a foo b"], &["afoo"]);
+        check(r"^[[]x[]]$", &["[x]"], &["x"]);
+        check(r"^\101\x42$", &["AB"], &["A"]);
+        check(r"^[^\w]$", &["é", "-"], &["a"]);
         check(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", &["a-b"], &["-a"]);
     }
 
@@ -115,6 +152,7 @@ mod tests {
     fn what_is_none() {
         assert!(compile("(").unwrap_err().starts_with("error parsing regexp"));
         assert!(compile("(?=a)").is_err());
+        assert!(compile(r"(a)\1").is_err());
         assert_eq!(compile("(((a{1000}){1000}){1000})").unwrap_err(), "expression too large");
     }
 }

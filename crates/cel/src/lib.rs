@@ -50,7 +50,6 @@ pub use cost::Range as CostRange;
 pub use env::Env;
 pub use error::{Error, Issue, Issues};
 pub use library::authorizer::{Authorizer, Decision, Request as AuthorizationRequest};
-pub use library::regexes::compile as compile_regex;
 pub use program::{Bindings, Evaluation, Lazy, Program};
 pub use schema::{declare, escape};
 pub use types::{Decl, Field, Format, ListKind, Object, OpaqueType, Type};

@@ -8,8 +8,6 @@ pub(crate) const NESTING: usize = 120;
 pub(crate) const TREE_DEPTH: usize = 250;
 /// Findings reported for one expression.
 pub(crate) const ISSUES: usize = 100;
-/// Compiled size of a regular expression, in bytes.
-pub(crate) const REGEX_BYTES: usize = 2 << 20;
 /// Bytes that one evaluation may build.
 pub(crate) const MEMORY: u64 = 64 << 20;
 

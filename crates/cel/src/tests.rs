@@ -1,5 +1,6 @@
 mod costs;
 mod errors;
+mod estimates;
 mod soup;
 mod values;
 

@@ -1,113 +1,15 @@
-//! Regular expressions in Go's (RE2's) syntax, run by the `regex` crate, which has the same guarantees.
+//! Regular expressions, in Go's (RE2's) syntax.
 
-use regex::{Regex, RegexBuilder};
+use keelson_api::go_regex;
+use regex::Regex;
 
 use super::{Args, no_overload, string_arg};
 use crate::error::Error;
 use crate::limits;
 use crate::value::Value;
 
-/// Compiles a pattern of Go's syntax.
-///
-/// # Errors
-/// A pattern that is none, or too large when compiled.
-pub fn compile(pattern: &str) -> Result<Regex, Error> {
-    let bad = |why: &dyn std::fmt::Display| Error::new(format!("error parsing regexp: {why}"));
-    let translated = translate(pattern).ok_or_else(|| bad(&format!("invalid pattern: `{pattern}`")))?;
-    RegexBuilder::new(&translated)
-        .size_limit(limits::REGEX_BYTES)
-        .dfa_size_limit(limits::REGEX_BYTES)
-        .nest_limit(200)
-        .build()
-        .map_err(|error| bad(&error.to_string().lines().last().unwrap_or_default()))
-}
-
-/// The same pattern for the `regex` crate: there `\d`, `\w`, `\s` and `\b` mean Unicode, classes nest and combine, and some
-/// of Go's escapes are unknown.
-fn translate(pattern: &str) -> Option<String> {
-    let mut out = String::with_capacity(pattern.len() + 16);
-    let mut rest = pattern.chars().peekable();
-    let mut class = false;
-    // Just behind `[` or `[^`, where `]` is itself.
-    let mut first = false;
-    while let Some(c) = rest.next() {
-        let was_first = std::mem::take(&mut first);
-        match c {
-            '\\' => match rest.next()? {
-                'd' => out.push_str(if class { "0-9" } else { "[0-9]" }),
-                'D' => out.push_str("[^0-9]"),
-                'w' => out.push_str(if class { "0-9A-Za-z_" } else { "[0-9A-Za-z_]" }),
-                'W' => out.push_str("[^0-9A-Za-z_]"),
-                's' => out.push_str(if class { "\\t\\n\\f\\r\\x20" } else { "[\\t\\n\\f\\r\\x20]" }),
-                'S' => out.push_str("[^\\t\\n\\f\\r\\x20]"),
-                'b' if !class => out.push_str("(?-u:\\b)"),
-                'B' if !class => out.push_str("(?-u:\\B)"),
-                'Q' if !class => quoted(&mut out, &mut rest),
-                'E' if !class => {}
-                'C' => return None,
-                digit @ '0'..='7' => octal(&mut out, digit, &mut rest)?,
-                other if other.is_ascii_alphanumeric() => out.extend(['\\', other]),
-                other if other.is_ascii() => out.extend(['\\', other]),
-                _ => return None,
-            },
-            '[' if !class => {
-                class = true;
-                first = true;
-                out.push('[');
-                if rest.next_if_eq(&'^').is_some() {
-                    out.push('^');
-                }
-            }
-            '[' => {
-                if rest.peek() == Some(&':') {
-                    out.push('[');
-                    for c in rest.by_ref() {
-                        out.push(c);
-                        if c == ']' {
-                            break;
-                        }
-                    }
-                } else {
-                    out.push_str("\\[");
-                }
-            }
-            ']' if class && was_first => out.push_str("\\]"),
-            ']' if class => {
-                class = false;
-                out.push(']');
-            }
-            '&' | '~' if class => out.extend(['\\', c]),
-            '-' if class && rest.peek() == Some(&'-') => out.push_str("\\-"),
-            // Names of groups may be written either way; the crate knows both.
-            _ => out.push(c),
-        }
-    }
-    Some(out)
-}
-
-fn quoted(out: &mut String, rest: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    let mut text = String::new();
-    while let Some(c) = rest.next() {
-        if c == '\\' && rest.next_if_eq(&'E').is_some() {
-            break;
-        }
-        text.push(c);
-    }
-    out.push_str(&regex::escape(&text));
-}
-
-fn octal(out: &mut String, first: char, rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<()> {
-    let mut value = first.to_digit(8)?;
-    // `\1` alone would be a back-reference, which Go refuses.
-    if first != '0' && !rest.peek().is_some_and(|c| c.is_digit(8)) {
-        return None;
-    }
-    for _ in 0..2 {
-        let Some(digit) = rest.next_if(|c| c.is_digit(8)) else { break };
-        value = value * 8 + digit.to_digit(8)?;
-    }
-    out.push_str(&format!("\\x{{{value:x}}}"));
-    Some(())
+pub(crate) fn compile(pattern: &str) -> Result<Regex, Error> {
+    go_regex::compile(pattern).map_err(Error::new)
 }
 
 pub(super) fn matches<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {

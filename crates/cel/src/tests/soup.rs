@@ -109,7 +109,7 @@ proptest! {
     #[test]
     fn characters(source in "\\PC{0,40}") {
         judge(&source);
-        let _ = crate::compile_regex(&source);
+        let _ = keelson_api::go_regex::compile(&source);
     }
 
     #[test]
