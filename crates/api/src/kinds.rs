@@ -29,6 +29,7 @@ mod policy;
 mod print;
 mod qos;
 mod rbac;
+mod resource;
 mod scheduling;
 mod storage;
 #[cfg(test)]
@@ -67,6 +68,7 @@ pub fn all() -> Vec<Kind> {
         node::all(),
         discovery::all(),
         flow_control::all(),
+        resource::all(),
     ]
     .into_iter()
     .flatten()

@@ -26,6 +26,7 @@ mod tests;
 pub(super) use config_map::decoded_len;
 pub(super) use endpoints::special_address;
 pub(super) use event::{columns as event_columns, validate_new as validate_new_event};
+pub(super) use persistent_volume::validate_inline as validate_inline_volume;
 pub use pod::bind;
 pub(super) use pod::{template_warnings, workload_warnings};
 pub(super) use replication_controller::replica_columns;

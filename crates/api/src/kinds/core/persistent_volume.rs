@@ -177,6 +177,10 @@ fn validate_spec(spec: View, errors: &mut Errors) {
         checked(class, names::subdomain, errors);
     }
     volume_mode(spec.get("volumeMode"), errors);
+    attributes_class(spec, errors);
+}
+
+fn attributes_class(spec: View, errors: &mut Errors) {
     let class = spec.get("volumeAttributesClassName");
     if class.is_set() {
         if class.is_empty() {
@@ -188,6 +192,42 @@ fn validate_spec(spec: View, errors: &mut Errors) {
             errors.push(spec.get("csi").required("has to be specified when using volumeAttributesClassName"));
         }
     }
+}
+
+/// The spec of a volume that is no object of its own (`inlineVolumeSpec` of an attachment).
+pub(crate) fn validate_inline(spec: View, errors: &mut Errors) {
+    const HERE: &str = "in the context of inline volumes";
+    let forbidden = format!("may not be specified {HERE}");
+    let forbid = |field: View, errors: &mut Errors| {
+        if !field.is_empty() {
+            errors.push(field.forbidden(&forbidden));
+        }
+    };
+    let (csi, modes, affinity) = (spec.get("csi"), spec.get("accessModes"), spec.get("nodeAffinity"));
+    let (policy, mode) = (spec.get("persistentVolumeReclaimPolicy"), spec.get("volumeMode"));
+    if spec.get("claimRef").is_set() {
+        errors.push(spec.get("claimRef").forbidden(&forbidden));
+    }
+    forbid(spec.get("capacity"), errors);
+    if !csi.is_set() {
+        errors.push(csi.required(&format!("has to be specified {HERE}")));
+    }
+    if modes.is_empty() {
+        errors.push(modes.required(""));
+    }
+    storage::validate_access_modes(modes, errors);
+    if !policy.is_empty() && policy.str() != "Retain" {
+        errors.push(policy.forbidden(&format!("may only be Retain {HERE}")));
+    }
+    if affinity.is_set() {
+        errors.push(affinity.forbidden(&forbidden));
+    }
+    source(spec, affinity, errors);
+    forbid(spec.get("storageClassName"), errors);
+    if mode.is_set() && mode.str() != "Filesystem" {
+        errors.push(mode.forbidden(&format!("may not specify volumeMode other than Filesystem {HERE}")));
+    }
+    attributes_class(spec, errors);
 }
 
 /// Exactly one volume source.

@@ -231,6 +231,39 @@ fn volume_attachments() {
         json!({"spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "pv", "inlineVolumeSpec": {}}}}),
         &["spec.source: Forbidden: must specify exactly one of inlineVolumeSpec and persistentVolumeName"],
     );
+    let inline =
+        |spec: Value| json!({"spec": {"attacher": "a", "nodeName": "n", "source": {"inlineVolumeSpec": spec}}});
+    let csi = json!({"csi": {"driver": "d.example.com", "volumeHandle": "v"}, "accessModes": ["ReadWriteOnce"]});
+    check(ATTACHMENT, inline(csi.clone()), &[]);
+    let wrong = json!({"claimRef": {"name": "c"}, "capacity": {"storage": "1Gi"}, "persistentVolumeReclaimPolicy": "Delete",
+        "nodeAffinity": {}, "storageClassName": "s", "volumeMode": "Block"});
+    let here = "in the context of inline volumes";
+    let forbidden =
+        |field: &str| format!("spec.source.inlineVolumeSpec.{field}: Forbidden: may not be specified {here}");
+    check(
+        ATTACHMENT,
+        inline(with(&csi, wrong)),
+        &[
+            &forbidden("claimRef"),
+            &forbidden("capacity"),
+            &format!(
+                "spec.source.inlineVolumeSpec.persistentVolumeReclaimPolicy: Forbidden: may only be Retain {here}"
+            ),
+            &forbidden("nodeAffinity"),
+            &forbidden("storageClassName"),
+            &format!(
+                "spec.source.inlineVolumeSpec.volumeMode: Forbidden: may not specify volumeMode other than Filesystem {here}"
+            ),
+        ],
+    );
+    check(
+        ATTACHMENT,
+        inline(json!({"nfs": {"server": "s", "path": "/"}})),
+        &[
+            &format!("spec.source.inlineVolumeSpec.csi: Required value: has to be specified {here}"),
+            "spec.source.inlineVolumeSpec.accessModes: Required value",
+        ],
+    );
     check_write(
         ATTACHMENT,
         "",

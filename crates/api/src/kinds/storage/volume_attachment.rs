@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{GROUP, driver_name};
 use crate::kind::{Column, Kind, Strategy, Write};
+use crate::kinds::core::validate_inline_volume;
 use crate::kinds::mutate::{keep_metadata, make, set};
 use crate::kinds::prepare_plain;
 use crate::kinds::print::{age, or};
@@ -88,6 +89,7 @@ fn validate_source(source: View, errors: &mut Errors) {
     match (inline.is_set(), volume.is_set()) {
         (false, false) => errors.push(source.required(ONE_SOURCE)),
         (true, true) => errors.push(source.forbidden(ONE_SOURCE)),
+        (true, false) => validate_inline_volume(inline, errors),
         (false, true) if volume.is_empty() => {
             errors.push(volume.required("must specify non empty persistentVolumeName"));
         }
