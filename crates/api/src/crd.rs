@@ -21,5 +21,5 @@ mod structure;
 mod tests;
 mod value;
 
-pub use custom::{Custom, Definition, Version, kinds};
+pub use custom::{Custom, Definition, Version, compare_versions, kinds};
 pub use node::{Additional, Checks, JsonType, Node};

@@ -129,6 +129,7 @@ fn hash<'a>(kinds: impl Iterator<Item = &'a Kind>) -> String {
     for kind in kinds {
         (&kind.group, &kind.version, &kind.kind, &kind.resource, &kind.verbs, &kind.schema).hash(&mut hasher);
         (kind.scope == Scope::Namespaced, kind.returns_deleted).hash(&mut hasher);
+        kind.custom.as_ref().map(|custom| custom.digest).hash(&mut hasher);
         for subresource in &kind.subresources {
             (&subresource.name, &subresource.body, &subresource.verbs).hash(&mut hasher);
         }

@@ -5,6 +5,7 @@
 //! - [`frames`]: a change in other forms than stored JSON
 //! - [`resource`]: the ordered map and the ring of changes of one resource
 //! - [`feed`]: loads the cache and keeps it up to date
+//! - [`view`]: a resource in another version
 //! - [`watcher`]: a reader of the ring
 
 pub(crate) mod entry;
@@ -12,6 +13,7 @@ pub(crate) mod feed;
 pub(crate) mod frames;
 pub(crate) mod resource;
 mod shallow;
+pub(crate) mod view;
 pub(crate) mod watcher;
 
 use std::collections::HashMap;
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use keelson_api::status::Status;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use entry::Entry;
 pub(crate) use resource::{Change, ResourceCache};
@@ -33,21 +35,56 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 pub(crate) struct Cache {
     /// By key prefix without its last slash: `/registry/pods`, `/registry/apps/deployments`.
     by_prefix: ArcSwap<HashMap<String, Arc<ResourceCache>>>,
+    /// Caches for the feed to fill.
+    installs: mpsc::Sender<Install>,
     /// Every change up to here is in the caches.
     revision: watch::Sender<u64>,
     /// The store is closed or cannot be read: the caches do not change any more.
     broken: AtomicBool,
 }
 
+/// A cache to be filled from the store and followed from then on.
+pub(crate) struct Install {
+    cache: Arc<ResourceCache>,
+    done: oneshot::Sender<Result<(), String>>,
+}
+
 impl Cache {
     /// Empty caches for these resources.
-    pub(crate) fn new(caches: Vec<Arc<ResourceCache>>) -> Self {
+    pub(crate) fn new(caches: Vec<Arc<ResourceCache>>) -> (Self, mpsc::Receiver<Install>) {
+        let (installs, receiver) = mpsc::channel(16);
         let by_prefix = caches.into_iter().map(|c| (c.prefix().trim_end_matches('/').to_owned(), c)).collect();
-        Self {
-            by_prefix: ArcSwap::from_pointee(by_prefix),
-            revision: watch::Sender::new(0),
-            broken: AtomicBool::new(false),
-        }
+        let (revision, broken) = (watch::Sender::new(0), AtomicBool::new(false));
+        (Self { by_prefix: ArcSwap::from_pointee(by_prefix), installs, revision, broken }, receiver)
+    }
+
+    /// Puts a cache in, filled from the store, in place of the one that held the same keys.
+    pub(crate) async fn install(&self, cache: Arc<ResourceCache>) -> Result<(), Status> {
+        let (done, answer) = oneshot::channel();
+        let closed = || Status::unavailable("the watch cache is closed");
+        self.installs.send(Install { cache, done }).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?.map_err(Status::internal)
+    }
+
+    fn insert(&self, cache: &Arc<ResourceCache>) {
+        let key = cache.prefix().trim_end_matches('/');
+        self.by_prefix.rcu(|map| {
+            let mut map = HashMap::clone(map);
+            map.insert(key.to_owned(), cache.clone());
+            map
+        });
+    }
+
+    /// Takes a cache out.
+    pub(crate) fn remove(&self, cache: &Arc<ResourceCache>) {
+        let key = cache.prefix().trim_end_matches('/');
+        self.by_prefix.rcu(|map| {
+            let mut map = HashMap::clone(map);
+            if map.get(key).is_some_and(|there| Arc::ptr_eq(there, cache)) {
+                map.remove(key);
+            }
+            map
+        });
     }
 
     /// The cache of a stored resource.

@@ -12,6 +12,7 @@ mod cache;
 mod compaction;
 mod config;
 mod core;
+mod crd;
 mod discovery;
 mod dispatch;
 mod error;
@@ -24,6 +25,7 @@ mod review;
 mod server;
 mod subresource;
 mod user;
+mod webhook;
 
 pub use config::{Config, Identity, KubeletClient, Pem, ServiceAccountKeys};
 pub use error::Error;

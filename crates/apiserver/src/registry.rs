@@ -27,7 +27,9 @@ use keelson_api::kinds;
 use keelson_api::status::Status;
 use serde_json::Value;
 
+use crate::cache::entry::encode;
 use crate::cache::{Entry, ResourceCache};
+use crate::crd;
 use crate::discovery::Discovery;
 
 /// One served resource.
@@ -36,9 +38,41 @@ pub(crate) struct Resource {
     pub(crate) kind: Arc<Kind>,
     /// Where its objects are; `None` for reviews and computed kinds.
     cache: Option<Arc<ResourceCache>>,
+    /// Of a custom resource.
+    custom: Option<Arc<crd::Shared>>,
 }
 
 impl Resource {
+    /// A version of a custom resource.
+    pub(crate) fn custom(kind: Arc<Kind>, cache: Arc<ResourceCache>, shared: Arc<crd::Shared>) -> Self {
+        Self { kind, cache: Some(cache), custom: Some(shared) }
+    }
+
+    /// What the versions of a custom resource share.
+    pub(crate) fn shared(&self) -> Option<&crd::Shared> {
+        self.custom.as_deref()
+    }
+
+    /// The bytes to store of an object of this resource.
+    pub(crate) async fn to_stored(&self, object: &Value) -> Result<bytes::Bytes, Status> {
+        match (&self.custom, &self.kind.storage) {
+            (Some(shared), _) if shared.storage.version != self.kind.version => {
+                encode(&shared.converter.convert(object.clone(), &shared.storage).await?)
+            }
+            (_, Some(storage)) => {
+                let mut stored = object.clone();
+                (storage.to_stored)(&mut stored);
+                encode(&stored)
+            }
+            _ => encode(object),
+        }
+    }
+
+    /// Whether the store holds an object in another form than it would be written in now.
+    pub(crate) fn is_stale(&self, entry: &Entry) -> bool {
+        self.custom.as_ref().is_some_and(|shared| shared.is_stale(entry))
+    }
+
     /// The cache of a stored resource; 405 for others.
     pub(crate) fn cache(&self) -> Result<&Arc<ResourceCache>, Status> {
         self.cache.as_ref().ok_or_else(|| Status::method_not_allowed(&self.kind.group, &self.kind.resource, "the verb"))
@@ -135,10 +169,15 @@ impl Registry {
                 None => (kind.group.to_string(), kind.resource.to_string()),
             };
             let cache = if is_stored(&kind) { caches.get(&key).cloned() } else { None };
-            built_in.push(Resource { kind, cache });
+            built_in.push(Resource { kind, cache, custom: None });
         }
         let served = ArcSwap::from_pointee(Served::new(built_in.clone()));
         (Self { built_in, bodies: kinds::bodies(), served }, caches.into_values().collect())
+    }
+
+    /// Serves these custom resources, beside what is built in.
+    pub(crate) fn set_custom(&self, resources: Vec<Resource>) {
+        self.served.store(Arc::new(Served::new(self.built_in.iter().cloned().chain(resources).collect())));
     }
 
     /// What is served now.

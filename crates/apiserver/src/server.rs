@@ -28,7 +28,7 @@ use crate::http::listen;
 use crate::kubelet::Kubelets;
 use crate::limits::Limits;
 use crate::registry::Registry;
-use crate::{Config, Error, UserInfo, dispatch};
+use crate::{Config, Error, UserInfo, crd, dispatch};
 
 /// A running API server. Clones share it; when the last one is gone, its tasks end.
 #[derive(Clone)]
@@ -42,13 +42,14 @@ impl ApiServer {
     /// `kubernetes` Service) and returns when the server is ready.
     pub async fn new(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
         let (registry, caches) = Registry::built_in();
-        let cache = Arc::new(Cache::new(caches));
+        let (cache, installs) = Cache::new(caches);
+        let cache = Arc::new(cache);
         let rbac = Arc::new(RbacIndex::default());
         let allocator = Arc::new(ServiceAllocator::new(config.service_cidr, config.node_ports.clone()));
         let shutdown = CancellationToken::new();
         let node = Arc::new(NodeAuthorizer::default());
         let listeners: Vec<Arc<dyn Listener>> = vec![rbac.clone(), node.clone(), allocator.clone()];
-        let feed = Feed { cache: cache.clone(), store: store.clone(), listeners };
+        let feed = Feed { cache: cache.clone(), store: store.clone(), listeners, installs };
         let authenticator = Authenticator::new(&config, cache.clone())?;
         let kubelets = config.kubelet.as_ref().map(Kubelets::new).transpose()?;
         let revision = feed.load().await?;
@@ -66,6 +67,7 @@ impl ApiServer {
             shutdown: shutdown.clone(),
         });
         let stop = Arc::new(shutdown.drop_guard());
+        crd::start(&core).await?;
         bootstrap::run(&core).await?;
         tokio::spawn(bootstrap::aggregation::run(core.clone()));
         tokio::spawn(bootstrap::later::run(core.clone()));

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cmp::Ordering;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
@@ -29,6 +30,16 @@ pub struct Custom {
     pub definition: String,
     /// The compiled expressions of the schema, for who can compile them.
     pub rules: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// Changes with the schema.
+    pub digest: u64,
+}
+
+impl Custom {
+    fn new(node: Node, schema: Value, definition: String) -> Self {
+        let mut hasher = DefaultHasher::new();
+        schema.to_string().hash(&mut hasher);
+        Self { structure: node.structure(), node, schema, definition, rules: OnceLock::new(), digest: hasher.finish() }
+    }
 }
 
 /// A served or stored version.
@@ -90,7 +101,6 @@ pub fn kinds(object: &Value) -> Definition {
             let name = text(&version["name"]);
             let schema = version["schema"]["openAPIV3Schema"].clone();
             let node = Node::parse(&schema);
-            let structure = node.structure();
             let kind = text(&names["kind"]);
             let strategy = CustomResource::new(version, &node);
             let deprecated = (version["deprecated"] == true).then(|| match version["deprecationWarning"].as_str() {
@@ -114,13 +124,7 @@ pub fn kinds(object: &Value) -> Definition {
                 deprecated,
                 scale: scale(&version["subresources"]["scale"]),
                 strategy: StrategyRef::Owned(Arc::new(strategy)),
-                custom: Some(Arc::new(Custom {
-                    node,
-                    structure,
-                    schema,
-                    definition: definition.clone(),
-                    rules: OnceLock::new(),
-                })),
+                custom: Some(Arc::new(Custom::new(node, schema, definition.clone()))),
                 ..Kind::custom()
             };
             Version { kind: Arc::new(kind), served: version["served"] == true, storage: version["storage"] == true }
@@ -140,7 +144,7 @@ fn schema_name(group: &str, version: &str, kind: &str) -> String {
 
 /// Orders versions as Kubernetes prefers them: `v2` over `v1` over `v1beta2` over `v1alpha1` over all else, which goes by
 /// the alphabet.
-pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
+pub fn compare_versions(a: &str, b: &str) -> Ordering {
     // Stability, major, minor.
     fn parse(version: &str) -> Option<(u8, u64, u64)> {
         let rest = version.strip_prefix('v')?;

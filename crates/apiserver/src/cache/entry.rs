@@ -33,6 +33,8 @@ pub(crate) struct Entry {
     labels: Box<[(Box<str>, Box<str>)]>,
     /// Values of the kind's selectable fields, in the kind's order.
     fields: Box<[Box<str>]>,
+    /// The store holds it in another form: in an older version, or without what the schema fills in.
+    pub(crate) stale: bool,
     /// Other encodings; nothing is allocated until somebody asks for one.
     encodings: OnceLock<Box<Encodings>>,
 }
@@ -81,7 +83,7 @@ impl Entry {
         };
         let metadata_at = u32::try_from(at).map_err(|_| format!("{}: too large", kv.key))?;
         let (key, value, revision) = (kv.key, kv.value, kv.mod_revision);
-        Ok(Self { key, value, revision, metadata_at, labels, fields, encodings: OnceLock::new() })
+        Ok(Self { key, value, revision, metadata_at, labels, fields, stale: false, encodings: OnceLock::new() })
     }
 
     /// `metadata.name`

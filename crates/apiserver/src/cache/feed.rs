@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use keelson_store::{Store, WatchItem};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cache, Change, Entry, ROOT, ResourceCache};
+use super::{Cache, Change, Entry, Install, ROOT, ResourceCache};
 use crate::Error;
 
 /// Somebody inside the server who keeps an index over the cache.
@@ -24,6 +25,7 @@ pub(crate) struct Feed {
     pub(crate) cache: Arc<Cache>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) listeners: Vec<Arc<dyn Listener>>,
+    pub(crate) installs: mpsc::Receiver<Install>,
 }
 
 impl Feed {
@@ -36,11 +38,11 @@ impl Feed {
             caches.iter().map(|cache| (cache.prefix(), (cache, Vec::new()))).collect();
         for kv in range.kvs {
             let Some(cache) = self.cache.of_key(&kv.key) else {
-                tracing::warn!(key = %kv.key, "a stored key belongs to no known resource");
+                // A custom resource's, which is put in once its definition is read.
+                tracing::debug!(key = %kv.key, "a stored key belongs to no known resource");
                 continue;
             };
-            let entry =
-                Entry::new(cache.kind(), kv).map_err(|why| Error::Bootstrap { object: "watch cache".into(), why })?;
+            let entry = cache.entry(kv, false).map_err(|why| Error::Bootstrap { object: "watch cache".into(), why })?;
             if let Some((_, entries)) = by_cache.get_mut(cache.prefix()) {
                 entries.push(Arc::new(entry));
             }
@@ -57,7 +59,7 @@ impl Feed {
 
     /// Follows the store from `revision` until `shutdown` or until the store closes. A watch that breaks is followed by a
     /// reload.
-    pub(crate) async fn run(self, mut revision: u64, shutdown: CancellationToken) {
+    pub(crate) async fn run(mut self, mut revision: u64, shutdown: CancellationToken) {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -76,13 +78,20 @@ impl Feed {
         }
     }
 
-    async fn follow(&self, revision: u64) -> keelson_store::Error {
+    async fn follow(&mut self, revision: u64) -> keelson_store::Error {
         let mut stream = match self.store.watch(ROOT, revision).await {
             Ok(stream) => stream,
             Err(error) => return error,
         };
         loop {
-            match stream.next().await {
+            let item = tokio::select! {
+                item = stream.next() => item,
+                Some(install) = self.installs.recv() => {
+                    self.install(install).await;
+                    continue;
+                }
+            };
+            match item {
                 Some(Ok(WatchItem::Events(events))) => self.apply(events),
                 Some(Ok(WatchItem::Progress(revision))) => self.advance(revision),
                 Some(Err(error)) => return error,
@@ -91,13 +100,37 @@ impl Feed {
         }
     }
 
+    /// Nothing is applied meanwhile, so the new cache misses no change.
+    async fn install(&self, Install { cache, done }: Install) {
+        let result = match self.store.range(cache.prefix(), "", None, 0).await {
+            Ok(range) => {
+                let read = |kv: keelson_store::KeyValue| match cache.entry(kv, false) {
+                    Ok(entry) => Some(Arc::new(entry)),
+                    Err(why) => {
+                        tracing::error!(why, "a stored object cannot be read");
+                        None
+                    }
+                };
+                cache.load(range.kvs.into_iter().filter_map(read), range.revision);
+                self.cache.insert(&cache);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        // Who asked may have gone.
+        let _ = done.send(result);
+    }
+
     fn apply(&self, events: Vec<keelson_store::Event>) {
         let mut touched: Vec<Arc<ResourceCache>> = Vec::new();
         let mut last = 0;
         for event in events {
             last = event.revision;
             let Some(cache) = self.cache.of_key(&event.key) else { continue };
-            let new = match event.value.map(|kv| Entry::new(cache.kind(), kv)).transpose() {
+            if cache.knows(event.revision) {
+                continue;
+            }
+            let new = match event.value.map(|kv| cache.entry(kv, true)).transpose() {
                 Ok(new) => new.map(Arc::new),
                 Err(why) => {
                     tracing::error!(why, "a stored object cannot be read");

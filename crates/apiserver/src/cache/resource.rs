@@ -4,19 +4,24 @@
 
 use std::collections::VecDeque;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use imbl::OrdMap;
+use keelson_api::crd::Definition;
 use keelson_api::kind::{Kind, Scope};
 use keelson_api::status::Status;
+use keelson_store::KeyValue;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::frames::Frames;
+use super::view::View;
 use super::{Entry, too_old};
 
 /// Changes kept per resource at most.
@@ -138,6 +143,8 @@ struct Inner {
     first: u64,
     /// Changes up to this revision are not in the ring.
     forgotten: u64,
+    /// The revision of the last load: what happened up to then is in.
+    loaded: u64,
 }
 
 /// Start of a resource's keys.
@@ -153,14 +160,82 @@ pub(crate) struct ResourceCache {
     inner: RwLock<Inner>,
     /// Bumped with every change.
     changed: watch::Sender<u64>,
+    /// The definition of a custom resource, which says how what is stored is read.
+    definition: Option<Arc<Definition>>,
+    view: Option<View>,
+    /// Nobody will keep this up to date any more: watches end.
+    over: AtomicBool,
+    /// Ends who keeps it up to date.
+    closed: CancellationToken,
 }
 
 impl ResourceCache {
     pub(crate) fn new(kind: Arc<Kind>) -> Self {
         let prefix = prefix(&kind.group, &kind.resource);
         let snapshot = Snapshot { map: Map::new(), revision: 0 };
-        let inner = Inner { snapshot, ring: VecDeque::new(), ring_bytes: 0, first: 0, forgotten: 0 };
-        Self { kind, prefix, inner: RwLock::new(inner), changed: watch::Sender::new(0) }
+        let inner = Inner { snapshot, ring: VecDeque::new(), ring_bytes: 0, first: 0, forgotten: 0, loaded: 0 };
+        let (changed, closed) = (watch::Sender::new(0), CancellationToken::new());
+        Self { kind, prefix, inner: RwLock::new(inner), changed, definition: None, view: None, over: AtomicBool::new(false), closed }
+    }
+
+    /// The cache of a custom resource, until `closed`.
+    pub(crate) fn of_definition(self, definition: Arc<Definition>, closed: CancellationToken) -> Self {
+        Self { definition: Some(definition), closed, ..self }
+    }
+
+    /// A cache that is kept up to date from another one.
+    pub(crate) fn with_view(self, view: View) -> Self {
+        Self { view: Some(view), ..self }
+    }
+
+    pub(super) fn view(&self) -> Option<&View> {
+        self.view.as_ref()
+    }
+
+    /// Ends the watches, once they have sent what there is.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.announce();
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Ends when the cache does.
+    pub(crate) fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
+    /// Waits until the cache shows all that the caches have; only views have to be waited for.
+    pub(crate) async fn caught_up(self: &Arc<Self>) -> Result<(), Status> {
+        match &self.view {
+            Some(view) => view.caught_up(self).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The revision that this cache shows when all have reached `revision`, which was read before.
+    pub(crate) fn reached(&self, revision: u64) -> u64 {
+        self.view.as_ref().map_or(revision, |view| view.reached(self, revision))
+    }
+
+    /// A stored version as this cache holds it. `trusted` ones were written under the schema of now.
+    pub(crate) fn entry(&self, kv: KeyValue, trusted: bool) -> Result<Entry, String> {
+        match &self.definition {
+            Some(definition) => crate::crd::stored::entry(definition, &self.kind, kv, trusted),
+            None => Entry::new(&self.kind, kv),
+        }
+    }
+
+    /// Whether stored versions become this cache's by asking somebody.
+    pub(crate) fn converts_remotely(&self) -> bool {
+        self.view.is_some() && self.definition.as_ref().is_some_and(|definition| definition.webhook.is_some())
+    }
+
+    /// Whether a change that the store tells of is in already.
+    pub(super) fn knows(&self, revision: u64) -> bool {
+        revision <= self.inner.read().loaded
     }
 
     pub(crate) fn kind(&self) -> &Arc<Kind> {
@@ -269,6 +344,7 @@ impl ResourceCache {
         inner.ring.clear();
         inner.ring_bytes = 0;
         inner.forgotten = revision;
+        inner.loaded = revision;
         inner.snapshot = Snapshot { map, revision };
         drop(inner);
         self.changed.send_modify(|n| *n += 1);

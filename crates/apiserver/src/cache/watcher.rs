@@ -69,7 +69,7 @@ impl Watcher {
     pub(crate) fn new(cache: Arc<Cache>, resource: Arc<ResourceCache>, options: Options) -> Self {
         let changed = resource.follow();
         // The cache's revision is read before the position: a bookmark may claim less than it could, never more.
-        let revision = cache.revision();
+        let revision = resource.reached(cache.revision());
         let now = Instant::now();
         let deadline = now + options.timeout;
         let mut watcher = Self {
@@ -128,7 +128,7 @@ impl Watcher {
                 continue;
             }
             self.changed.borrow_and_update();
-            let before = self.cache.revision().max(self.after);
+            let before = self.resource.reached(self.cache.revision()).max(self.after);
             let all = self.fill_changes();
             if !self.ready.is_empty() || !all || self.over {
                 continue;
@@ -142,6 +142,9 @@ impl Watcher {
                 self.bookmark_at = next_bookmark(now, self.deadline, BOOKMARK_EVERY);
                 self.push(self.options.events.bookmark(before, false));
                 continue;
+            }
+            if self.resource.is_over() {
+                return None;
             }
             let wake = bookmark_at.map_or(self.deadline, |at| at.min(self.deadline));
             if self.timer.deadline() != wake {

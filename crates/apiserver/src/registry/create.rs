@@ -11,7 +11,6 @@ use super::ownership::Ownership;
 use super::{Resource, update};
 use crate::UserInfo;
 use crate::admission::{self, Operation};
-use crate::cache::entry;
 use crate::core::Core;
 use crate::expressions;
 
@@ -43,6 +42,10 @@ pub(crate) async fn create(
     options: &WriteOptions,
 ) -> Result<Written, Status> {
     let kind = &resource.kind;
+    if resource.shared().is_some_and(crate::crd::Shared::is_terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::new(405, "MethodNotAllowed", why));
+    }
     meta::set_type(kind, &mut object);
     check_namespace(kind, &mut object, namespace)?;
     if !text(&object, "resourceVersion").is_empty() {
@@ -112,8 +115,8 @@ async fn create_named(
         }
         return Ok(Written { object, warnings, created: true });
     }
-    let stored = to_stored(kind, &object)?;
-    match put(core, kind, &key, (&mut object, stored), Expect::Absent, options).await? {
+    let stored = resource.to_stored(&object).await?;
+    match put(core, resource, &key, (&mut object, stored), Expect::Absent, options).await? {
         Ok(revision) => {
             claim.keep();
             set(&mut object, "resourceVersion", revision.to_string().into());
@@ -128,7 +131,7 @@ async fn create_named(
 /// Writes an object, which is given as it is stored, too. One that is too large only with its managed fields goes without them, unless it was applied.
 pub(crate) async fn put(
     core: &Core,
-    kind: &Kind,
+    resource: &Resource,
     key: &str,
     (object, stored): (&mut Value, bytes::Bytes),
     expect: Expect,
@@ -142,7 +145,7 @@ pub(crate) async fn put(
     if metadata.and_then(|metadata| metadata.remove("managedFields")).is_none() {
         return Ok(result);
     }
-    Ok(core.store.put(key, to_stored(kind, object)?, expect).await)
+    Ok(core.store.put(key, resource.to_stored(object).await?, expect).await)
 }
 
 /// Lets the kind write down who asks, and when.
@@ -150,18 +153,6 @@ pub(crate) fn stamp(kind: &Kind, object: &mut Value, write: Write<'_>, user: &Us
     let now = keelson_client::clock::now();
     let UserInfo { name, uid, groups, extra } = user;
     kind.strategy.stamp(object, write, &Stamp { now, user: name, uid, groups, extra });
-}
-
-/// The bytes to store of an object of this kind.
-pub(crate) fn to_stored(kind: &Kind, object: &Value) -> Result<bytes::Bytes, Status> {
-    match &kind.storage {
-        None => entry::encode(object),
-        Some(storage) => {
-            let mut stored = object.clone();
-            (storage.to_stored)(&mut stored);
-            entry::encode(&stored)
-        }
-    }
 }
 
 /// Drops owner references that are there twice; the warning for them. `patched` is whether the object is a patch's outcome,

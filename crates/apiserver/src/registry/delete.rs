@@ -8,12 +8,11 @@ use keelson_store::Expect;
 use serde_json::{Value, json};
 
 use super::Resource;
-use super::create::{set, text, timestamp, to_stored};
+use super::create::{set, text, timestamp};
 use super::options::DeleteOptions;
-use super::update::store_error;
+use super::update::{newest, store_error};
 use crate::UserInfo;
 use crate::admission::{self, Operation};
-use crate::cache::Entry;
 use crate::core::Core;
 
 const ORPHAN: &str = "orphan";
@@ -51,6 +50,7 @@ pub(crate) async fn delete(
     user: &Arc<UserInfo>,
 ) -> Result<Deleted, Status> {
     let cache = resource.cache()?;
+    cache.caught_up().await?;
     let mut current = cache.get(namespace, name);
     for _ in 0..ATTEMPTS {
         let Some(entry) = current else { return Err(resource.not_found(name)) };
@@ -86,7 +86,7 @@ pub(crate) async fn delete(
                 })
             }
             Step::Mark(mut marked) => {
-                let stored = to_stored(&resource.kind, &marked)?;
+                let stored = resource.to_stored(&marked).await?;
                 core.store.put(&entry.key, stored, expect).await.map(|revision| {
                     set(&mut marked, "resourceVersion", revision.to_string().into());
                     (revision, Deleted::Marked(marked))
@@ -99,8 +99,7 @@ pub(crate) async fn delete(
                 return Ok(deleted);
             }
             Err(keelson_store::Error::Conflict { current: newer }) => {
-                let newer = newer.map(|kv| Entry::new(cache.kind(), kv).map(Arc::new));
-                current = newer.transpose().map_err(Status::internal)?;
+                current = newest(core, cache, newer).await?;
             }
             Err(error) => return Err(store_error(error)),
         }
@@ -140,7 +139,7 @@ fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff:
             next.get_mut("metadata").and_then(Value::as_object_mut).and_then(|metadata| metadata.remove("finalizers"));
         }
     }
-    let holds = !finalizers.is_empty() || (is_namespace && has_spec_finalizers(object));
+    let holds = !finalizers.is_empty() || strategy.held(object);
     let have = object.get("metadata").and_then(|m| m.get("deletionGracePeriodSeconds")).and_then(Value::as_i64);
     if deleting {
         if is_namespace && holds {
@@ -177,20 +176,11 @@ fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff:
     if let Some(generation) = object.get("metadata").and_then(|m| m.get("generation")).and_then(Value::as_i64) {
         set(&mut next, "generation", (generation + 1).into());
     }
+    strategy.mark_deleted(&mut next);
     if is_namespace {
-        if let Some(map) = next.as_object_mut() {
-            let status = map.entry("status").or_insert_with(|| json!({}));
-            if let Some(status) = status.as_object_mut() {
-                status.insert("phase".into(), "Terminating".into());
-            }
-        }
         set(&mut next, "deletionGracePeriodSeconds", Value::Null);
     }
     Ok(Step::Mark(next))
-}
-
-fn has_spec_finalizers(object: &Value) -> bool {
-    object.get("spec").and_then(|s| s.get("finalizers")).and_then(Value::as_array).is_some_and(|f| !f.is_empty())
 }
 
 fn finalizers_of(object: &Value) -> Vec<String> {

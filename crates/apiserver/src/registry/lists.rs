@@ -82,15 +82,18 @@ pub(crate) async fn find(core: &Core, resource: &Resource, namespace: &str, quer
         Owed::Any => {}
         Owed::NotBefore(revision) | Owed::Exactly(revision) => core.cache.wait_for(revision).await?,
     }
+    cache.caught_up().await?;
     let page = Page { cache, filter, start, limit };
     match owed {
         Owed::Exactly(revision) => match cache.snapshot_at(revision) {
             Some(snapshot) => Ok(page.of_snapshot(snapshot, revision)),
+            // What a webhook would have to convert is not shown at old revisions.
+            None if cache.converts_remotely() => Err(cache::too_old(revision, core.cache.revision())),
             None => page.of_store(core, revision).await,
         },
         _ => {
             // Read before the snapshot: what is claimed is in it.
-            let revision = core.cache.revision();
+            let revision = cache.reached(core.cache.revision());
             let snapshot = cache.snapshot();
             let revision = revision.max(snapshot.revision);
             Ok(page.of_snapshot(snapshot, revision))
@@ -159,8 +162,8 @@ impl Page<'_> {
         let mut from = if start.is_empty() { String::new() } else { format!("{prefix}{start}") };
         if limit == 0 {
             let range = core.store.range(&prefix, &from, Some(revision), 0).await.map_err(failed)?;
-            let kind = cache.kind().clone();
-            let entries = range.kvs.into_iter().filter_map(move |kv| entry(&kind, kv));
+            let cache = cache.clone();
+            let entries = range.kvs.into_iter().filter_map(move |kv| entry(&cache, kv));
             let entries = Box::new(entries.filter(move |entry| filter.matches(entry)));
             return Ok(Listed { entries, revision, next: None, remaining: None });
         }
@@ -174,7 +177,7 @@ impl Page<'_> {
             }
             for kv in range.kvs {
                 from = format!("{}\0", kv.key);
-                let Some(entry) = entry(cache.kind(), kv).filter(|entry| filter.matches(entry)) else { continue };
+                let Some(entry) = entry(cache, kv).filter(|entry| filter.matches(entry)) else { continue };
                 if found.len() == limit {
                     let remaining = counted.map(|n| n.saturating_sub(found.len()));
                     let next = Some(token(revision, &prefix, &entry.key));
@@ -195,8 +198,8 @@ const INCONSISTENT: &str = "The provided continue parameter is too old to displa
     created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 
 /// A stored version; one that cannot be read is left out, as the cache leaves it out.
-fn entry(kind: &keelson_api::kind::Kind, kv: keelson_store::KeyValue) -> Option<Arc<Entry>> {
-    Entry::new(kind, kv).inspect_err(|why| tracing::error!(why, "a stored object cannot be read")).ok().map(Arc::new)
+fn entry(cache: &ResourceCache, kv: keelson_store::KeyValue) -> Option<Arc<Entry>> {
+    cache.entry(kv, false).inspect_err(|why| tracing::error!(why, "a stored object cannot be read")).ok().map(Arc::new)
 }
 
 fn token(revision: u64, prefix: &str, key: &str) -> String {

@@ -23,7 +23,11 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
     let Some(map) = &resource.kind.scale else { return Err(Status::unknown_path()) };
     if verb == Verb::Get {
         let entry = read::get_entry(core, resource, namespace, &target.name, query).await?;
-        let scale = map.read(&resource.decode(&entry)?);
+        let object = resource.decode(&entry)?;
+        if let Some(path) = map.missing(&object) {
+            return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
+        }
+        let scale = map.read(&object);
         return render::object(resource, 200, scale, call.accepted()?, query);
     }
     let options_kind = if verb == Verb::Patch { "PatchOptions" } else { "UpdateOptions" };

@@ -4,18 +4,18 @@
 
 use std::sync::Arc;
 
-use keelson_api::kind::Write;
+use keelson_api::kind::{Kind, Write};
 use keelson_api::status::{FieldError, Status};
 use keelson_api::validation::meta;
 use keelson_store::Expect;
 use serde_json::Value;
 
 use super::Resource;
-use super::create::{self, Written, set, text, to_stored};
+use super::create::{self, Written, set, text};
 use super::options::WriteOptions;
 use super::ownership::{Ownership, keep_times};
 use crate::admission::{self, Operation};
-use crate::cache::Entry;
+use crate::cache::{Entry, ResourceCache};
 use crate::core::Core;
 use crate::expressions;
 
@@ -44,18 +44,28 @@ pub(crate) async fn update(
 ) -> Result<Written, Status> {
     let Target { resource, namespace, name, .. } = target;
     let cache = resource.cache()?;
+    cache.caught_up().await?;
     let mut current = cache.get(namespace, name);
     for _ in 0..ATTEMPTS {
         let Some(entry) = current else { return Err(resource.not_found(name)) };
         match attempt(core, &target, options, &entry, &mut change).await? {
             Attempt::Done(written) => return Ok(*written),
-            Attempt::Raced(newer) => {
-                current =
-                    newer.map(|kv| Entry::new(cache.kind(), kv).map(Arc::new)).transpose().map_err(Status::internal)?;
-            }
+            Attempt::Raced(newer) => current = newest(core, cache, newer).await?,
         }
     }
     Err(resource.conflict(name, MODIFIED))
+}
+
+/// The version that somebody else wrote in between, as the cache shows it.
+pub(crate) async fn newest(
+    core: &Core,
+    cache: &Arc<ResourceCache>,
+    newer: Option<keelson_store::KeyValue>,
+) -> Result<Option<Arc<Entry>>, Status> {
+    let Some(kv) = newer else { return Ok(None) };
+    core.cache.wait_for(kv.mod_revision).await?;
+    cache.caught_up().await?;
+    Ok(cache.snapshot().map.get(&kv.key).cloned())
 }
 
 enum Attempt {
@@ -105,20 +115,21 @@ async fn attempt(
     warnings.extend(kind.strategy.warnings(&object, write));
     let done = |object: Value| Ok(Attempt::Done(Box::new(Written { object, warnings, created: false })));
     set(&mut object, "resourceVersion", entry.revision.to_string().into());
-    let gone = is_gone(&object);
+    let gone = is_gone(kind, &object);
     keep_times(&mut object, &old);
-    if options.dry_run || (object == old && !gone) {
+    let stale = resource.is_stale(entry);
+    if options.dry_run || (object == old && !gone && !stale) {
         return done(object);
     }
-    let stored = to_stored(kind, &object)?;
-    if stored == entry.value && !gone {
+    let stored = resource.to_stored(&object).await?;
+    if stored == entry.value && !gone && !stale {
         return done(object);
     }
     let expect = Expect::Revision(entry.revision);
     let result = if gone {
         core.store.delete(&entry.key, expect).await.map(|(revision, _)| revision)
     } else {
-        create::put(core, kind, &entry.key, (&mut object, stored), expect, options).await?
+        create::put(core, resource, &entry.key, (&mut object, stored), expect, options).await?
     };
     match result {
         Ok(revision) => {
@@ -133,15 +144,13 @@ async fn attempt(
 }
 
 /// Whether this update took away the last thing that a deleted object waited for.
-fn is_gone(object: &Value) -> bool {
+fn is_gone(kind: &Kind, object: &Value) -> bool {
     let list_is_empty = |list: Option<&Value>| list.and_then(Value::as_array).is_none_or(Vec::is_empty);
     let Some(metadata) = object.get("metadata") else { return false };
-    let waits_for_namespace = object.get("kind").is_some_and(|k| k == "Namespace")
-        && !list_is_empty(object.get("spec").and_then(|s| s.get("finalizers")));
     metadata.get("deletionTimestamp").is_some_and(|t| !t.is_null())
         && metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0
         && list_is_empty(metadata.get("finalizers"))
-        && !waits_for_namespace
+        && !kind.strategy.held(object)
 }
 
 fn check_identity(

@@ -41,6 +41,10 @@ pub(crate) async fn watch(
         (None, None | Some(0)) => (Start::Initial { end_bookmark: false }, freshen(core, asked).await),
         (_, Some(revision)) => (Start::After(revision), Ok(())),
     };
+    let fresh = match fresh {
+        Ok(()) => cache.caught_up().await,
+        stale => stale,
+    };
     let seconds = seconds.unwrap_or_else(|| rand::random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS));
     let timeout = Duration::from_secs(seconds.min(1 << 31));
     let events = Events::new(resource.clone(), accepted, query)?;

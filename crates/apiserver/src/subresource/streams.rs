@@ -4,6 +4,8 @@
 mod pod;
 mod proxy;
 
+pub(crate) use proxy::service_endpoint;
+
 use std::net::IpAddr;
 
 use http::{Method, Request};

@@ -9,6 +9,7 @@ use keelson_api::status::Status;
 use serde_json::Value;
 
 use super::kubelet;
+use crate::core::Core;
 use crate::dispatch::Call;
 use crate::http::body::RequestBody;
 use crate::http::reply::Reply;
@@ -63,9 +64,15 @@ fn pod(call: &Call, name: &str, port: &str, path: String) -> Result<Backend, Sta
 }
 
 fn service(call: &Call, name: &str, port: &str, path: String) -> Result<Backend, Status> {
-    let namespace = &call.target.namespace;
-    let entry = call.resource.cache()?.get(namespace, name);
-    let service = entry.ok_or_else(|| call.resource.not_found(name))?.decode()?;
+    let (address, port) = service_endpoint(&call.core, &call.target.namespace, name, port)?;
+    Ok(Backend { address, port, tls: None, path })
+}
+
+/// A ready endpoint of a Service's port, which is given by name or number (or not at all, if there is but one).
+pub(crate) fn service_endpoint(core: &Core, namespace: &str, name: &str, port: &str) -> Result<(IpAddr, u16), Status> {
+    let services = core.registry.known("", "services")?;
+    let entry = services.cache()?.get(namespace, name);
+    let service = entry.ok_or_else(|| services.not_found(name))?.decode()?;
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
     let port_name = match (port, ports.as_slice()) {
         ("", [one]) => one.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
@@ -82,7 +89,7 @@ fn service(call: &Call, name: &str, port: &str, path: String) -> Result<Backend,
             }
         }
     };
-    let slices = call.core.registry.known("discovery.k8s.io", "endpointslices")?.cache()?;
+    let slices = core.registry.known("discovery.k8s.io", "endpointslices")?.cache()?;
     let selector = LabelSelector::parse(&format!("kubernetes.io/service-name={name}"))
         .map_err(|e| Status::bad_request(e.to_string()))?;
     let prefix = slices.namespace_prefix(namespace);
@@ -113,7 +120,7 @@ fn service(call: &Call, name: &str, port: &str, path: String) -> Result<Backend,
         return Err(Status::unavailable(format!("no endpoints available for service {name:?}")));
     };
     allowed(address)?;
-    Ok(Backend { address, port, tls: None, path })
+    Ok((address, port))
 }
 
 /// The server may not be made to talk to itself or to link-local metadata services.

@@ -1,0 +1,169 @@
+//! Connections to webhooks. A Service is resolved anew for each connection, to one of its ready endpoints; the certificate is
+//! always that of `<service>.<namespace>.svc`.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::ServerName;
+use rustls_pki_types::pem::PemObject as _;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::Error;
+use crate::core::Core;
+use crate::subresource::service_endpoint;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a webhook is.
+#[derive(Clone)]
+enum Place {
+    /// The URL's own host and port.
+    Url,
+    Service {
+        core: Weak<Core>,
+        namespace: String,
+        name: String,
+        port: u16,
+    },
+}
+
+/// Makes connections to one webhook.
+#[derive(Clone)]
+pub(super) struct Connector {
+    place: Place,
+    tls: TlsConnector,
+}
+
+impl Connector {
+    pub(super) fn to_url(config: &Value) -> Result<Self, Error> {
+        Ok(Self { place: Place::Url, tls: tls(config)? })
+    }
+
+    pub(super) fn to_service(
+        core: Weak<Core>,
+        namespace: &str,
+        name: &str,
+        port: u16,
+        config: &Value,
+    ) -> Result<Self, Error> {
+        let place = Place::Service { core, namespace: namespace.to_owned(), name: name.to_owned(), port };
+        Ok(Self { place, tls: tls(config)? })
+    }
+
+    async fn connect(self, uri: Uri) -> Result<Stream, Error> {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let failed = |what: &str, why: &dyn std::fmt::Display| Error(format!("{what}: {why}"));
+        let addresses: Vec<SocketAddr> = match &self.place {
+            Place::Url => {
+                let port = uri.port_u16().unwrap_or(443);
+                let found = tokio::net::lookup_host((host.as_str(), port)).await;
+                found.map_err(|e| failed(&format!("dial tcp: lookup {host}"), &e))?.collect()
+            }
+            Place::Service { core, namespace, name, port } => {
+                let core = core.upgrade().ok_or_else(|| Error("the server is shutting down".into()))?;
+                let found = service_endpoint(&core, namespace, name, &port.to_string());
+                vec![found.map_err(|status| Error(status.message))?.into()]
+            }
+        };
+        let connect = TcpStream::connect(addresses.as_slice());
+        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(failed(&format!("dial tcp {}", show(&addresses)), &error)),
+            Err(_) => return Err(failed(&format!("dial tcp {}", show(&addresses)), &"i/o timeout")),
+        };
+        let _ = stream.set_nodelay(true);
+        let name = ServerName::try_from(host.clone()).map_err(|e| failed("tls", &e))?;
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.tls.connect(name, stream)).await {
+            Ok(Ok(stream)) => Ok(Stream(TokioIo::new(stream))),
+            Ok(Err(error)) => Err(failed("tls: failed to verify certificate", &error)),
+            Err(_) => Err(failed("tls", &"handshake timeout")),
+        }
+    }
+}
+
+fn show(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Trusts the bundle, or without one what the system trusts.
+fn tls(config: &Value) -> Result<TlsConnector, Error> {
+    let bad = |why: String| Error(format!("unable to load root certificates: {why}"));
+    let mut roots = RootCertStore::empty();
+    match config["caBundle"].as_str().filter(|bundle| !bundle.is_empty()) {
+        Some(bundle) => {
+            let pem = base64::prelude::BASE64_STANDARD.decode(bundle).map_err(|e| bad(e.to_string()))?;
+            for certificate in rustls_pki_types::CertificateDer::pem_slice_iter(&pem) {
+                let certificate = certificate.map_err(|e| bad(e.to_string()))?;
+                roots.add(certificate).map_err(|e| bad(e.to_string()))?;
+            }
+            if roots.is_empty() {
+                return Err(bad("unable to parse bytes as PEM block".into()));
+            }
+        }
+        None => {
+            let system = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(system.certs);
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| bad(e.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(uri))
+    }
+}
+
+/// A TLS connection as hyper's pool wants it.
+pub(super) struct Stream(TokioIo<TlsStream<TcpStream>>);
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

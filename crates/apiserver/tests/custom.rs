@@ -1,0 +1,336 @@
+//! Custom resources, in process.
+
+mod support;
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use keelson_apiserver::{ApiServer, Config, UserInfo};
+use serde_json::{Value, json};
+use support::{Api, TestServer};
+
+const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const NAME: &str = "crontabs.stable.example.com";
+const V1: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+const BETA: &str = "/apis/stable.example.com/v1beta1/namespaces/default/crontabs";
+
+fn schema() -> Value {
+    json!({"type": "object", "properties": {
+        "spec": {"type": "object", "required": ["cronSpec"], "properties": {
+            "cronSpec": {"type": "string", "pattern": "^(\\d+|\\*)$"},
+            "image": {"type": "string", "default": "busybox"},
+            "replicas": {"type": "integer", "minimum": 0, "maximum": 10},
+            "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port"],
+                "items": {"type": "object", "required": ["port"], "properties": {"port": {"type": "integer"}, "name": {"type": "string"}}}},
+        }},
+        "status": {"type": "object", "properties": {"replicas": {"type": "integer"}, "selector": {"type": "string"}}},
+    }})
+}
+
+fn definition() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": NAME},
+        "spec": {
+            "group": "stable.example.com", "scope": "Namespaced",
+            "names": {"plural": "crontabs", "kind": "CronTab", "shortNames": ["ct"], "categories": ["all"]},
+            "versions": [
+                {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema()},
+                    "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas",
+                        "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector"}},
+                    "additionalPrinterColumns": [
+                        {"name": "Spec", "type": "string", "jsonPath": ".spec.cronSpec", "description": "When"},
+                        {"name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas"},
+                        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}],
+                    "selectableFields": [{"jsonPath": ".spec.image"}]},
+                {"name": "v1beta1", "served": true, "storage": false, "deprecated": true,
+                    "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object",
+                        "x-kubernetes-preserve-unknown-fields": true, "properties": {"old": {"type": "string", "default": "yes"}}}}}}},
+            ],
+        },
+    })
+}
+
+fn object(name: &str, spec: Value) -> Value {
+    json!({"metadata": {"name": name}, "spec": spec})
+}
+
+/// Creates a definition and waits until it is served.
+async fn define(api: &Api, definition: Value) -> Value {
+    let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
+    let (code, answer) = api.call(&format!("POST {CRDS}"), definition).await;
+    assert_eq!(code, 201, "{answer}");
+    wait(api, &name, |object| condition(object, "Established").is_some_and(|c| c["status"] == "True")).await
+}
+
+fn condition<'a>(object: &'a Value, ty: &str) -> Option<&'a Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == ty)
+}
+
+/// Waits until the definition is as it should be.
+async fn wait(api: &Api, name: &str, done: impl Fn(&Value) -> bool) -> Value {
+    let poll = async {
+        loop {
+            let (_, object) = api.call(&format!("GET {CRDS}/{name}"), json!(null)).await;
+            if done(&object) {
+                return object;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), poll).await.expect("the definition gets there")
+}
+
+/// Waits until a request answers with a code.
+async fn wait_code(api: &Api, request: &str, code: u16) -> Value {
+    let poll = async {
+        loop {
+            let (found, answer) = api.call(request, json!(null)).await;
+            if found == code {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), poll).await.expect("the code comes")
+}
+
+/// The lines of a watch.
+struct Events {
+    body: keelson_apiserver::Body,
+    ready: Vec<u8>,
+}
+
+impl Events {
+    async fn of(api: &Api, path: &str) -> Self {
+        let response = api.send(&format!("GET {path}"), String::new()).await;
+        assert_eq!(response.status(), 200);
+        Self { body: response.into_body(), ready: Vec::new() }
+    }
+
+    /// The next event; `None` at the end.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.ready.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.ready.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let frame = tokio::time::timeout(Duration::from_secs(30), self.body.frame()).await.unwrap()?;
+            self.ready.extend_from_slice(frame.unwrap().data_ref().unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn objects_from_definition_to_deletion() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let (code, _) = api.call(&format!("GET {V1}"), json!(null)).await;
+    assert_eq!(code, 404);
+    let served = define(&api, definition()).await;
+    assert_eq!(served["status"]["acceptedNames"]["listKind"], "CronTabList");
+    assert_eq!(served["status"]["storedVersions"], json!(["v1"]));
+    assert_eq!(condition(&served, "NamesAccepted").unwrap()["reason"], "NoConflicts");
+
+    // Defaults, pruning, validation, strictness.
+    let made = api.ok(&format!("POST {V1}"), object("a", json!({"cronSpec": "*", "replicas": 1, "stray": 1}))).await;
+    assert_eq!(made["spec"], json!({"cronSpec": "*", "image": "busybox", "replicas": 1}));
+    assert_eq!((&made["metadata"]["generation"], &made["apiVersion"]), (&json!(1), &json!("stable.example.com/v1")));
+    let (code, answer) =
+        api.call(&format!("POST {V1}"), object("bad", json!({"cronSpec": "x", "replicas": 11, "image": 1}))).await;
+    assert_eq!(code, 422);
+    assert_eq!(
+        answer["message"],
+        "CronTab.stable.example.com \"bad\" is invalid: [spec.cronSpec: Invalid value: \"x\": spec.cronSpec in body should \
+         match '^(\\d+|\\*)$', spec.image: Invalid value: \"integer\": spec.image in body must be of type string: \
+         \"integer\", spec.replicas: Invalid value: 11: spec.replicas in body should be less than or equal to 10]"
+    );
+    let strict = format!("POST {V1}?fieldValidation=Strict");
+    let (code, answer) = api.call(&strict, object("s", json!({"cronSpec": "*", "stray": 1}))).await;
+    assert_eq!(code, 400);
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.contains("unknown field \"spec.stray\""), "{message}");
+
+    // What kubectl prints, and what it selects by.
+    let mut table = api.clone();
+    table.accept = Some("application/json;as=Table;v=v1;g=meta.k8s.io");
+    let rows = table.ok(&format!("GET {V1}"), json!(null)).await;
+    let names: Vec<_> = rows["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].clone()).collect();
+    assert_eq!(names, ["Name", "Spec", "Replicas", "Age"]);
+    assert_eq!(rows["rows"][0]["cells"].as_array().unwrap()[..3], [json!("a"), json!("*"), json!(1)]);
+    api.ok(&format!("POST {V1}"), object("b", json!({"cronSpec": "*", "image": "x"}))).await;
+    let listed = api.ok(&format!("GET {V1}?fieldSelector=spec.image%3Dx"), json!(null)).await;
+    assert_eq!((&listed["kind"], listed["items"].as_array().unwrap().len()), (&json!("CronTabList"), 1));
+    let (code, _) = api.call(&format!("GET {V1}?fieldSelector=spec.replicas%3D1"), json!(null)).await;
+    assert_eq!(code, 400);
+
+    // Status and scale.
+    let status = json!({"metadata": {"name": "a", "resourceVersion": made["metadata"]["resourceVersion"], "labels": {"x": "y"}},
+        "spec": {"cronSpec": "5"}, "status": {"replicas": 1, "selector": "app=a"}});
+    let put = api.ok(&format!("PUT {V1}/a/status"), status).await;
+    assert_eq!((&put["spec"]["cronSpec"], &put["status"]["replicas"]), (&json!("*"), &json!(1)));
+    assert!(put["metadata"].get("labels").is_none() && put["metadata"]["generation"] == 1);
+    let scale = api.ok(&format!("GET {V1}/a/scale"), json!(null)).await;
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(1), &json!("app=a")));
+    let scaled = api.ok(&format!("PATCH+merge {V1}/a/scale"), json!({"spec": {"replicas": 3}})).await;
+    assert_eq!(scaled["spec"]["replicas"], 3);
+    let after = api.ok(&format!("GET {V1}/a"), json!(null)).await;
+    assert_eq!((&after["spec"]["replicas"], &after["metadata"]["generation"]), (&json!(3), &json!(2)));
+    let (code, answer) = api.call(&format!("GET {V1}/b/scale"), json!(null)).await;
+    assert_eq!(code, 500);
+    assert_eq!(answer["message"], "Internal error occurred: the spec replicas field \".spec.replicas\" does not exist");
+
+    // Server-side apply merges the list by its key.
+    let apply = |manager: &str, ports: Value| {
+        let body = json!({"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "b"}, "spec": {"ports": ports}});
+        (format!("PATCH+application/apply-patch+yaml {V1}/b?fieldManager={manager}"), body)
+    };
+    for (manager, port) in [("one", 1), ("two", 2)] {
+        let (request, body) = apply(manager, json!([{"port": port}]));
+        let (code, answer) = api.call(&request, body).await;
+        assert_eq!(code, 200, "{answer}");
+    }
+    let applied = api.ok(&format!("GET {V1}/b"), json!(null)).await;
+    assert_eq!(applied["spec"]["ports"], json!([{"port": 1}, {"port": 2}]));
+
+    // Documents.
+    let resources = api.ok("GET /apis/stable.example.com/v1", json!(null)).await;
+    let found: Vec<_> = resources["resources"].as_array().unwrap().iter().map(|r| r["name"].clone()).collect();
+    assert_eq!(found, ["crontabs", "crontabs/scale", "crontabs/status"]);
+    assert_eq!(resources["resources"][0]["shortNames"], json!(["ct"]));
+    let group = api.ok("GET /apis/stable.example.com", json!(null)).await;
+    assert_eq!(group["preferredVersion"]["version"], "v1");
+    let openapi = api.ok("GET /openapi/v3/apis/stable.example.com/v1", json!(null)).await;
+    let shown = &openapi["components"]["schemas"]["com.example.stable.v1.CronTab"];
+    assert_eq!(shown["properties"]["spec"]["properties"]["image"]["default"], "busybox");
+    assert_eq!(shown["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
+    assert!(openapi["paths"].get("/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}/scale").is_some());
+    let v2 = api.ok("GET /openapi/v2", json!(null)).await;
+    let shown = &v2["definitions"]["com.example.stable.v1.CronTab"]["properties"];
+    assert!(shown["spec"]["properties"]["image"].get("default").is_none());
+    assert_eq!(shown["metadata"]["$ref"], "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+
+    // The end: objects first, those with finalizers in their time.
+    let hold = json!({"metadata": {"finalizers": ["example.com/hold"]}});
+    api.ok(&format!("PATCH+merge {V1}/a"), hold).await;
+    let mut events = Events::of(
+        &api,
+        &format!("{V1}?watch=1&resourceVersion={}", listed["metadata"]["resourceVersion"].as_str().unwrap()),
+    )
+    .await;
+    let (code, answer) = api.call(&format!("DELETE {CRDS}/{NAME}"), json!(null)).await;
+    assert_eq!(
+        (code, &answer["metadata"]["finalizers"]),
+        (200, &json!(["customresourcecleanup.apiextensions.k8s.io"]))
+    );
+    wait(&api, NAME, |object| {
+        condition(object, "Terminating").is_some_and(|c| c["reason"] == "InstanceDeletionInProgress")
+    })
+    .await;
+    let (code, answer) = api.call(&format!("POST {V1}"), object("late", json!({"cronSpec": "*"}))).await;
+    assert_eq!(code, 405);
+    assert_eq!(answer["message"], "create not allowed while custom resource definition is terminating");
+    wait_code(&api, &format!("GET {V1}/b"), 404).await;
+    api.ok(&format!("PATCH+merge {V1}/a"), json!({"metadata": {"finalizers": null}})).await;
+    wait_code(&api, &format!("GET {CRDS}/{NAME}"), 404).await;
+    wait_code(&api, &format!("GET {V1}"), 404).await;
+    let mut deleted = Vec::new();
+    while let Some(event) = events.next().await {
+        if event["type"] == "DELETED" {
+            deleted.push(event["object"]["metadata"]["name"].as_str().unwrap().to_owned());
+        }
+    }
+    deleted.sort();
+    assert_eq!(deleted, ["a", "b"], "the watch ends with the resource");
+    let (code, _) = api.call("GET /apis/stable.example.com", json!(null)).await;
+    assert_eq!(code, 404);
+}
+
+#[tokio::test]
+async fn versions_without_conversion() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    define(&api, definition()).await;
+    let old = api.ok(&format!("POST {BETA}"), object("a", json!({"cronSpec": "*", "free": 1}))).await;
+    assert_eq!((&old["apiVersion"], &old["spec"]["old"]), (&json!("stable.example.com/v1beta1"), &json!("yes")));
+    // Stored as v1, which prunes what it does not know.
+    let new = api.ok(&format!("GET {V1}/a"), json!(null)).await;
+    assert_eq!(new["spec"], json!({"cronSpec": "*", "image": "busybox"}));
+    let (_, _, warnings) = api.raw(&format!("GET {BETA}/a"), String::new()).await;
+    assert_eq!(warnings, ["299 - \"stable.example.com/v1beta1 CronTab is deprecated\""]);
+    let list = api.ok(&format!("GET {BETA}"), json!(null)).await;
+    assert_eq!(
+        (&list["apiVersion"], &list["items"][0]["spec"]["old"]),
+        (&json!("stable.example.com/v1beta1"), &json!("yes"))
+    );
+    let revision = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let mut events = Events::of(&api, &format!("{BETA}?watch=1&resourceVersion={revision}")).await;
+    api.ok(&format!("PATCH+merge {V1}/a"), json!({"spec": {"replicas": 2}})).await;
+    let event = events.next().await.unwrap();
+    assert_eq!(
+        (&event["type"], &event["object"]["apiVersion"], &event["object"]["spec"]["replicas"]),
+        (&json!("MODIFIED"), &json!("stable.example.com/v1beta1"), &json!(2))
+    );
+    assert_eq!(event["object"]["spec"]["old"], "yes");
+
+    // Another storage version; a write that changes nothing migrates the object.
+    let before = api.ok(&format!("GET {V1}/a"), json!(null)).await;
+    let mut versions = definition()["spec"]["versions"].clone();
+    versions[0]["storage"] = json!(false);
+    versions[1]["storage"] = json!(true);
+    versions[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["late"] =
+        json!({"type": "boolean", "default": true});
+    api.ok(&format!("PATCH+merge {CRDS}/{NAME}"), json!({"spec": {"versions": versions}})).await;
+    wait(&api, NAME, |object| object["status"]["storedVersions"] == json!(["v1", "v1beta1"])).await;
+    assert!(events.next().await.is_none(), "a changed definition ends its watches");
+    let stored = || async {
+        use keelson_store::Store as _;
+        let range = server.store.range("/registry/stable.example.com/crontabs/", "", None, 0).await.unwrap();
+        serde_json::from_slice::<Value>(&range.kvs[0].value).unwrap()["apiVersion"].clone()
+    };
+    assert_eq!(stored().await, "stable.example.com/v1");
+    let read = async {
+        loop {
+            let read = api.ok(&format!("GET {V1}/a"), json!(null)).await;
+            if read["spec"]["late"] == true {
+                return read;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let read = tokio::time::timeout(Duration::from_secs(30), read).await.expect("the new default is read");
+    assert_eq!(read["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"], "nothing was written");
+    let migrated = api.ok(&format!("PATCH+merge {V1}/a"), json!({})).await;
+    assert_ne!(migrated["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
+    assert_eq!(stored().await, "stable.example.com/v1beta1");
+    let again = api.ok(&format!("PATCH+merge {V1}/a"), json!({})).await;
+    assert_eq!(again["metadata"]["resourceVersion"], migrated["metadata"]["resourceVersion"]);
+
+    // What was there is there after a restart.
+    let restarted = ApiServer::new(Config::default(), server.store.clone()).await.unwrap();
+    let api = Api::new(restarted, UserInfo::new("admin", ["system:masters"]));
+    assert_eq!(api.ok(&format!("GET {V1}/a"), json!(null)).await["spec"]["replicas"], 2);
+}
+
+#[tokio::test]
+async fn names_are_given_once() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    define(&api, definition()).await;
+    let mut second = definition();
+    second["metadata"]["name"] = json!("others.stable.example.com");
+    second["spec"]["names"] = json!({"plural": "others", "singular": "other", "kind": "Other", "shortNames": ["ct"]});
+    api.ok(&format!("POST {CRDS}"), second).await;
+    let conflict = wait(&api, "others.stable.example.com", |object| condition(object, "NamesAccepted").is_some()).await;
+    assert_eq!(condition(&conflict, "NamesAccepted").unwrap()["message"], "\"ct\" is already in use");
+    assert_eq!(condition(&conflict, "Established").unwrap()["status"], "False");
+    let (code, _) = api.call("GET /apis/stable.example.com/v1/others", json!(null)).await;
+    assert_eq!(code, 404);
+    // A definition that was never served goes at once; a freed name is taken.
+    api.call(&format!("DELETE {CRDS}/{NAME}"), json!(null)).await;
+    wait_code(&api, &format!("GET {CRDS}/{NAME}"), 404).await;
+    wait(&api, "others.stable.example.com", |object| {
+        condition(object, "Established").is_some_and(|c| c["status"] == "True")
+    })
+    .await;
+    api.ok("GET /apis/stable.example.com/v1/others", json!(null)).await;
+}
