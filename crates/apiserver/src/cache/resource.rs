@@ -175,7 +175,16 @@ impl ResourceCache {
         let snapshot = Snapshot { map: Map::new(), revision: 0 };
         let inner = Inner { snapshot, ring: VecDeque::new(), ring_bytes: 0, first: 0, forgotten: 0, loaded: 0 };
         let (changed, closed) = (watch::Sender::new(0), CancellationToken::new());
-        Self { kind, prefix, inner: RwLock::new(inner), changed, definition: None, view: None, over: AtomicBool::new(false), closed }
+        Self {
+            kind,
+            prefix,
+            inner: RwLock::new(inner),
+            changed,
+            definition: None,
+            view: None,
+            over: AtomicBool::new(false),
+            closed,
+        }
     }
 
     /// The cache of a custom resource, until `closed`.
