@@ -184,3 +184,21 @@ fn scales() {
     map.write(&mut object, &scale);
     assert_eq!(object["spec"]["replicas"], 0);
 }
+
+#[test]
+fn fields_that_endpoints_do_not_write() {
+    use crate::apply::Reset;
+    let reset = |kind: &str, subresource: &str| {
+        let all = super::all();
+        all.iter().find(|k| k.kind == kind).map(|k| k.reset_fields(subresource)).unwrap()
+    };
+    let but_status = Reset::AllBut(&[&["f:metadata"], &["f:status"]]);
+    assert_eq!(reset("ConfigMap", ""), Reset::Fields(&[]));
+    assert_eq!(reset("Service", ""), Reset::Fields(&[&["f:status"]]));
+    assert_eq!(reset("Namespace", "finalize"), Reset::Fields(&[&["f:status"]]));
+    assert_eq!(reset("ReplicaSet", "status"), but_status);
+    assert_eq!(reset("Deployment", "status"), Reset::Fields(&[&["f:spec"], &["f:metadata", "f:labels"]]));
+    let approval = Reset::Fields(&[&["f:spec"], &["f:status", "f:certificate"]]);
+    assert_eq!(reset("CertificateSigningRequest", "approval"), approval);
+    assert!(matches!(reset("Pod", "resize"), Reset::AllBut(_)));
+}

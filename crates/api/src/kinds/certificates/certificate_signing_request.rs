@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use super::rules;
+use crate::apply::Reset;
 use crate::kind::{Column, Kind, NameRule, Stamp, Strategy, Verb, Write};
 use crate::kinds::mutate::{Object, child, make, set};
 use crate::kinds::prepare_plain;
@@ -112,6 +113,10 @@ impl Strategy for CertificateSigningRequest {
                 set_times(status, old, &format_time(stamp.now, 0));
             }
         }
+    }
+
+    fn reset_fields(&self, subresource: &str) -> Option<Reset> {
+        (subresource == "approval").then_some(Reset::Fields(&[&["f:spec"], &["f:status", "f:certificate"]]))
     }
 
     fn validate(&self, object: &Value, write: Write<'_>) -> Vec<FieldError> {
