@@ -167,23 +167,36 @@ pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The schema of a built-in kind, also of lists, options and `Status`, which every group version has, and of discovery
-/// documents.
+/// The schema of a built-in kind, also of lists, options and watch events, which every group version has, and of `Status`
+/// and discovery documents. `None` for custom resources.
 pub fn schema_for(api_version: &str, kind: &str) -> Option<&'static Schema> {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let common = || schema::builtin(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"));
-    let package = match group.split('.').next() {
-        None | Some("") => "core",
-        Some("internal") => "apiserverinternal",
-        Some("meta") => return common(),
-        Some(package) => package,
-    };
-    ["api", "apiextensions-apiserver.pkg.apis", "kube-aggregator.pkg.apis"]
-        .iter()
-        .find_map(|home| schema::builtin(&format!("io.k8s.{home}.{package}.{version}.{kind}")))
-        .or_else(|| {
-            let common_kind = matches!(kind, "Status" | "WatchEvent") || kind.ends_with("Options");
-            let discovery = matches!(kind, "APIVersions" | "APIGroup" | "APIGroupList" | "APIResourceList");
-            (common_kind || discovery).then(common).flatten()
-        })
+    let of_meta = || schema::builtin(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"));
+    if group == "meta.k8s.io" {
+        return of_meta();
+    }
+    let own = package(group).and_then(|package| {
+        ["api", "apiextensions-apiserver.pkg.apis", "kube-aggregator.pkg.apis"]
+            .iter()
+            .find_map(|home| schema::builtin(&format!("io.k8s.{home}.{package}.{version}.{kind}")))
+    });
+    own.or_else(|| {
+        let everywhere = kind == "WatchEvent" || kind.ends_with("Options");
+        let of_v1 = matches!(kind, "Status" | "APIVersions" | "APIGroup" | "APIGroupList" | "APIResourceList");
+        (everywhere || of_v1 && matches!(api_version, "v1" | "")).then(of_meta).flatten()
+    })
+}
+
+/// The package that upstream keeps a group's types in; custom resources may live in groups that look much the same.
+fn package(group: &str) -> Option<&str> {
+    match group {
+        "" => Some("core"),
+        "apps" | "autoscaling" | "batch" | "policy" => Some(group),
+        "flowcontrol.apiserver.k8s.io" => Some("flowcontrol"),
+        "internal.apiserver.k8s.io" => Some("apiserverinternal"),
+        "rbac.authorization.k8s.io" => Some("rbac"),
+        _ => group.strip_suffix(".k8s.io").filter(|name| {
+            !name.contains('.') && !matches!(*name, "apps" | "autoscaling" | "batch" | "core" | "policy" | "rbac")
+        }),
+    }
 }

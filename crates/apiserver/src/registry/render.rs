@@ -12,6 +12,7 @@ use keelson_api::kind::Kind;
 use keelson_api::status::{FieldError, Status};
 use serde_json::{Value, json};
 
+use self::form::Form;
 use super::lists::Listed;
 use super::{Resource, table};
 use crate::cache::Entry;
@@ -34,7 +35,7 @@ pub(crate) fn entry(resource: &Resource, entry: &Entry, accepted: Accepted, quer
         Shape::PartialObjectMetadata { beta } => Some(beta),
         _ => return object(resource, 200, resource.decode(entry)?, accepted, query),
     };
-    let form = form::Form { resource: resource.clone(), encoding: accepted.encoding, partial };
+    let form = Form::new(resource.clone(), accepted.encoding, partial);
     let mut out = BytesMut::new();
     form.put_object(entry, entry.revision, &mut out)?;
     if accepted.encoding == Encoding::Json {
@@ -69,7 +70,7 @@ pub(crate) async fn list(resource: &Resource, listed: Listed, accepted: Accepted
         Shape::PartialObjectMetadata { .. } | Shape::Discovery { .. } => return Err(is_a_list(&resource.kind)),
         Shape::Object => None,
     };
-    let body = list::objects(form::Form { resource: resource.clone(), encoding, partial }, listed).await?;
+    let body = list::objects(Form::new(resource.clone(), encoding, partial), listed).await?;
     Ok(reply::encoded(200, encoding, body))
 }
 

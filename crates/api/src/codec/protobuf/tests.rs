@@ -42,6 +42,30 @@ fn reads_what_kubectl_sends() {
     assert_eq!(object, expected);
 }
 
+#[test]
+fn custom_resources_are_not_mistaken_for_built_in_kinds() {
+    for (api_version, kind) in [
+        ("apps/v1", "Deployment"),
+        ("storage.k8s.io/v1", "StorageClass"),
+        ("rbac.authorization.k8s.io/v1", "Role"),
+        ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
+        ("example.com/v1", "DeleteOptions"),
+        ("v1", "Status"),
+    ] {
+        assert!(schema_for(api_version, kind).is_some(), "{api_version} {kind}");
+    }
+    for (api_version, kind) in [
+        ("apps.example.com/v1", "Deployment"),
+        ("apps.k8s.io/v1", "Deployment"),
+        ("storage.example.com/v1", "StorageClass"),
+        ("core/v1", "Pod"),
+        ("example.com/v1", "Status"),
+        ("example.com/v1", "APIGroup"),
+    ] {
+        assert!(schema_for(api_version, kind).is_none(), "{api_version} {kind}");
+    }
+}
+
 #[track_caller]
 fn round_trip(api_version: &str, kind: &str, object: Value) {
     let mut object = object;

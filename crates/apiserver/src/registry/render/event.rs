@@ -33,18 +33,15 @@ struct Table {
 impl Events {
     /// For a watch of `resource` by a client that accepts `accepted`; 400 for table options that make no sense.
     pub(crate) fn new(resource: Resource, accepted: Accepted, query: &Query) -> Result<Self, Status> {
-        let mut form = Form { resource, encoding: accepted.encoding, partial: None };
-        let mut table = None;
+        let (mut table, mut partial) = (None, None);
         match accepted.shape {
             Shape::Table { beta } => {
                 table = Some(Table { beta, include: include(query)?, first: AtomicBool::new(true) })
             }
-            Shape::PartialObjectMetadata { beta } | Shape::PartialObjectMetadataList { beta } => {
-                form.partial = Some(beta)
-            }
+            Shape::PartialObjectMetadata { beta } | Shape::PartialObjectMetadataList { beta } => partial = Some(beta),
             Shape::Object | Shape::Discovery { .. } => {}
         }
-        Ok(Self { form, table })
+        Ok(Self { form: Form::new(resource, accepted.encoding, partial), table })
     }
 
     /// What the response is.
@@ -61,7 +58,7 @@ impl Events {
         if self.is_stored_json() {
             return Ok(change.line(event));
         }
-        let Form { resource, encoding, partial } = &self.form;
+        let Form { resource, encoding, partial, .. } = &self.form;
         let key = FrameKey { event, encoding: *encoding, partial: *partial, kind: resource.kind.clone() };
         change.frames.get(&key, || self.entry(event, entry, change.revision))
     }
@@ -104,7 +101,7 @@ impl Events {
 
     /// Whether the stored bytes are what is sent.
     fn is_stored_json(&self) -> bool {
-        let Form { resource, encoding, partial } = &self.form;
+        let Form { resource, encoding, partial, .. } = &self.form;
         *encoding == Encoding::Json && partial.is_none() && self.table.is_none() && resource.plain()
     }
 

@@ -19,9 +19,19 @@ pub(super) struct Form {
     pub(super) encoding: Encoding,
     /// Metadata only: `v1beta1` or `v1`.
     pub(super) partial: Option<bool>,
+    /// Of what is sent; custom resources have none.
+    schema: Option<&'static Schema>,
 }
 
 impl Form {
+    pub(super) fn new(resource: Resource, encoding: Encoding, partial: Option<bool>) -> Self {
+        let schema = match partial {
+            Some(_) => protobuf::schema_for("meta.k8s.io/v1", "PartialObjectMetadata"),
+            None => protobuf::schema_for(&resource.kind.api_version(), &resource.kind.kind),
+        };
+        Self { resource, encoding, partial, schema }
+    }
+
     /// Appends an object as it stands by itself, with `revision` as its resourceVersion.
     pub(super) fn put_object(&self, entry: &Entry, revision: u64, out: &mut BytesMut) -> Result<(), Status> {
         let kind = &self.resource.kind;
@@ -31,7 +41,7 @@ impl Form {
                 entry.write_partial(out, revision, super::meta_version(beta));
             }
             (Encoding::Protobuf, None) if self.shared(entry, revision) => {
-                let message = entry.protobuf(self.schema()?)?;
+                let message = entry.protobuf(self.message_schema()?)?;
                 let head = protobuf::envelope_head(&kind.api_version(), &kind.kind, message.len());
                 out.reserve(head.len() + message.len() + protobuf::ENVELOPE_TAIL.len());
                 out.put_slice(&head);
@@ -39,7 +49,7 @@ impl Form {
                 out.put_slice(&protobuf::ENVELOPE_TAIL);
             }
             (Encoding::Cbor, None) if self.shared(entry, revision) => {
-                let object = entry.cbor(self.untyped_schema())?;
+                let object = entry.cbor(self.schema)?;
                 out.reserve(object.max_len() + cbor::MAGIC.len());
                 out.put_slice(&cbor::MAGIC);
                 object.put(out);
@@ -52,17 +62,24 @@ impl Form {
     /// Appends an object as an item of a JSON or CBOR list.
     pub(super) fn put_item(&self, entry: &Entry, out: &mut BytesMut) -> Result<(), Status> {
         match (self.encoding, self.partial) {
+            (Encoding::Json, None) if self.resource.plain() && self.typed_items() => {
+                entry.write_object(out, entry.revision);
+            }
             (Encoding::Json, None) if self.resource.plain() => entry.write_item(out),
             (Encoding::Json, Some(beta)) if self.resource.plain() => {
                 entry.write_partial(out, entry.revision, super::meta_version(beta));
             }
             (Encoding::Cbor, None) if self.resource.plain() => {
-                let object = entry.cbor(self.untyped_schema())?;
+                let object = entry.cbor(self.schema)?;
                 out.reserve(object.max_len());
-                object.put_item(out);
+                if self.typed_items() {
+                    object.put(out);
+                } else {
+                    object.put_item(out);
+                }
             }
             (Encoding::Cbor, _) => {
-                cbor::Object::new(&self.item(entry)?, self.untyped_schema()).map_err(unwritable)?.put(out);
+                cbor::Object::new(&self.item(entry)?, self.schema).map_err(unwritable)?.put(out);
             }
             _ => serde_json::to_writer((&mut *out).writer(), &self.item(entry)?).map_err(Status::internal)?,
         }
@@ -72,16 +89,16 @@ impl Form {
     /// The message of an object in a protobuf list.
     pub(super) fn message(&self, entry: &Entry) -> Result<Bytes, Status> {
         if self.shared(entry, entry.revision) && self.partial.is_none() {
-            return entry.protobuf(self.schema()?);
+            return entry.protobuf(self.message_schema()?);
         }
         let value = self.value(entry, entry.revision)?;
-        protobuf::encode_message(&value, self.schema()?).map(Bytes::from).map_err(unwritable)
+        protobuf::encode_message(&value, self.message_schema()?).map(Bytes::from).map_err(unwritable)
     }
 
-    /// An object as an item of a list: without its type, unless that is not what the list's name says.
+    /// An object as an item of a list.
     pub(super) fn item(&self, entry: &Entry) -> Result<Value, Status> {
         let mut value = self.value(entry, entry.revision)?;
-        if self.partial.is_none()
+        if !self.typed_items()
             && let Value::Object(map) = &mut value
         {
             map.remove("kind");
@@ -107,15 +124,13 @@ impl Form {
         self.resource.plain() && entry.revision == revision
     }
 
-    fn untyped_schema(&self) -> Option<&'static Schema> {
-        match self.partial {
-            Some(_) => protobuf::schema_for("meta.k8s.io/v1", "PartialObjectMetadata"),
-            None => protobuf::schema_for(&self.resource.kind.api_version(), &self.resource.kind.kind),
-        }
+    /// Whether items of lists say their type: metadata of something else, and custom resources, do.
+    fn typed_items(&self) -> bool {
+        self.schema.is_none() || self.partial.is_some()
     }
 
-    fn schema(&self) -> Result<&'static Schema, Status> {
-        self.untyped_schema().ok_or_else(|| no_protobuf(&self.resource.kind.kind))
+    fn message_schema(&self) -> Result<&'static Schema, Status> {
+        self.schema.ok_or_else(|| no_protobuf(&self.resource.kind.kind))
     }
 }
 
