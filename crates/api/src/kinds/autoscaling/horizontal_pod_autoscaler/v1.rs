@@ -29,7 +29,7 @@ pub(super) fn to_v2(object: &mut Value) {
     let [metrics, current, conditions, behavior] = take_annotations(map);
     if let Some(spec) = make(map, "spec") {
         let percent = spec.remove(SPEC_PERCENT).and_then(|percent| percent.as_i64());
-        let mut all: Vec<_> = metrics.iter().flat_map(|list| items(list)).map(|m| metric_to_v2(m, &SPEC)).collect();
+        let mut all: Vec<_> = metrics.iter().flat_map(items).map(|m| metric_to_v2(m, &SPEC)).collect();
         if let Some(Value::Array(one)) = percent.map(cpu) {
             all.extend(one);
         }
