@@ -52,12 +52,6 @@ impl Labels for Entry {
     }
 }
 
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, default)]
-    metadata: HeadMetadata<'a>,
-}
-
 #[derive(Default, Deserialize)]
 struct HeadMetadata<'a> {
     #[serde(borrow, default)]
@@ -72,8 +66,11 @@ impl Entry {
         let at = at.ok_or_else(|| format!("{}: no metadata at the start", kv.key))? + METADATA.len();
         let wrong = |e: serde_json::Error| format!("{}: {e}", kv.key);
         let (labels, fields) = if kind.field_selectors.is_empty() {
-            let head: Head<'_> = serde_json::from_slice(&kv.value).map_err(wrong)?;
-            let labels = head.metadata.labels.unwrap_or_default();
+            // `metadata` is first, and the rest need not be looked at.
+            let metadata = kv.value.get(at - 1..).unwrap_or_default();
+            let mut metadata = serde_json::Deserializer::from_slice(metadata).into_iter::<HeadMetadata<'_>>();
+            let metadata = metadata.next().transpose().map_err(wrong)?;
+            let labels = metadata.and_then(|metadata| metadata.labels).unwrap_or_default();
             (labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(), Box::default())
         } else {
             let object = shallow::read(kind, &kv.value).map_err(wrong)?;
