@@ -51,6 +51,6 @@ pub use env::Env;
 pub use error::{Error, Issue, Issues};
 pub use library::authorizer::{Authorizer, Decision, Request as AuthorizationRequest};
 pub use program::{Bindings, Evaluation, Lazy, Program};
-pub use schema::{declare, escape};
+pub use schema::{declare, declare_builtin, escape};
 pub use types::{Decl, Field, Format, ListKind, Object, OpaqueType, Type};
 pub use value::{Key, List, Map, Text, Value};

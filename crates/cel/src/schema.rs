@@ -1,8 +1,11 @@
 //! Declarations from OpenAPI schemas (of CRDs), with the sizes that the schema allows or a request can hold.
 
+mod builtin;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use builtin::declare_builtin;
 use serde_json::Value as Json;
 
 use crate::limits::REQUEST_BYTES;
@@ -10,7 +13,7 @@ use crate::types::{Decl, Field, Format, ListKind, Object, Type};
 
 /// Longest and shortest JSON of values with a format.
 const MAX_DURATION: u64 = 32;
-const MAX_DATE_TIME: u64 = 32;
+const DATE_TIME: u64 = 32;
 const DATE: u64 = 12;
 const MIN_DATE_TIME: u64 = 21;
 const MIN_DURATION: u64 = 3;
@@ -183,7 +186,7 @@ fn string(schema: &Json) -> Decl {
             return Decl { format: Format::Date, ..decl };
         }
         Some("date-time") => {
-            let decl = Decl::sized(Type::Timestamp, MAX_DATE_TIME, MIN_DATE_TIME);
+            let decl = Decl::sized(Type::Timestamp, DATE_TIME, MIN_DATE_TIME);
             return Decl { format: Format::DateTime, ..decl };
         }
         _ => text(),
