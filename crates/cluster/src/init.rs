@@ -108,11 +108,16 @@ pub fn stage_two(config_path: &Path) -> Result<()> {
     // Not ours to lead: without this a Ctrl-C in the terminal of `up` would reach the node.
     let _ = nix::unistd::setsid();
     rootfs::enter(&config, &hierarchies)?;
+    // Every connection that the local load balancer carries goes to one cluster IP: without this its ports are used up by
+    // connections that linger for a minute after their end.
+    fs::write(REUSE_PORTS, "1").context(|| format!("setting {REUSE_PORTS}"))?;
     make_dir(Path::new(LOGS))?;
     Supervisor::new(config.components, listener).run(&signals)
 }
 
 const LOGS: &str = "/var/log/keelson";
+/// Of the node's own network namespace.
+const REUSE_PORTS: &str = "/proc/sys/net/ipv4/tcp_tw_reuse";
 
 fn read(path: &Path) -> Result<NodeConfig> {
     read_json(path)?.ok_or_else(|| Error::BadFile { path: path.display().to_string(), why: "is missing".into() })
