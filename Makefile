@@ -13,7 +13,7 @@ PROFILE ?= demo
 # Debian packages that only tests use: real programs to be tested with.
 TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables openssl python3 python3-pip
 
-.PHONY: up down test bench lint build tools test-setup
+.PHONY: up down test bench fuzz lint build tools test-setup
 
 up: build tools
 	@KUBECTL=$(KUBECTL) KEELSON=$(KEELSON) PROFILE=$(PROFILE) tools/up
@@ -37,6 +37,11 @@ test: test-setup
 
 bench: build tools
 	$(KEELSON) bench
+
+# A long search for inputs that break a reader: make fuzz FUZZ_TARGET=json SECONDS=600
+SECONDS ?= 60
+fuzz:
+	tools/fuzz "$(FUZZ_TARGET)" "$(SECONDS)"
 
 lint:
 	cargo fmt --all --check

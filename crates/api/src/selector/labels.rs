@@ -106,6 +106,9 @@ impl Requirement {
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, values) = (&self.key, self.values.join(","));
+        let in_values = matches!(self.operator, Operator::In | Operator::NotIn);
+        // The set of the empty value alone: `()` would be the set of none, which nobody accepts.
+        let values = if in_values && values.is_empty() { ",".into() } else { values };
         match self.operator {
             Operator::Equals => write!(f, "{key}={values}"),
             Operator::NotEquals => write!(f, "{key}!={values}"),
