@@ -28,6 +28,15 @@ pub(super) fn protobuf(data: &[u8]) {
     assert!(again == object, "was written as another object");
 }
 
+pub(super) fn cbor(data: &[u8]) {
+    let Ok(decoded) = codec::cbor::decode(data) else { return };
+    let written = codec::cbor::encode(&decoded.value, None).expect("what was read can be written");
+    let again = codec::cbor::decode(&written).expect("what was written can be read");
+    assert!(again.value == decoded.value, "was written as another value");
+    let _ = codec::cbor::decode_sequence(data);
+    conform(&decoded.value);
+}
+
 /// As an object of a kind with a deep schema: pruned once, it stays as it is, and goes through protobuf unchanged.
 fn conform(value: &Value) {
     let schema = codec::protobuf::schema_for("apps/v1", "Deployment").expect("a built-in kind");

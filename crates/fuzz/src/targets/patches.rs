@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use keelson_api::apply::{OneVersion, Reset, Writer};
 use keelson_api::codec::protobuf::schema_for;
 use keelson_api::patch::{Patch, PatchType};
 use serde_json::Value;
@@ -39,4 +40,39 @@ fn apply(kind: PatchType, data: &[u8]) {
     let conformed = object.clone();
     assert_eq!(schema.conform(&mut object), Ok(Vec::new()));
     assert!(object == conformed, "conforms only at the second time");
+}
+
+/// The first line is applied by one manager, the second by another with force, the third stands for an update by a third.
+pub(super) fn apply_configuration(data: &[u8]) {
+    let schema = schema_for("apps/v1", "Deployment").expect("a built-in kind");
+    let writer = |manager: &'static str| Writer {
+        manager,
+        api_version: "apps/v1",
+        kind: "Deployment",
+        schema,
+        subresource: "",
+        now: "2026-01-02T03:04:05Z",
+        reset: Reset::Fields(&[&["f:status"]]),
+        versions: &OneVersion,
+    };
+    let mut live = OBJECT.clone();
+    for (line, manager) in data.splitn(3, |byte| *byte == b'\n').zip(["first", "second", "third"]) {
+        let Ok(decoded) = keelson_api::codec::json::decode(line) else { continue };
+        let mut config = decoded.value;
+        if schema.conform(&mut config).is_err() {
+            continue;
+        }
+        let outcome = match manager {
+            "third" => {
+                let mut new = config;
+                keelson_api::apply::update(&writer(manager), Some(&live), &mut new).map(|()| new).map_err(drop)
+            }
+            _ => keelson_api::apply::apply(&writer(manager), Some(&live), &config, manager == "second").map_err(drop),
+        };
+        let Ok(mut new) = outcome else { continue };
+        assert!(new.to_string().len() <= LARGEST_RESULT_BYTES);
+        if schema.conform(&mut new).is_ok() {
+            live = new;
+        }
+    }
 }
