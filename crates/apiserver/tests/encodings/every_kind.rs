@@ -72,9 +72,8 @@ fn manifest(kind: &Served) -> Value {
     })
 }
 
-#[track_caller]
-fn same(found: &Value, expected: &Value, what: &str) {
-    assert!(found == expected, "{what}\n found {found}\n not   {expected}");
+fn same(found: &Value, expected: &Value, what: &str) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("{what}\n found {found}\n not   {expected}")) }
 }
 
 /// The object as a decoder that knows its type leaves it. In CBOR a `double` is a float even when it is whole. In protobuf
@@ -152,43 +151,41 @@ async fn check_stored(api: &Api, kind: &Served) {
     // Controllers of the server itself may change an object between two reads; then all is read again.
     for _ in 0..100 {
         let object = read(api, &path, Encoding::Json).await.value();
-        if read_everywhere(api, kind, &path, &object).await || read(api, &path, Encoding::Json).await.value() == object
-        {
-            write_back(api, &path, &what).await;
-            return;
+        match read_everywhere(api, kind, &path, &object).await {
+            Ok(()) => return write_back(api, &path, &what).await,
+            Err(why) => assert_ne!(read(api, &path, Encoding::Json).await.value(), object, "{why}"),
         }
     }
     panic!("{what} never rests");
 }
 
-/// Reads an object and its list in every form. False if it changed meanwhile.
-async fn read_everywhere(api: &Api, kind: &Served, path: &str, object: &Value) -> bool {
+/// Reads an object and its list in every form.
+async fn read_everywhere(api: &Api, kind: &Served, path: &str, object: &Value) -> Result<(), String> {
     let what = format!("{} {}", kind.api_version, kind.kind);
     let schema = protobuf::schema_for(&kind.api_version, &kind.kind).unwrap_or_else(|| panic!("{what} has no schema"));
     for encoding in Encoding::ALL {
         let answer = read(api, path, encoding).await;
         let found = answer.value();
-        if found["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] {
-            return false;
-        }
         let expected = as_read(object, schema, encoding);
-        same(&as_read(&found, schema, encoding), &expected, &format!("{what} in {encoding:?}"));
+        same(&as_read(&found, schema, encoding), &expected, &format!("{what} in {encoding:?}"))?;
         if encoding != Encoding::Json {
             let made = encoding.encode(object, Some(schema)).unwrap();
-            assert!(answer.bytes == made, "{what} in {encoding:?} is not what the codec makes of it");
+            if answer.bytes != made {
+                return Err(format!("{what} in {encoding:?} is not what the codec makes of it"));
+            }
         }
         // `keelson convert` agrees, both ways.
         let json = convert(&answer.bytes, Encoding::Json).unwrap();
         let json = Encoding::Json.decode(&json.bytes).unwrap().value;
         let canonical = as_read(&expected, schema, Encoding::Cbor);
-        same(&json, &canonical, &format!("{what} converted from {encoding:?}"));
+        same(&json, &canonical, &format!("{what} converted from {encoding:?}"))?;
         let converted = convert(object.to_string().as_bytes(), encoding).unwrap();
         assert_eq!(converted.warnings, [""; 0], "{what}");
         let converted = as_read(&encoding.decode(&converted.bytes).unwrap().value, schema, Encoding::Cbor);
-        same(&converted, &canonical, &format!("{what} converted to {encoding:?}"));
+        same(&converted, &canonical, &format!("{what} converted to {encoding:?}"))?;
 
         let found = read_as(api, path, encoding, PARTIAL).await.value();
-        same(&found, &metadata_only(object), &format!("{what}: metadata in {encoding:?}"));
+        same(&found, &metadata_only(object), &format!("{what}: metadata in {encoding:?}"))?;
 
         let list = read(api, &kind.path, encoding).await.value();
         assert_eq!(
@@ -198,7 +195,7 @@ async fn read_everywhere(api: &Api, kind: &Served, path: &str, object: &Value) -
         assert!(list["metadata"]["resourceVersion"].is_string(), "{what} {encoding:?} {}", list["metadata"]);
         let item = of_name(&list["items"], object);
         let item = as_read(&item, schema, encoding);
-        same(&item, &without_type(&expected), &format!("{what}: list in {encoding:?}"));
+        same(&item, &without_type(&expected), &format!("{what}: list in {encoding:?}"))?;
 
         let list = read_as(api, &kind.path, encoding, PARTIAL_LIST).await.value();
         assert_eq!(list["kind"], "PartialObjectMetadataList");
@@ -208,14 +205,14 @@ async fn read_everywhere(api: &Api, kind: &Served, path: &str, object: &Value) -
             item["kind"] = "PartialObjectMetadata".into();
             item["apiVersion"] = "meta.k8s.io/v1".into();
         }
-        same(&item, &metadata_only(object), &format!("{what}: list of metadata in {encoding:?}"));
+        same(&item, &metadata_only(object), &format!("{what}: list of metadata in {encoding:?}"))?;
     }
     for encoding in [Encoding::Json, Encoding::Yaml] {
         let table = read_as(api, &format!("{path}?includeObject=Object"), encoding, TABLE).await.value();
         let columns = table["columnDefinitions"].as_array().unwrap();
         let rows = table["rows"].as_array().unwrap();
         assert_eq!((rows.len(), rows[0]["cells"].as_array().unwrap().len()), (1, columns.len()), "{what}");
-        same(&rows[0]["object"], object, &format!("{what}: table in {encoding:?}"));
+        same(&rows[0]["object"], object, &format!("{what}: table in {encoding:?}"))?;
 
         let table = read_as(api, &kind.path, encoding, TABLE).await.value();
         assert_eq!(table["columnDefinitions"].as_array().unwrap(), columns);
@@ -224,7 +221,7 @@ async fn read_everywhere(api: &Api, kind: &Served, path: &str, object: &Value) -
             &of_name(&Value::Array(rows), object),
             &metadata_only(object),
             &format!("{what}: table of all in {encoding:?}"),
-        );
+        )?;
 
         let table = read_as(api, &format!("{}?includeObject=None", kind.path), encoding, TABLE).await.value();
         assert!(
@@ -232,7 +229,7 @@ async fn read_everywhere(api: &Api, kind: &Served, path: &str, object: &Value) -
             "{what}"
         );
     }
-    true
+    Ok(())
 }
 
 /// The item with the object's name.
@@ -258,7 +255,7 @@ async fn write_back(api: &Api, path: &str, what: &str) {
                 continue;
             }
             assert_eq!(answer.code, 200, "{what} written back in {encoding:?}: {}", answer.value());
-            same(&answer.value(), &before.value(), &format!("{what} written back in {encoding:?}"));
+            same(&answer.value(), &before.value(), &format!("{what} written back in {encoding:?}")).unwrap();
             break;
         }
     }
@@ -281,7 +278,7 @@ async fn check_answered(api: &Api, kind: &Served) {
             answer.value()
         );
         let answer = as_read(&answer.value(), schema, Encoding::Protobuf);
-        same(expected.get_or_insert_with(|| answer.clone()), &answer, &format!("{what} in {encoding:?}"));
+        same(expected.get_or_insert_with(|| answer.clone()), &answer, &format!("{what} in {encoding:?}")).unwrap();
     }
 }
 
@@ -290,7 +287,7 @@ async fn check_computed(api: &Api, kind: &Served) {
     let list = read(api, &kind.path, Encoding::Json).await.value();
     for encoding in Encoding::ALL {
         let found = read(api, &kind.path, encoding).await.value();
-        same(&found["items"], &list["items"], &format!("{} {} in {encoding:?}", kind.api_version, kind.kind));
+        same(&found["items"], &list["items"], &format!("{} {} in {encoding:?}", kind.api_version, kind.kind)).unwrap();
     }
 }
 
