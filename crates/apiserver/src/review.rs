@@ -36,7 +36,7 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
         ("authorization.k8s.io", "SubjectAccessReview") => access::of_subject(call, &object)?,
         ("authorization.k8s.io", "LocalSubjectAccessReview") => access::of_subject_here(call, &object)?,
         ("authorization.k8s.io", "SelfSubjectRulesReview") => access::rules(call, &object)?,
-        ("authentication.k8s.io", "TokenReview") => identity::token(call, &object),
+        ("authentication.k8s.io", "TokenReview") => identity::token(call, &object)?,
         ("authentication.k8s.io", "SelfSubjectReview") => json!({"userInfo": identity::user(&call.user)}),
         ("", "Binding") => {
             let name = text(&object, "name").to_owned();

@@ -140,3 +140,11 @@ async fn the_servers_own_groups_and_range() {
     let cidr = admin.eventually(&format!("GET {cidrs}/kubernetes"), ready).await;
     assert_eq!(cidr["spec"]["cidrs"], json!(["10.96.0.0/12"]));
 }
+
+#[tokio::test]
+async fn a_review_without_a_token_is_no_question() {
+    let test = TestServer::start().await;
+    let request = "POST /apis/authentication.k8s.io/v1/tokenreviews";
+    let (code, status) = test.admin().call(request, json!({"spec": {}})).await;
+    assert_eq!((code, &status["message"]), (400, &json!("token is required for TokenReview in authentication")));
+}

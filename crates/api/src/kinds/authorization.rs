@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::kind::{Kind, Strategy, Write};
 use crate::status::FieldError;
-use crate::validation::{Errors, View};
+use crate::validation::{Errors, View, checked, labels, names};
 
 mod local_subject_access_review;
 mod self_subject_access_review;
@@ -53,6 +53,9 @@ impl Strategy for Subject {
         if *self != Self::Asker && spec.get("user").is_empty() && spec.get("groups").is_empty() {
             errors.push(fault(spec.get("user"), "at least one of user or group must be specified"));
         }
+        for selector in ["fieldSelector", "labelSelector"] {
+            validate_selector(resource.get(selector), selector == "labelSelector", &mut errors);
+        }
         if *self == Self::NamedInNamespace {
             let namespace = resource.get("namespace");
             if resource.is_set() && object["metadata"]["namespace"].as_str().unwrap_or_default() != namespace.str() {
@@ -64,6 +67,32 @@ impl Strategy for Subject {
         }
         no_metadata(root, *self == Self::NamedInNamespace, &mut errors);
         errors
+    }
+}
+
+/// What a list, watch or delete of many is narrowed to. Operators of newer clients are let through.
+fn validate_selector(selector: View, of_labels: bool, errors: &mut Errors) {
+    if !selector.is_set() {
+        return;
+    }
+    let (raw, requirements) = (selector.get("rawSelector"), selector.get("requirements"));
+    if !raw.is_empty() && !requirements.is_empty() {
+        errors.push(raw.invalid("may not specified at the same time as requirements"));
+    }
+    if raw.is_empty() && requirements.is_empty() {
+        let detail = format!("when {selector} is specified, requirements or rawSelector is required");
+        errors.push(requirements.required(&detail));
+    }
+    for requirement in requirements.items() {
+        let key = requirement.get("key");
+        if !of_labels && key.is_empty() {
+            errors.push(key.required("must be specified"));
+        }
+        labels::validate_values(requirement, errors);
+        if of_labels {
+            checked(key, names::qualified, errors);
+            requirement.get("values").items().for_each(|value| checked(value, names::label_value, errors));
+        }
     }
 }
 

@@ -148,6 +148,37 @@ fn reviews() {
         json!({"metadata": {"namespace": "a"}, "spec": {"user": "u", "resourceAttributes": {"namespace": "b"}}}),
         &["spec.resourceAttributes.namespace: Invalid value: \"b\": must match metadata.namespace"],
     );
+    let narrowed = |field: Value, label: Value| json!({"spec": {"resourceAttributes": {"fieldSelector": field, "labelSelector": label}}});
+    let known = json!({"requirements": [{"key": "a", "operator": "Newer", "values": ["b"]}]});
+    check(&review("SelfSubjectAccessReview"), narrowed(known.clone(), known), &[]);
+    let (fields, labels) = ("spec.resourceAttributes.fieldSelector", "spec.resourceAttributes.labelSelector");
+    check(
+        &review("SelfSubjectAccessReview"),
+        narrowed(
+            json!({"requirements": [{"operator": "In"}, {"key": "a", "operator": "Exists", "values": ["b"]}]}),
+            json!({"rawSelector": "a", "requirements": [{"key": "a", "operator": "NotIn", "values": []}]}),
+        ),
+        &[
+            &format!("{fields}.requirements[0].key: Required value: must be specified"),
+            &format!(
+                "{fields}.requirements[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"
+            ),
+            &format!(
+                "{fields}.requirements[1].values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+            ),
+            &format!("{labels}.rawSelector: Invalid value: \"a\": may not specified at the same time as requirements"),
+            &format!(
+                "{labels}.requirements[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"
+            ),
+        ],
+    );
+    check(
+        &review("SelfSubjectAccessReview"),
+        narrowed(json!({}), json!({"rawSelector": "a=b"})),
+        &[&format!(
+            "{fields}.requirements: Required value: when {fields} is specified, requirements or rawSelector is required"
+        )],
+    );
     check(
         "authentication.k8s.io/v1 TokenRequest",
         json!({"spec": {"expirationSeconds": 599}}),

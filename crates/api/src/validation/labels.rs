@@ -36,22 +36,30 @@ pub fn validate_annotations(annotations: View, errors: &mut Errors) {
 pub fn validate_selector(selector: View, errors: &mut Errors) {
     validate(selector.get("matchLabels"), errors);
     for requirement in selector.get("matchExpressions").items() {
-        let values = requirement.get("values");
-        match requirement.get("operator").str() {
-            "In" | "NotIn" if values.is_empty() => {
-                errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            _ => errors.push(requirement.get("operator").invalid_str("not a valid selector operator")),
+        let operator = requirement.get("operator");
+        if !matches!(operator.str(), "In" | "NotIn" | "Exists" | "DoesNotExist") {
+            errors.push(operator.invalid_str("not a valid selector operator"));
         }
+        validate_values(requirement, errors);
         let key = requirement.get("key");
         errors.extend(names::qualified(key.str()).iter().map(|complaint| key.invalid_str(complaint)));
-        for value in values.items() {
+        for value in requirement.get("values").items() {
             errors.extend(names::label_value(value.str()).iter().map(|complaint| value.invalid_str(complaint)));
         }
+    }
+}
+
+/// Whether a requirement has values as its operator needs them; operators that nobody knows may have any.
+pub fn validate_values(requirement: View, errors: &mut Errors) {
+    let values = requirement.get("values");
+    match requirement.get("operator").str() {
+        "In" | "NotIn" if values.is_empty() => {
+            errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+        }
+        _ => {}
     }
 }
 

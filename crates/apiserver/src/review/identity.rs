@@ -1,5 +1,6 @@
 //! Who somebody is: TokenReview and the user of SelfSubjectReview.
 
+use keelson_api::status::Status;
 use serde_json::{Value, json};
 
 use crate::UserInfo;
@@ -17,17 +18,20 @@ pub(super) fn user(user: &UserInfo) -> Value {
     value
 }
 
-pub(super) fn token(call: &Call, object: &Value) -> Value {
+pub(super) fn token(call: &Call, object: &Value) -> Result<Value, Status> {
     let token = object.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
+    if token.is_empty() {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
     let audiences = object.pointer("/spec/audiences").and_then(Value::as_array);
     let audiences: Vec<String> = audiences.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     let Some(tokens) = &call.core.authenticator.tokens else {
-        return json!({"user": {}, "error": "no service account keys are configured"});
+        return Ok(json!({"user": {}, "error": "no service account keys are configured"}));
     };
-    match tokens.verify(token, &audiences) {
+    Ok(match tokens.verify(token, &audiences) {
         Ok(verified) => {
             json!({"authenticated": true, "user": user(&verified.user), "audiences": verified.audiences})
         }
         Err(why) => json!({"user": {}, "error": format!("[invalid bearer token, {why}]")}),
-    }
+    })
 }
