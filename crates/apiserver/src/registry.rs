@@ -1,6 +1,6 @@
 //! The generic registry: every verb for every kind, over kinds as data. Built-in kinds are there for good; custom
-//! resources come and go while requests run, so each request works on the [`Served`] of one moment, which takes no lock. There is no code here for one kind; what is special
-//! about a kind is its strategy ([`keelson_api::kind::Strategy`]), an admission plugin, or a subresource handler.
+//! resources come and go while requests run, so each request works on the [`Served`] of one moment, which takes no lock.
+//! There is no code here for one kind; what is special about a kind is its strategy ([`keelson_api::kind::Strategy`]), an admission plugin, or a subresource handler.
 
 pub(crate) mod body;
 pub(crate) mod create;

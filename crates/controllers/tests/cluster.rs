@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Sec
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use keelson_client::{LeaderElector, leader};
 use keelson_controllers::Config;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use support::{Cluster, config, deployment, eventually, from, gone, list, report_ready, until};
 use tokio_util::sync::CancellationToken;
@@ -343,4 +343,57 @@ async fn more_than_a_hundred_endpoints_fill_two_slices() {
     gone(&deployments, "web").await;
     eventually("no pods", || async { list(&cluster.api::<Pod>("default"), "app=web").await.is_empty().then_some(()) })
         .await;
+}
+
+/// Custom resources are owned, own, and go with their namespace like everything else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn custom_resources_are_collected_and_go_with_their_namespace() {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use kube::api::{ApiResource, DynamicObject};
+
+    let cluster = Cluster::start(config()).await;
+    let definition = json!({
+        "metadata": {"name": "things.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object",
+                "x-kubernetes-preserve-unknown-fields": true}}}]},
+    });
+    let definitions = cluster.all::<CustomResourceDefinition>();
+    definitions.create(&PostParams::default(), &from(definition)).await.unwrap();
+    until(&definitions, "things.example.com", "established", |crd| {
+        let conditions = crd.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Established" && c.status == "True"))
+    })
+    .await;
+    let resource = ApiResource {
+        group: "example.com".into(),
+        version: "v1".into(),
+        api_version: "example.com/v1".into(),
+        kind: "Thing".into(),
+        plural: "things".into(),
+    };
+    let things = Api::<DynamicObject>::namespaced_with(cluster.client.clone(), "default", &resource);
+    let maps = cluster.api::<ConfigMap>("default");
+    let owner = |api_version: &str, kind: &str, name: &str, uid: &str| json!([{"apiVersion": api_version, "kind": kind, "name": name, "uid": uid}]);
+    // A thing that a map owns, and a map that this thing owns.
+    let map = maps.create(&PostParams::default(), &from(json!({"metadata": {"name": "first"}}))).await.unwrap();
+    let owners = owner("v1", "ConfigMap", "first", map.metadata.uid.as_deref().unwrap());
+    let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "second", "ownerReferences": owners}});
+    let thing = things.create(&PostParams::default(), &from(thing)).await.unwrap();
+    let owners = owner("example.com/v1", "Thing", "second", thing.metadata.uid.as_deref().unwrap());
+    let third = from(json!({"metadata": {"name": "third", "ownerReferences": owners}}));
+    maps.create(&PostParams::default(), &third).await.unwrap();
+    maps.delete("first", &DeleteParams::default()).await.unwrap();
+    eventually("the thing is collected", || async { things.get_opt("second").await.unwrap().is_none().then_some(()) })
+        .await;
+    gone(&maps, "third").await;
+
+    let namespaces = cluster.all::<Namespace>();
+    namespaces.create(&PostParams::default(), &from(json!({"metadata": {"name": "doomed"}}))).await.unwrap();
+    let doomed = Api::<DynamicObject>::namespaced_with(cluster.client.clone(), "doomed", &resource);
+    let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"}});
+    doomed.create(&PostParams::default(), &from(thing)).await.unwrap();
+    namespaces.delete("doomed", &DeleteParams::default()).await.unwrap();
+    gone(&namespaces, "doomed").await;
+    assert!(doomed.get_opt("a").await.unwrap().is_none());
 }

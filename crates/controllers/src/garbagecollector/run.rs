@@ -4,13 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use keelson_client::{Backoff, WorkQueue, is_not_found, run_workers};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::{self, watcher};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::graph::{Attempt, FOREGROUND, Graph, ORPHAN, Object, Place, Uid};
 use super::plan::{self, Decision, Item, Owner};
@@ -26,6 +31,8 @@ const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")]
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two discoveries because of a kind that is not known.
 const REDISCOVER: Duration = Duration::from_secs(30);
+/// Changes of definitions so close to each other are looked at together.
+const FLOCK: Duration = Duration::from_millis(100);
 /// Owners known to be absent that are remembered.
 const MAX_ABSENT: usize = 500;
 
@@ -61,11 +68,46 @@ pub async fn run(context: Context) {
         () = context.shutdown.cancelled() => return,
     }
     let workers = context.config.concurrent_gc_syncs;
-    run_workers(COMPONENT, queue, workers, context.shutdown.clone(), move |attempt| {
+    let definitions = follow_definitions(collector.clone());
+    let work = run_workers(COMPONENT, queue, workers, context.shutdown.clone(), move |attempt| {
         let collector = collector.clone();
         async move { collector.attempt(attempt).await.map(|()| None) }
-    })
-    .await;
+    });
+    tokio::join!(work, definitions);
+}
+
+/// Looks for resources anew when a CustomResourceDefinition changes.
+async fn follow_definitions(collector: Arc<Collector>) {
+    let shutdown = collector.context.shutdown.clone();
+    let api = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(collector.context.client.clone());
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30)).jitter(0.5);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = shutdown.cancelled() => return,
+        };
+        let outcome = match event {
+            None => return,
+            Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => continue,
+            Some(Ok(_)) => {
+                // Definitions come in flocks.
+                while let Ok(Some(_)) = tokio::time::timeout(FLOCK, events.next()).await {}
+                collector.refresh().await.map_err(|error| error.to_string())
+            }
+            Some(Err(error)) => Err(error.to_string()),
+        };
+        match outcome {
+            Ok(()) => backoff.reset(),
+            Err(error) => {
+                tracing::debug!(%error, "garbage collector cannot follow the definitions of resources");
+                tokio::select! {
+                    () = backoff.wait() => {}
+                    () = shutdown.cancelled() => return,
+                }
+            }
+        }
+    }
 }
 
 struct Collector {
@@ -81,12 +123,58 @@ struct Collector {
 struct Resources {
     /// By apiVersion and kind.
     by_kind: HashMap<(String, String), Found>,
-    /// Group and plural of what is being watched.
-    watched: std::collections::HashSet<(String, String)>,
+    /// What is being watched, by group and plural.
+    watched: HashMap<(String, String), Watched>,
+    /// Watches begun so far.
+    begun: u16,
     discovered: Option<Instant>,
 }
 
+/// A watch under way.
+struct Watched {
+    number: u16,
+    /// The version it is in.
+    api_version: String,
+    stop: CancellationToken,
+}
+
 impl Collector {
+    /// Asks which resources there are, watches the new ones and forgets those that are gone.
+    async fn refresh(&self) -> Result<(), kube::Error> {
+        let found = discover(&self.context.client).await?;
+        self.forget_gone(&found);
+        self.watch_new(found);
+        Ok(())
+    }
+
+    /// Ends the watches of resources that are not among those found, or there in another version only.
+    fn forget_gone(&self, found: &[Found]) {
+        let mut resources = self.resources.lock();
+        let there = |group: &str, plural: &str, api_version: &str| {
+            found.iter().any(|f| {
+                let f = &f.resource;
+                (f.group.as_str(), f.plural.as_str(), f.api_version.as_str()) == (group, plural, api_version)
+            })
+        };
+        resources.by_kind.retain(|_, f| there(&f.resource.group, &f.resource.plural, &f.resource.api_version));
+        let mut gone = Vec::new();
+        resources.watched.retain(|(group, plural), watched| {
+            let stays = there(group, plural, &watched.api_version);
+            if !stays {
+                watched.stop.cancel();
+                gone.push(watched.number);
+            }
+            stays
+        });
+        drop(resources);
+        for number in gone {
+            let mut graph = self.graph.lock();
+            for uid in graph.missing(number, &std::collections::HashSet::new()) {
+                self.add(graph.remove(uid));
+            }
+        }
+    }
+
     /// Watches what is new among the resources found; returns how many watches there are now.
     fn watch_new(&self, found: Vec<Found>) -> usize {
         let mut resources = self.resources.lock();
@@ -97,8 +185,11 @@ impl Collector {
             let name = (found.resource.group.clone(), found.resource.plural.clone());
             let wanted = ["delete", "list", "watch"].iter().all(|verb| found.can(verb))
                 && !IGNORED.contains(&(name.0.as_str(), name.1.as_str()));
-            if wanted && resources.watched.insert(name) {
-                let number = u16::try_from(resources.watched.len()).unwrap_or(u16::MAX);
+            if wanted && !resources.watched.contains_key(&name) {
+                resources.begun = resources.begun.wrapping_add(1);
+                let (number, stop) = (resources.begun, self.context.shutdown.child_token());
+                let api_version = found.resource.api_version.clone();
+                resources.watched.insert(name, Watched { number, api_version, stop: stop.clone() });
                 tokio::spawn(follow(
                     number,
                     found,
@@ -106,7 +197,7 @@ impl Collector {
                     self.graph.clone(),
                     self.queue.clone(),
                     self.synced.clone(),
-                    self.context.shutdown.clone(),
+                    stop,
                 ));
             }
         }
@@ -131,7 +222,7 @@ impl Collector {
                 return Ok(None);
             }
         }
-        self.watch_new(discover(&self.context.client).await?);
+        self.refresh().await?;
         Ok(self.resources.lock().by_kind.get(&key).cloned())
     }
 
