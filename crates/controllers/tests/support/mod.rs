@@ -217,7 +217,8 @@ async fn kubelet(client: Client) {
                 let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(keelson_client::clock::now());
                 let status = json!({"status": {
                     "phase": "Running", "podIP": format!("10.244.{}.{}", n / 250, n % 250 + 1),
-                    "podIPs": [{"ip": format!("10.244.{}.{}", n / 250, n % 250 + 1)}],
+                    // In place of what an earlier, unseen patch of this kind said.
+                    "podIPs": [{"$patch": "replace"}, {"ip": format!("10.244.{}.{}", n / 250, n % 250 + 1)}],
                     "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": now}],
                 }});
                 api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&status)).await.map(|_| ())
