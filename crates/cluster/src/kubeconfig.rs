@@ -33,7 +33,12 @@ pub fn put(config: Value, name: &str, access: &Access<'_>) -> Result<Value> {
         Value::Object(map) => Value::Object(map),
         _ => return Err(not_a_config("it is not a mapping")),
     };
-    let cluster = json!({"server": access.server, "certificate-authority-data": base64(access.ca_pem)});
+    // The server is on this machine: compressing and expanding what it says would only cost time.
+    let cluster = json!({
+        "server": access.server,
+        "certificate-authority-data": base64(access.ca_pem),
+        "disable-compression": true,
+    });
     let user = json!({
         "client-certificate-data": base64(&access.client.certificate),
         "client-key-data": base64(&access.client.key),
