@@ -348,7 +348,7 @@ impl<'e> Checker<'e> {
 
     fn join(&mut self, at: Id, before: Option<Type>, next: Type) -> Type {
         let Some(before) = before else { return next };
-        if self.unifier.assign_all(&[before.clone()], &[next.clone()]) {
+        if self.unifier.assign_all(std::slice::from_ref(&before), std::slice::from_ref(&next)) {
             let (a, b) = (self.unifier.resolve(&before), self.unifier.resolve(&next));
             return if b.is_dyn_or_error() || matches!(a, Type::Null) { b } else { a };
         }
@@ -428,7 +428,7 @@ impl<'e> Checker<'e> {
                 continue;
             };
             let wanted = known.decl.ty.clone();
-            if !self.unifier.assign_all(&[ty.clone()], &[wanted.clone()]) {
+            if !self.unifier.assign_all(&[ty.clone()], std::slice::from_ref(&wanted)) {
                 let message = format!(
                     "expected type of field '{field}' is '{}' but provided type is '{}'",
                     self.shown(&wanted),
@@ -486,7 +486,7 @@ impl<'e> Checker<'e> {
     }
 
     fn expect(&mut self, id: Id, found: &Type, wanted: &Type) {
-        if !self.unifier.assign_all(&[found.clone()], &[wanted.clone()]) {
+        if !self.unifier.assign_all(std::slice::from_ref(found), std::slice::from_ref(wanted)) {
             let message = format!("expected type '{}' but found '{}'", self.shown(wanted), self.shown(found));
             self.issue(id, message);
         }

@@ -19,7 +19,7 @@ pub(super) fn matches<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
 
 pub(super) fn find<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
     let [text, pattern] = args else { return no_overload() };
-    run("find", &compile(string_arg(pattern)?)?, &[text.clone()])
+    run("find", &compile(string_arg(pattern)?)?, std::slice::from_ref(text))
 }
 
 pub(super) fn find_all<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
