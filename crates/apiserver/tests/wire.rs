@@ -116,7 +116,7 @@ async fn tokens_are_as_good_as_what_they_are_bound_to() {
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     api.ok("POST /api/v1/namespaces/default/pods", pod).await;
     let issue =
-        |bound: Value| api.ok(&"POST /api/v1/namespaces/default/serviceaccounts/default/token", json!({"spec": bound}));
+        |bound: Value| api.ok("POST /api/v1/namespaces/default/serviceaccounts/default/token", json!({"spec": bound}));
     let free = issue(json!({})).await["status"]["token"].as_str().unwrap().to_owned();
     let bound = json!({"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p"}});
     let bound = issue(bound).await["status"]["token"].as_str().unwrap().to_owned();

@@ -123,7 +123,7 @@ pub async fn up(options: &UpOptions, mut progress: impl FnMut(Step)) -> Result<P
     wait(&layout, &profile, "the API server", READY_TIMEOUT, api_ready(&client)).await?;
     done("API server ready");
     for node in &profile.nodes {
-        let ready = await_condition(kube::Api::all(client.clone()), &node.name, NodeReady);
+        let ready = Box::pin(await_condition(kube::Api::all(client.clone()), &node.name, NodeReady));
         wait(&layout, &profile, &format!("node {} to be Ready", node.name), READY_TIMEOUT, async {
             ready.await.map(drop).map_err(|e| e.to_string())
         })

@@ -120,8 +120,8 @@ impl Agent {
         config.tls_private_key_file = Some(pki.join("kubelet.key"));
         config.client_ca_file = Some(pki.join("ca.crt"));
         let (client, stop) = (self.client("kubelet").await?, shutdown.clone());
-        components
-            .spawn(async move { ("kubelet", keelson_kubelet::run(client, config, stop).await.map_err(Failure::from)) });
+        let kubelet = Box::pin(keelson_kubelet::run(client, config, stop));
+        components.spawn(async move { ("kubelet", kubelet.await.map_err(Failure::from)) });
         Ok(())
     }
 

@@ -233,7 +233,7 @@ impl Cgroups {
 
     /// Removes everything the kubelet made, for nodes that go away.
     #[cfg(test)]
-    pub fn remove_all(&self) {
+    pub(crate) fn remove_all(&self) {
         for (_, mount) in self.controllers() {
             let _ = remove_tree(&mount.join(self.kubepods()));
             let mut path = self.root.as_path();

@@ -249,7 +249,7 @@ fn luhn(digits: Vec<u32>) -> bool {
             }
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// Go's `1h2m3.5s`, or words: `2 days`, `1 week`.

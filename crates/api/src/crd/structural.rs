@@ -164,7 +164,7 @@ fn nested(view: View, skip_any_of: bool, errors: &mut Errors) {
     ];
     for (key, why) in FORBIDDEN {
         let field = view.get(key);
-        if field.is_set() && *field.value != Value::Bool(false) && !(field.is_empty() && !field.value.is_object()) {
+        if field.is_set() && *field.value != Value::Bool(false) && (!field.is_empty() || field.value.is_object()) {
             errors.push(field.forbidden(why));
         }
     }

@@ -24,10 +24,12 @@ const NODE_NAME: &str = "spec.nodeName";
 /// Judges kubelets.
 #[derive(Default)]
 pub(crate) struct NodeAuthorizer {
-    /// Pods by node and key.
-    nodes: RwLock<HashMap<Box<str>, HashMap<Arc<str>, Pod>>>,
+    nodes: RwLock<HashMap<Box<str>, Pods>>,
     hasher: RandomState,
 }
+
+/// A node's pods, by key.
+type Pods = HashMap<Arc<str>, Pod>;
 
 /// A pod on a node.
 struct Pod {

@@ -71,11 +71,7 @@ fn set_changes_one_thing() {
     );
     has(c, "{.status.collisionCount}", "3");
     says(c, "kubectl rollout pause deployment/web", &format!("{DEPLOYMENT} paused\n"));
-    says(
-        c,
-        "kubectl rollout pause deployment/web",
-        &format!("error: deployments.apps \"web\" is already paused\n[exit 1]\n"),
-    );
+    says(c, "kubectl rollout pause deployment/web", "error: deployments.apps \"web\" is already paused\n[exit 1]\n");
     says(c, "kubectl rollout resume deployment/web", &format!("{DEPLOYMENT} resumed\n"));
     says(c, "kubectl rollout restart deployment/web", &format!("{DEPLOYMENT} restarted\n"));
     mentions(

@@ -117,7 +117,7 @@ mod tests {
         std::fs::create_dir_all(&inner).unwrap();
         tmpfs(&inner, Some(1 << 20)).unwrap();
         tmpfs(&inner, Some(1 << 20)).unwrap();
-        assert_eq!(below(dir.path()), [inner.clone()], "mounted once");
+        assert_eq!(below(dir.path()), std::slice::from_ref(&inner), "mounted once");
         assert!(is_mount_point(&inner));
         std::fs::write(inner.join("file"), "x").unwrap();
         remove_tree(&dir.path().join("pods")).unwrap();

@@ -101,7 +101,8 @@ async fn ports_are_forwarded_over_spdy_and_through_the_tunnel() {
 /// By channels, the end of one connection is the end of all; a refused one says why before.
 #[tokio::test]
 async fn ports_are_forwarded_by_channels() {
-    let cases: [(&'static [u16], &[(u8, &[u8])]); 2] = [
+    type Messages = &'static [(u8, &'static [u8])];
+    let cases: [(&'static [u16], Messages); 2] = [
         (&[2], &[(0, b"\x02\x002:hello"), (1, b"\x02\x00")]),
         (&[2, 1], &[(0, b"\x02\x00"), (1, b"\x02\x00"), (2, b"\x01\x00"), (3, b"\x01\x00connection refused")]),
     ];
