@@ -4,6 +4,7 @@
 mod e2e {
     mod about;
     mod changes;
+    mod controller;
     mod generators;
     mod hello;
     mod helm;
