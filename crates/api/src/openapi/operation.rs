@@ -20,10 +20,12 @@ const TEXT: &[&str] = &["text/plain", JSON, "application/yaml", PROTOBUF, "appli
 const PATCHES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
+    STRATEGIC,
     "application/apply-patch+yaml",
     "application/apply-patch+cbor",
 ];
+/// Not of custom resources. It is by this that kubectl knows which patch to send.
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 /// What an operation answers with. Objects are named by their schema.
 #[derive(Clone, Debug)]
@@ -81,6 +83,8 @@ pub(super) struct Operation {
     /// Schema of the request's body.
     pub(super) body: Option<String>,
     pub(super) answer: Answer,
+    /// Whether a patch can be a strategic merge patch.
+    pub(super) strategic: bool,
     pub(super) codes: &'static [&'static str],
 }
 
@@ -96,6 +100,7 @@ impl Operation {
             parameters: Vec::new(),
             body: None,
             answer,
+            strategic: true,
             codes: &["200"],
         }
     }
@@ -137,7 +142,9 @@ fn render(operation: Operation, format: Format) -> Value {
         out.insert("x-kubernetes-action".into(), action.into());
         out.insert("x-kubernetes-group-version-kind".into(), gvk);
     }
-    let consumes: &[&str] = if operation.method == "patch" && operation.body.is_some() { PATCHES } else { &["*/*"] };
+    let is_patch = operation.method == "patch" && operation.body.is_some();
+    let mut consumes = if is_patch { PATCHES.to_vec() } else { vec!["*/*"] };
+    consumes.retain(|media| operation.strategic || *media != STRATEGIC);
     let produces = operation.answer.media_types();
     let schema = operation.answer.schema(format);
     let required = operation.method != "delete";
@@ -148,7 +155,7 @@ fn render(operation: Operation, format: Format) -> Value {
         Format::V3 => {
             if let Some(body) = operation.body {
                 let schema = json!({ "schema": { "$ref": format.reference(&body) } });
-                let mut request = json!({ "content": by_media(consumes, &schema) });
+                let mut request = json!({ "content": by_media(&consumes, &schema) });
                 if required {
                     request["required"] = true.into();
                 }

@@ -250,7 +250,8 @@ impl Writer<'_> {
         let tag = names::tag(&self.kind.group, &self.kind.version);
         let answer = Answer::Object(body.schema.clone());
         let read = Operation::read(id, tag, &description, answer);
-        Operation { method, action: Some((action, body.gvk.clone())), ..read }
+        let action = Some((action, body.gvk.clone()));
+        Operation { method, action, strategic: self.kind.custom.is_none(), ..read }
     }
 
     fn insert(&mut self, to: &str, operations: Vec<Operation>, body: &Body) {

@@ -64,6 +64,15 @@ pub(super) fn apply(patch: &json_patch::Patch, object: &mut Value) -> Result<(),
         if copied_bytes > MAX_COPIED_BYTES || grown.is_some_and(|(path, depth)| path.count() + depth > MAX_DEPTH) {
             return Err(rejected());
         }
+        // As upstream's: a field that is not there passes a test for null. So kube-rs adds the first finalizer.
+        if let Test(test) = operation
+            && test.value.is_null()
+            && let Some((parent, _)) = test.path.as_str().rsplit_once('/')
+            && object.pointer(parent).is_some_and(Value::is_object)
+            && object.pointer(test.path.as_str()).is_none()
+        {
+            continue;
+        }
         json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|_| rejected())?;
     }
     Ok(())
@@ -85,5 +94,29 @@ fn size_bytes(value: &Value) -> usize {
         Value::String(text) => text.len() + 2,
         Value::Array(items) => 2 + items.iter().map(size_bytes).sum::<usize>(),
         Value::Object(map) => 2 + map.iter().map(|(key, value)| key.len() + 3 + size_bytes(value)).sum::<usize>(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{apply, parse};
+
+    #[test]
+    fn a_field_that_is_not_there_is_null() {
+        let check = |operations: &str, passes: bool| {
+            let (patch, _) = parse(operations.as_bytes()).unwrap();
+            let mut object = json!({"metadata": {"name": "a"}, "list": [1]});
+            assert_eq!(apply(&patch, &mut object).is_ok(), passes, "{operations}");
+            object
+        };
+        let first = r#"[{"op":"test","path":"/metadata/finalizers","value":null},
+            {"op":"add","path":"/metadata/finalizers","value":["x"]}]"#;
+        assert_eq!(check(first, true)["metadata"]["finalizers"], json!(["x"]));
+        check(r#"[{"op":"test","path":"/metadata/name","value":null}]"#, false);
+        check(r#"[{"op":"test","path":"/nothing/name","value":null}]"#, false);
+        check(r#"[{"op":"test","path":"/list/7","value":null}]"#, false);
+        check(r#"[{"op":"test","path":"/metadata/finalizers","value":1}]"#, false);
     }
 }
