@@ -5,6 +5,7 @@ mod e2e {
     mod about;
     mod changes;
     mod controller;
+    mod custom;
     mod generators;
     mod hello;
     mod helm;
