@@ -203,7 +203,14 @@ async fn objects_from_definition_to_deletion() {
     let shown = &openapi["components"]["schemas"]["com.example.stable.v1.CronTab"];
     assert_eq!(shown["properties"]["spec"]["properties"]["image"]["default"], "busybox");
     assert_eq!(shown["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
-    assert!(openapi["paths"].get("/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}/scale").is_some());
+    let item = "/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}";
+    for path in [item.to_owned(), format!("{item}/status"), format!("{item}/scale")] {
+        let patches = openapi["paths"][&path]["patch"]["requestBody"]["content"].as_object().unwrap();
+        let expected = ["apply-patch+cbor", "apply-patch+yaml", "json-patch+json", "merge-patch+json"];
+        let mut found: Vec<_> = patches.keys().map(|media| media.trim_start_matches("application/")).collect();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{path}");
+    }
     let v2 = api.ok("GET /openapi/v2", json!(null)).await;
     let shown = &v2["definitions"]["com.example.stable.v1.CronTab"]["properties"];
     assert!(shown["spec"]["properties"]["image"].get("default").is_none());
@@ -309,6 +316,30 @@ async fn versions_without_conversion() {
     let restarted = ApiServer::new(Config::default(), server.store.clone()).await.unwrap();
     let api = Api::new(restarted, UserInfo::new("admin", ["system:masters"]));
     assert_eq!(api.ok(&format!("GET {V1}/a"), json!(null)).await["spec"]["replicas"], 2);
+}
+
+#[tokio::test]
+async fn a_list_kind_of_its_own() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let mut definition = definition();
+    definition["spec"]["names"]["listKind"] = json!("CronTabs");
+    define(&api, definition).await;
+    let mut yaml = api.clone();
+    yaml.accept = Some("application/yaml");
+    for count in 0..2 {
+        let list = api.ok(&format!("GET {V1}"), json!(null)).await;
+        assert_eq!((&list["kind"], list["items"].as_array().unwrap().len()), (&json!("CronTabs"), count));
+        let (_, text, _) = yaml.raw(&format!("GET {BETA}"), String::new()).await;
+        assert!(text.contains("\nkind: CronTabs\n"), "{text}");
+        api.ok(&format!("POST {V1}"), object(&format!("a{count}"), json!({"cronSpec": "*"}))).await;
+    }
+    let partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let mut metadata = api.clone();
+    metadata.accept = Some(partial);
+    assert_eq!(metadata.ok(&format!("GET {V1}"), json!(null)).await["kind"], "PartialObjectMetadataList");
+    let deleted = api.ok(&format!("DELETE {V1}"), json!(null)).await;
+    assert_eq!((&deleted["kind"], deleted["items"].as_array().unwrap().len()), (&json!("CronTabs"), 2));
 }
 
 #[tokio::test]

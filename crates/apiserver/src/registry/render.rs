@@ -99,7 +99,7 @@ pub(crate) fn values(
         Shape::Object => {
             let items: Vec<_> = items.into_iter().map(without_type).collect();
             json!({
-                "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
+                "kind": kind.list_kind, "apiVersion": kind.api_version(),
                 "metadata": metadata, "items": items,
             })
         }

@@ -26,7 +26,7 @@ impl ListType {
     fn of(form: &Form) -> Self {
         let kind = &form.resource.kind;
         match form.partial {
-            None => Self { api_version: kind.api_version(), kind: format!("{}List", kind.kind) },
+            None => Self { api_version: kind.api_version(), kind: kind.list_kind.to_string() },
             Some(beta) => {
                 Self { api_version: super::meta_version(beta).into(), kind: "PartialObjectMetadataList".into() }
             }
