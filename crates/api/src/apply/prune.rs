@@ -59,11 +59,30 @@ fn seen_from(writer: &Writer<'_>, schema: &Schema, version: &str, merged: &Value
     let (object, their_schema) = writer.convert(merged, version, theirs)?;
     let mut rest = remove::with_named(their_schema, &fields::field_set(their_schema, &object));
     set::difference(&mut rest, &remove::with_named(their_schema, entry.fields()));
-    let only = remove::remove(their_schema, object, &rest);
-    let bare = json!({"apiVersion": theirs, "kind": writer.kind, "metadata": {}});
+    // Whoever converts these wants to know what they are.
+    let mut bare = json!({"apiVersion": theirs, "kind": writer.kind, "metadata": {}});
+    for key in ["name", "namespace", "uid"] {
+        if let Some(value) = object.get("metadata").and_then(|metadata| metadata.get(key)) {
+            bare["metadata"][key] = value.clone();
+        }
+    }
+    let mut only = remove::remove(their_schema, object, &rest);
+    identify(&mut only, &bare);
     let (here, _) = writer.convert(&only, theirs, version)?;
     let (nothing, _) = writer.convert(&bare, theirs, version)?;
     Some(remove::with_named(schema, &diff(schema, Some(&nothing), &here).changed))
+}
+
+/// Puts back what `bare` says of an object's identity.
+fn identify(object: &mut Value, bare: &Value) {
+    match (&mut *object, bare) {
+        (Value::Object(map), Value::Object(bare)) => {
+            for (key, value) in bare {
+                identify(map.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        _ => *object = bare.clone(),
+    }
 }
 
 impl<'w> Writer<'w> {

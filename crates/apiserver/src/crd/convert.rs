@@ -49,6 +49,20 @@ impl Converter {
         converted.pop().ok_or_else(|| Status::internal("a conversion lost its object"))
     }
 
+    /// Whether a webhook is asked.
+    pub(crate) fn asks(&self) -> bool {
+        self.webhook.is_some()
+    }
+
+    /// One object, into a version by its `apiVersion`.
+    pub(crate) async fn convert_to(&self, object: Value, api_version: &str) -> Result<Value, Status> {
+        let Some(kind) = self.definition.kind_of(api_version) else {
+            let why = format!("request to convert CR to an invalid group/version: {api_version}");
+            return Err(Status::internal(why));
+        };
+        self.convert(object, kind).await
+    }
+
     /// Objects into the version of `kind`, in the same order.
     pub(crate) async fn convert_all(&self, mut objects: Vec<Value>, kind: &Kind) -> Result<Vec<Value>, Status> {
         let wanted = kind.api_version();

@@ -7,7 +7,7 @@ use keelson_store::Expect;
 use serde_json::Value;
 
 use super::options::WriteOptions;
-use super::ownership::Ownership;
+use super::ownership::{Conversions, Ownership};
 use super::{Resource, update};
 use crate::UserInfo;
 use crate::admission::{self, Operation};
@@ -94,7 +94,9 @@ async fn create_named(
     admission::namespace_exists(&request).await?;
     kind.strategy.default(&mut object);
     // What admission and the server itself fill in afterwards belongs to nobody.
-    let mut errors = Ownership::new(core, kind, "", options).track(None, &mut object)?;
+    let conversions = Conversions::of(resource);
+    let owners = Ownership::new(core, kind, "", options).converted(&conversions);
+    let mut errors = owners.track(None, &mut object).await?;
     admission::mutate(&request, &mut object).await?;
     kind.strategy.prepare(&mut object, Write::Create);
     stamp(kind, &mut object, Write::Create, &options.user);

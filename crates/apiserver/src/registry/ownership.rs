@@ -1,4 +1,7 @@
-//! Who owns the fields that a write changes: [`keelson_api::apply`] with this server's kinds and clock.
+//! Who owns the fields that a write changes: [`keelson_api::apply`] with this server's kinds and clock. Where a webhook
+//! converts between a kind's versions, [`conversions`] has what it answered.
+
+mod conversions;
 
 use std::sync::Arc;
 
@@ -9,6 +12,7 @@ use keelson_api::status::{FieldError, Status};
 use keelson_api::validation::meta;
 use serde_json::Value;
 
+pub(crate) use self::conversions::Conversions;
 use super::Served;
 use super::body::schema_of;
 use super::create;
@@ -28,8 +32,14 @@ pub(crate) struct Ownership<'a> {
 impl<'a> Ownership<'a> {
     /// `kind` is the endpoint's body's.
     pub(crate) fn new(core: &Core, kind: &'a Kind, subresource: &'a str, options: &'a WriteOptions) -> Self {
-        let others = OtherVersions { served: core.registry.served(), kind };
+        let others = OtherVersions { served: core.registry.served(), kind, conversions: None };
         Self { kind, api_version: kind.api_version(), subresource, options, now: create::now(), others }
+    }
+
+    /// With what a webhook has converted so far; for kinds that need one.
+    pub(crate) fn converted(mut self, conversions: &'a Conversions<'a>) -> Self {
+        self.others.conversions = conversions.is_needed().then_some(conversions);
+        self
     }
 
     fn writer(&self) -> Result<Writer<'_>, Status> {
@@ -47,7 +57,25 @@ impl<'a> Ownership<'a> {
 
     /// Notes in `new` who owns what after this write; does nothing when the object brings that with it. What it returns is
     /// wrong about managed fields that the client wrote.
-    pub(crate) fn track(&self, old: Option<&Value>, new: &mut Value) -> Result<Vec<FieldError>, Status> {
+    pub(crate) async fn track(&self, old: Option<&Value>, new: &mut Value) -> Result<Vec<FieldError>, Status> {
+        let Some(conversions) = self.others.conversions else { return self.track_now(old, new) };
+        loop {
+            let mut tracked = new.clone();
+            let errors = self.track_now(old, &mut tracked)?;
+            match conversions.fetch().await {
+                Ok(true) => {}
+                // Whoever wrote in a version that nothing can be converted to, loses what was written.
+                Err(status) => tracing::warn!(error = %status, "owners of fields in other versions are forgotten"),
+                Ok(false) => {
+                    *new = tracked;
+                    return Ok(errors);
+                }
+            }
+        }
+    }
+
+    /// The same where no webhook has a say.
+    pub(crate) fn track_now(&self, old: Option<&Value>, new: &mut Value) -> Result<Vec<FieldError>, Status> {
         if !self.options.tracked {
             return Ok(Vec::new());
         }
@@ -64,9 +92,18 @@ impl<'a> Ownership<'a> {
 struct OtherVersions<'a> {
     served: Arc<Served>,
     kind: &'a Kind,
+    /// Where a webhook converts.
+    conversions: Option<&'a Conversions<'a>>,
 }
 
 impl OtherVersions<'_> {
+    fn between(&self, object: &Value, from: &Kind, to: &Kind) -> Option<Value> {
+        match self.conversions {
+            Some(conversions) => conversions.get(object, to),
+            None => Some(convert(object, from, to)),
+        }
+    }
+
     fn find(&self, api_version: &str) -> Option<&Kind> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let other = &*self.served.get(group, version, &self.kind.resource)?.kind;
@@ -81,11 +118,11 @@ impl OtherVersions<'_> {
 impl Versions for OtherVersions<'_> {
     fn convert<'s>(&'s self, object: &Value, api_version: &str) -> Option<(Value, &'s Schema)> {
         let other = self.find(api_version)?;
-        Some((convert(object, self.kind, other), other.structure()?))
+        Some((self.between(object, self.kind, other)?, other.structure()?))
     }
 
     fn convert_back(&self, object: &Value, api_version: &str) -> Option<Value> {
-        Some(convert(object, self.find(api_version)?, self.kind))
+        self.between(object, self.find(api_version)?, self.kind)
     }
 }
 

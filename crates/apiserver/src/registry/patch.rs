@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::body::{Strictness, conform, schema_of};
 use super::create::{self, Written, text};
 use super::options::{APPLY_CBOR, APPLY_YAML, FieldValidation, WriteOptions};
-use super::ownership::Ownership;
+use super::ownership::{Conversions, Ownership};
 use super::read::freshen;
 use super::update::{MODIFIED, Target, update};
 use crate::authz::Attributes;
@@ -111,15 +111,20 @@ pub(crate) async fn apply(
     let mut strictness = Strictness::new(options.field_validation);
     let config = parse_config(media_type, body, &mut strictness)?;
     let given = WriteOptions { tracked: false, ..options.clone() };
+    let conversions = Conversions::of(resource);
     let applied = |live: Option<&Value>| {
-        let mut object = Ownership::new(core, &kind, subresource, options).apply(live, &config)?;
+        let owners = Ownership::new(core, &kind, subresource, options).converted(&conversions);
+        let outcome = owners.apply(live, &config);
+        conversions.complete()?;
+        let mut object = outcome?;
         conform(schema_of(&kind)?, &mut object, &mut Vec::new())
             .map_err(|why| Status::new(500, "", format!("failed to convert new typed object ({name}): {why}")))?;
         create::ensure_metadata(&mut object);
         keep_identity(&mut object, name, namespace);
         Ok(object)
     };
-    for _ in 0..ATTEMPTS {
+    let mut attempts = 0;
+    while attempts < ATTEMPTS {
         let target = Target { resource, namespace, name, subresource };
         let result = match update(core, target, &given, |old| applied(Some(old))).await {
             Err(status) if status.code == 404 && subresource.is_empty() => {
@@ -128,6 +133,10 @@ pub(crate) async fn apply(
             }
             result => result,
         };
+        if conversions.fetch().await? {
+            continue;
+        }
+        attempts += 1;
         match result {
             // Somebody else was faster; then it is an update, once it can be seen here.
             Err(status) if status.reason == "AlreadyExists" => freshen(core, None).await?,

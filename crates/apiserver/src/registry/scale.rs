@@ -91,7 +91,7 @@ impl Scaled<'_> {
     }
 
     fn update(&self, old: &Value, live: &Value, mut scale: Value) -> Result<Value, Status> {
-        self.ownership().track(Some(live), &mut scale)?;
+        self.ownership().track_now(Some(live), &mut scale)?;
         self.write(old, &scale)
     }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::Resource;
 use super::create::{self, Written, set, text};
 use super::options::WriteOptions;
-use super::ownership::{Ownership, keep_times};
+use super::ownership::{Conversions, Ownership, keep_times};
 use crate::admission::{self, Operation};
 use crate::cache::{Entry, ResourceCache};
 use crate::core::Core;
@@ -44,8 +44,7 @@ pub(crate) async fn update(
 ) -> Result<Written, Status> {
     let Target { resource, namespace, name, .. } = target;
     let cache = resource.cache()?;
-    cache.caught_up().await?;
-    let mut current = cache.get(namespace, name);
+    let mut current = cache.newest(namespace, name).await?;
     for _ in 0..ATTEMPTS {
         let Some(entry) = current else { return Err(resource.not_found(name)) };
         match attempt(core, &target, options, &entry, &mut change).await? {
@@ -64,8 +63,9 @@ pub(crate) async fn newest(
 ) -> Result<Option<Arc<Entry>>, Status> {
     let Some(kv) = newer else { return Ok(None) };
     core.cache.wait_for(kv.mod_revision).await?;
-    cache.caught_up().await?;
-    Ok(cache.snapshot().map.get(&kv.key).cloned())
+    let mut parts = kv.key.rsplit('/');
+    let (name, namespace) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    cache.newest(namespace, name).await
 }
 
 enum Attempt {
@@ -99,7 +99,9 @@ async fn attempt(
     };
     meta::before_update(&mut object, &old);
     kind.strategy.default(&mut object);
-    let mut errors = Ownership::new(core, kind, subresource, options).track(Some(&old), &mut object)?;
+    let conversions = Conversions::of(resource);
+    let owners = Ownership::new(core, kind, subresource, options).converted(&conversions);
+    let mut errors = owners.track(Some(&old), &mut object).await?;
     admission::mutate(&request, &mut object).await?;
     let write = if subresource.is_empty() { Write::Update(&old) } else { Write::Subresource(subresource, &old) };
     kind.strategy.prepare(&mut object, write);
