@@ -27,6 +27,8 @@ enum Mood {
     Renames,
     AnswersAnother,
     Breaks,
+    /// Refuses whatever comes with the object of this name.
+    Dislikes(&'static str),
 }
 
 /// `v1` has `spec.at: "x,y"`, `v2` has `spec.x` and `spec.y`.
@@ -61,9 +63,134 @@ fn answer(review: &Value, mood: Mood) -> Value {
         Mood::SaysNo => json!({"status": "Failure", "message": "no such point"}),
         _ => json!({"status": "Success"}),
     };
+    let named = |name: &str| objects.iter().any(|object| object["metadata"]["name"] == name);
+    let result = match mood {
+        Mood::Dislikes(name) if named(name) => json!({"status": "Failure", "message": format!("not {name}")}),
+        _ => result,
+    };
     let uid = if mood == Mood::AnswersAnother { json!("x") } else { request["uid"].clone() };
     json!({"kind": review["kind"], "apiVersion": review["apiVersion"],
         "response": {"uid": uid, "convertedObjects": objects, "result": result}})
+}
+
+/// A definition with two versions, stored as v1, whose webhook is in this mood; served.
+async fn define(server: &TestServer, mood: Arc<Mutex<Mood>>) -> Arc<Mutex<Vec<usize>>> {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let address = serve(&server.pki, mood, calls.clone()).await;
+    let bundle = base64::prelude::BASE64_STANDARD.encode(&server.pki.ca_pem);
+    let api = server.admin();
+    api.ok(&format!("POST {CRDS}"), definition(address, &bundle, "v1")).await;
+    api.eventually(&format!("GET {V2}"), |code, _| code == 200).await;
+    calls
+}
+
+/// Managers, the versions that they wrote in, and what of the spec they own.
+fn owners(object: &Value) -> Vec<(&str, &str, Vec<&str>)> {
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let mut owners: Vec<_> = entries
+        .map(|entry| {
+            let spec = entry["fieldsV1"]["f:spec"].as_object().into_iter().flatten();
+            let fields = spec.map(|(name, _)| name.as_str()).filter(|name| *name != ".").collect();
+            (entry["manager"].as_str().unwrap(), entry["apiVersion"].as_str().unwrap(), fields)
+        })
+        .collect();
+    owners.sort_unstable();
+    owners
+}
+
+/// Fields that one version names otherwise are owned by whoever wrote what they are made from.
+#[tokio::test]
+async fn owners_in_two_versions() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let mood = Arc::new(Mutex::new(Mood::Works));
+    define(&server, mood.clone()).await;
+    let apply = |path: &str, more: &str, spec: Value| {
+        let api_version = if path == V1 { "example.com/v1" } else { "example.com/v2" };
+        let config = json!({"apiVersion": api_version, "kind": "Point", "metadata": {"name": "a"}, "spec": spec});
+        let request = format!("PATCH+application/apply-patch+yaml {path}/a?fieldManager={more}");
+        let api = api.clone();
+        async move { api.call(&request, config).await }
+    };
+    let (code, made) = apply(V2, "alice", json!({"x": 1, "y": 2})).await;
+    assert_eq!(code, 201, "{made}");
+    // The same value is no conflict, and both have it.
+    let (code, shared) = apply(V1, "bob", json!({"at": "1,2"})).await;
+    assert_eq!(code, 200, "{shared}");
+    let expected = [("alice", "example.com/v2", vec!["f:x", "f:y"]), ("bob", "example.com/v1", vec!["f:at"])];
+    assert_eq!(owners(&shared), expected);
+    // Another x is.
+    let (code, conflict) = apply(V1, "bob", json!({"at": "5,2"})).await;
+    assert_eq!(code, 409, "{conflict}");
+    assert_eq!(conflict["message"], "Apply failed with 1 conflict: conflict with \"alice\": .spec.x");
+    let (code, forced) = apply(V1, "bob&force=true", json!({"at": "5,2"})).await;
+    assert_eq!((code, &forced["spec"]["at"]), (200, &json!("5,2")), "{forced}");
+    let expected = [("alice", "example.com/v2", vec!["f:y"]), ("bob", "example.com/v1", vec!["f:at"])];
+    assert_eq!(owners(&forced), expected);
+    // An update in v2 takes what it changes from who owns it in v1.
+    let changed = api.ok(&format!("PATCH+merge {V2}/a?fieldManager=carol"), json!({"spec": {"x": 6}})).await;
+    let expected = [("alice", "example.com/v2", vec!["f:y"]), ("carol", "example.com/v2", vec!["f:x"])];
+    assert_eq!(owners(&changed), expected);
+
+    // A webhook that fails: who applies is told, who writes otherwise has the others' fields in that version forgotten.
+    *mood.lock() = Mood::SaysNo;
+    let (code, failed) = apply(V1, "bob", json!({"at": "6,2"})).await;
+    assert_eq!(code, 500);
+    assert!(failed["message"].as_str().unwrap().ends_with("failed: no such point"), "{failed}");
+    let written = api.ok(&format!("PATCH+merge {V1}/a?fieldManager=dora"), json!({"spec": {"unit": "m"}})).await;
+    assert_eq!(owners(&written), [("dora", "example.com/v1", vec!["f:unit"])]);
+}
+
+/// An object that cannot be converted is in the way of lists of its version, and of nothing else.
+#[tokio::test]
+async fn one_object_that_cannot_be_converted() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let mood = Arc::new(Mutex::new(Mood::Works));
+    define(&server, mood.clone()).await;
+    let point = |name: &str, at: &str| json!({"metadata": {"name": name}, "spec": {"at": at}});
+    api.ok(&format!("POST {V1}"), point("good", "1,1")).await;
+    let list = api.ok(&format!("GET {V2}"), json!(null)).await;
+    let revision = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let mut old = api.send(&format!("GET {V1}?watch=1&resourceVersion={revision}"), String::new()).await.into_body();
+    let mut new = api.send(&format!("GET {V2}?watch=1&resourceVersion={revision}"), String::new()).await.into_body();
+    *mood.lock() = Mood::Dislikes("bad");
+    api.ok(&format!("POST {V1}"), point("bad", "2,2")).await;
+    api.ok(&format!("POST {V1}"), point("late", "3,3")).await;
+
+    let expected = "conversion webhook for example.com/v1, Kind=Point failed: not bad";
+    for request in [format!("GET {V2}"), format!("GET {V2}/bad")] {
+        let (code, answer) = api.call(&request, json!(null)).await;
+        assert_eq!(code, 500, "{request}: {answer}");
+        assert!(answer["message"].as_str().unwrap().ends_with(expected), "{answer}");
+    }
+    for name in ["good", "late"] {
+        assert_eq!(api.ok(&format!("GET {V2}/{name}"), json!(null)).await["apiVersion"], "example.com/v2");
+    }
+    let changed = api.ok(&format!("PATCH+merge {V2}/late"), json!({"spec": {"x": 4}})).await;
+    assert_eq!(changed["spec"], json!({"x": 4, "y": 3, "z": 0}));
+    // The stored version goes on.
+    let list = api.ok(&format!("GET {V1}"), json!(null)).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 3);
+    for (ty, name) in [("ADDED", "bad"), ("ADDED", "late"), ("MODIFIED", "late")] {
+        let event = event(&mut old).await;
+        assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!(ty), &json!(name)));
+    }
+
+    // Once it is gone, so is the trouble, and the watch sees the rest.
+    api.ok(&format!("DELETE {V1}/bad"), json!(null)).await;
+    let list = api.ok(&format!("GET {V2}"), json!(null)).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 2);
+    for ty in ["ADDED", "MODIFIED"] {
+        let event = event(&mut new).await;
+        assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!(ty), &json!("late")));
+    }
+}
+
+/// The next event of a watch, one in each frame.
+async fn event(body: &mut keelson_apiserver::Body) -> Value {
+    let frame = tokio::time::timeout(Duration::from_secs(30), body.frame()).await.unwrap().unwrap().unwrap();
+    serde_json::from_slice(frame.data_ref().unwrap()).unwrap()
 }
 
 /// Serves conversions on a free port.

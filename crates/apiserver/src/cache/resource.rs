@@ -224,6 +224,15 @@ impl ResourceCache {
         }
     }
 
+    /// One object as it is in the caches now. One that cannot be converted is in the way of nothing but its own reads.
+    pub(crate) async fn newest(self: &Arc<Self>, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, Status> {
+        match (self.caught_up().await, &self.view) {
+            (Ok(()), _) => Ok(self.get(namespace, name)),
+            (Err(_), Some(view)) => view.one(namespace, name).await,
+            (Err(status), None) => Err(status),
+        }
+    }
+
     /// The revision that this cache shows when all have reached `revision`, which was read before.
     pub(crate) fn reached(&self, revision: u64) -> u64 {
         self.view.as_ref().map_or(revision, |view| view.reached(self, revision))

@@ -52,6 +52,12 @@ impl View {
         Self { source, convert, progress, again: Notify::new(), started: Mutex::new(false) }
     }
 
+    /// One object of the source as this view would show it.
+    pub(super) async fn one(&self, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, Status> {
+        let Some(entry) = self.source.get(namespace, name) else { return Ok(None) };
+        Ok(self.convert.convert(vec![entry]).await?.pop())
+    }
+
     /// What may be claimed of the view when all caches have reached `revision`.
     pub(super) fn reached(&self, target: &ResourceCache, revision: u64) -> u64 {
         let (_, end) = self.source.snapshot_and_position();
@@ -129,15 +135,56 @@ async fn step(view: &View, target: &Arc<ResourceCache>) -> Result<bool, Status> 
         return Ok(false);
     }
     let new: Vec<Arc<Entry>> = changes.iter().filter_map(|change: &Arc<Change>| change.new.clone()).collect();
-    let mut converted = view.convert.convert(new).await?.into_iter();
+    let Ok(converted) = view.convert.convert(new).await else {
+        let done = step_over(view, target, position, &changes).await;
+        target.announce();
+        return done;
+    };
+    let mut converted = converted.into_iter();
     for change in &changes {
-        let Some(entry) = change.new.as_ref().or(change.old.as_ref()) else { continue };
         let new = change.new.as_ref().and_then(|_| converted.next());
-        target.apply(&entry.key, new, change.revision);
+        apply(target, change, new);
     }
     advance(view, position + changes.len() as u64);
     target.announce();
     Ok(true)
+}
+
+/// Applies changes up to the first that cannot be converted. One of an object that has changed again, or is gone, holds
+/// nobody up: it is left out.
+async fn step_over(
+    view: &View,
+    target: &Arc<ResourceCache>,
+    position: u64,
+    changes: &[Arc<Change>],
+) -> Result<bool, Status> {
+    for (change, position) in changes.iter().zip(position + 1..) {
+        let converted = match &change.new {
+            None => Ok(None),
+            Some(entry) => view.convert.convert(vec![entry.clone()]).await.map(|mut converted| converted.pop()),
+        };
+        match (converted, &change.new) {
+            (Ok(new), _) => apply(target, change, new),
+            (Err(status), Some(entry)) => {
+                let now = view.source.snapshot().map.get(&entry.key).cloned();
+                if now.is_some_and(|now| Arc::ptr_eq(&now, entry)) {
+                    return Err(status);
+                }
+            }
+            (Err(status), None) => return Err(status),
+        }
+        advance(view, position);
+    }
+    Ok(true)
+}
+
+fn apply(target: &ResourceCache, change: &Change, new: Option<Arc<Entry>>) {
+    let Some(entry) = change.new.as_ref().or(change.old.as_ref()) else { return };
+    // Gone before it was ever seen here.
+    if new.is_none() && !target.snapshot().map.contains_key(&entry.key) {
+        return;
+    }
+    target.apply(&entry.key, new, change.revision);
 }
 
 fn advance(view: &View, position: u64) {

@@ -50,8 +50,7 @@ pub(crate) async fn delete(
     user: &Arc<UserInfo>,
 ) -> Result<Deleted, Status> {
     let cache = resource.cache()?;
-    cache.caught_up().await?;
-    let mut current = cache.get(namespace, name);
+    let mut current = cache.newest(namespace, name).await?;
     for _ in 0..ATTEMPTS {
         let Some(entry) = current else { return Err(resource.not_found(name)) };
         let mut object = resource.decode(&entry)?;

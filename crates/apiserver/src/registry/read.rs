@@ -60,6 +60,5 @@ pub(crate) async fn get_entry(
 ) -> Result<Arc<Entry>, Status> {
     let cache = resource.cache()?;
     freshen(core, parse_revision(query)?).await?;
-    cache.caught_up().await?;
-    cache.get(namespace, name).ok_or_else(|| resource.not_found(name))
+    cache.newest(namespace, name).await?.ok_or_else(|| resource.not_found(name))
 }
