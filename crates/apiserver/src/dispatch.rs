@@ -33,6 +33,7 @@ const MAX_BODY_BYTES: usize = 3 << 20;
 const BODY_PAUSE: Duration = Duration::from_secs(10);
 
 /// A request about a resource, ready for its handler.
+#[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) core: Arc<Core>,
     pub(crate) user: Arc<UserInfo>,
@@ -193,14 +194,31 @@ fn kind_verb(verb: &str) -> Option<Verb> {
 }
 
 fn run(call: Call, body: Bytes) -> BoxFuture<'static, Reply> {
-    let Some(warning) = call.resource.kind.deprecated.clone() else { return Box::pin(run_call(call, body)) };
+    let Some(warning) = call.resource.kind.deprecated.clone() else { return Box::pin(run_current(call, body)) };
     Box::pin(async move {
         let accept = call.headers.get(ACCEPT).cloned();
-        let result = run_call(call, body).await;
+        let result = run_current(call, body).await;
         let mut response = result.unwrap_or_else(|status| reply::error(&status, accept.as_ref()));
         reply::warn_first(&mut response, warning.into_owned());
         Ok(response)
     })
+}
+
+/// A custom resource may be replaced while a request is about it. Nothing was done then, and the request is for the new one.
+async fn run_current(mut call: Call, body: Bytes) -> Reply {
+    while let (Some(_), Some(cache)) = (call.resource.shared(), call.resource.stored().cloned()) {
+        let status = match run_call(call.clone(), body.clone()).await {
+            Err(status) if status.code == 503 && cache.is_over() => status,
+            reply => return reply,
+        };
+        let Target { group, version, resource, .. } = &call.target;
+        match call.core.registry.current(group, version, resource).await {
+            None => return Err(Status::unknown_path()),
+            Some(resource) if resource.is_over() => return Err(status),
+            Some(resource) => call.resource = resource,
+        }
+    }
+    run_call(call, body).await
 }
 
 async fn run_call(call: Call, body: Bytes) -> Reply {
@@ -216,7 +234,7 @@ async fn run_call(call: Call, body: Bytes) -> Reply {
     if namespaced && call.target.namespace.is_empty() && (by_name || !call.target.subresource.is_empty()) {
         return Err(Status::unknown_path());
     }
-    if !namespaced && !call.target.namespace.is_empty() && kind.resource != "namespaces" {
+    if !namespaced && !call.target.namespace.is_empty() && !subresource::is_namespace(&call.resource) {
         return Err(Status::unknown_path());
     }
     if !call.target.subresource.is_empty() {

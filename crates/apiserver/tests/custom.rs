@@ -175,6 +175,15 @@ async fn objects_from_definition_to_deletion() {
     assert_eq!(scaled["spec"]["replicas"], 3);
     let after = api.ok(&format!("GET {V1}/a"), json!(null)).await;
     assert_eq!((&after["spec"]["replicas"], &after["metadata"]["generation"]), (&json!(3), &json!(2)));
+    // A scale without a version means the one that is there; one with another is stale.
+    let body = |version: Value| {
+        json!({"kind": "Scale", "apiVersion": "autoscaling/v1",
+            "metadata": {"name": "a", "namespace": "default", "resourceVersion": version}, "spec": {"replicas": 4}})
+    };
+    let scaled = api.ok(&format!("PUT {V1}/a/scale"), body(json!(null))).await;
+    assert_eq!(scaled["spec"]["replicas"], 4);
+    let (code, _) = api.call(&format!("PUT {V1}/a/scale"), body(made["metadata"]["resourceVersion"].clone())).await;
+    assert_eq!(code, 409);
     let (code, answer) = api.call(&format!("GET {V1}/b/scale"), json!(null)).await;
     assert_eq!(code, 500);
     assert_eq!(answer["message"], "Internal error occurred: the spec replicas field \".spec.replicas\" does not exist");
@@ -364,4 +373,115 @@ async fn names_are_given_once() {
     })
     .await;
     api.ok("GET /apis/stable.example.com/v1/others", json!(null)).await;
+}
+
+#[tokio::test]
+async fn built_in_resources_are_not_taken_over() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    api.ok(&format!("POST {policies}"), object("keep", json!({"podSelector": {}}))).await;
+    let name = "networkpolicies.networking.k8s.io";
+    let definition = json!({
+        "metadata": {"name": name, "annotations": {"api-approved.kubernetes.io": "unapproved, a test"}},
+        "spec": {"group": "networking.k8s.io", "scope": "Namespaced",
+            "names": {"plural": "networkpolicies", "kind": "NetworkPolicy"},
+            "versions": [{"name": "v9", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    api.ok(&format!("POST {CRDS}"), definition).await;
+    let refused = wait(&api, name, |object| condition(object, "Established").is_some()).await;
+    let names = condition(&refused, "NamesAccepted").unwrap();
+    assert_eq!(names["status"], "False");
+    assert!(names["message"].as_str().unwrap().ends_with("is already in use"), "{names}");
+    assert_eq!(condition(&refused, "Established").unwrap()["status"], "False");
+    let (code, _) = api.call("GET /apis/networking.k8s.io/v9/networkpolicies", json!(null)).await;
+    assert_eq!(code, 404);
+    // Nor does a status that says otherwise.
+    let mut forged = refused.clone();
+    forged["status"]["acceptedNames"] = forged["spec"]["names"].clone();
+    forged["status"]["conditions"] = json!([{"type": "Established", "status": "True", "reason": "x", "message": "",
+        "lastTransitionTime": "2026-01-02T03:04:05Z"}]);
+    api.ok(&format!("PUT {CRDS}/{name}/status"), forged).await;
+    let settled =
+        |object: &Value| condition(object, "Established").is_some_and(|condition| condition["status"] == "False");
+    wait(&api, name, settled).await;
+    api.ok(&format!("POST {policies}"), object("more", json!({"podSelector": {}}))).await;
+    api.call(&format!("DELETE {CRDS}/{name}"), json!(null)).await;
+    wait_code(&api, &format!("GET {CRDS}/{name}"), 404).await;
+    let left = api.ok(&format!("GET {policies}"), json!(null)).await;
+    assert_eq!(left["items"].as_array().unwrap().len(), 2);
+}
+
+/// A resource called `namespaces` in another group is no Namespace.
+#[tokio::test]
+async fn namespaces_of_another_group() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let definition = |group: &str, scope: &str| {
+        json!({"metadata": {"name": format!("namespaces.{group}")},
+            "spec": {"group": group, "scope": scope, "names": {"plural": "namespaces", "kind": "Space"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                    {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}})
+    };
+    define(&api, definition("in.example.com", "Namespaced")).await;
+    define(&api, definition("over.example.com", "Cluster")).await;
+    api.ok("POST /api/v1/namespaces", json!({"metadata": {"name": "other"}})).await;
+    let role = json!({"metadata": {"name": "all"}, "rules": [{"verbs": ["*"], "resources": ["namespaces"],
+        "apiGroups": ["in.example.com", "over.example.com"]}]});
+    api.ok("POST /apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", role).await;
+    let binding = json!({"metadata": {"name": "all"}, "subjects": [{"kind": "User", "name": "ann"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "all"}});
+    api.ok("POST /apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", binding).await;
+    let ann = server.api(UserInfo::new("ann", ["system:authenticated"]));
+
+    let inside = |namespace: &str| format!("/apis/in.example.com/v1/namespaces/{namespace}/namespaces");
+    let (here, there) = (inside("default"), inside("other"));
+    for namespace in ["default", "other"] {
+        let made = api.ok(&format!("POST {}", inside(namespace)), object("x", json!({}))).await;
+        assert_eq!(made["metadata"]["namespace"], namespace);
+    }
+    ann.eventually(&format!("GET {here}/x"), |code, _| code == 200).await;
+    let listed = ann.ok(&format!("GET {here}"), json!(null)).await;
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!(listed["items"][0]["metadata"]["namespace"], "default");
+    for request in [
+        format!("GET {there}"),
+        format!("GET {there}/x"),
+        format!("DELETE {there}/x"),
+        "GET /apis/in.example.com/v1/namespaces".to_owned(),
+        "GET /apis/in.example.com/v1/namespaces/other".to_owned(),
+        "GET /apis/over.example.com/v1/namespaces".to_owned(),
+    ] {
+        assert_eq!(ann.call(&request, json!(null)).await.0, 403, "{request}");
+    }
+    let mut events = Events::of(&ann, &format!("{here}?watch=1&timeoutSeconds=2")).await;
+    api.ok(&format!("POST {there}"), object("unseen", json!({}))).await;
+    api.ok(&format!("POST {here}"), object("seen", json!({}))).await;
+    while let Some(event) = events.next().await {
+        assert_eq!(event["object"]["metadata"]["namespace"], "default", "{event}");
+    }
+    ann.ok(&format!("DELETE {here}/x"), json!(null)).await;
+    ann.ok(&format!("DELETE {here}"), json!(null)).await;
+    let left = api.ok("GET /apis/in.example.com/v1/namespaces", json!(null)).await;
+    let left: Vec<_> = left["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].clone()).collect();
+    assert_eq!(left, ["unseen", "x"]);
+    // The path of an object by its name alone is that of an object called as its namespace.
+    api.ok(&format!("POST {here}"), object("default", json!({}))).await;
+    assert_eq!(
+        ann.ok("GET /apis/in.example.com/v1/namespaces/default", json!(null)).await["metadata"]["name"],
+        "default"
+    );
+
+    // Cluster-scoped objects have no path that a namespace's rights open.
+    api.ok("POST /apis/over.example.com/v1/namespaces", object("default", json!({}))).await;
+    assert_eq!(
+        api.ok("GET /apis/over.example.com/v1/namespaces", json!(null)).await["items"].as_array().unwrap().len(),
+        1
+    );
+    for request in ["GET", "DELETE", "PATCH+merge"] {
+        let (code, _) = ann.call(&format!("{request} /apis/over.example.com/v1/namespaces/default"), json!({})).await;
+        assert_eq!(code, 404, "{request}");
+    }
+    let (code, _) = ann.call("GET /apis/over.example.com/v1/namespaces/default/namespaces/default", json!(null)).await;
+    assert_eq!(code, 404);
 }

@@ -14,6 +14,7 @@ use super::update::{newest, store_error};
 use crate::UserInfo;
 use crate::admission::{self, Operation};
 use crate::core::Core;
+use crate::subresource::is_namespace;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -127,7 +128,7 @@ fn check_preconditions(resource: &Resource, name: &str, object: &Value, options:
 
 fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff::Timestamp) -> Result<Step, Status> {
     let strategy = &resource.kind.strategy;
-    let is_namespace = resource.kind.group.is_empty() && resource.kind.resource == "namespaces";
+    let is_namespace = is_namespace(resource);
     let mut next = object.clone();
     let deleting = !text(object, "deletionTimestamp").is_empty();
     let finalizers = finalizers_after(object, options, strategy.default_propagation());

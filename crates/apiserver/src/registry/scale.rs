@@ -107,8 +107,11 @@ impl Scaled<'_> {
             return Err(Status::invalid("autoscaling", "Scale", text(scale, "name"), &[error]));
         }
         let mut object = old.clone();
-        create::set(&mut object, "resourceVersion", "".into());
         self.map.write(&mut object, scale);
+        // Who names no version means the one that is there, also where the object itself asks for one.
+        if matches!(text(&object, "resourceVersion"), "" | "0") {
+            create::set(&mut object, "resourceVersion", text(old, "resourceVersion").into());
+        }
         apply::from_scale(&mut object, &self.kind.api_version(), &self.map.spec_replicas, scale);
         Ok(object)
     }

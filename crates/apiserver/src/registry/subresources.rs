@@ -27,8 +27,7 @@ pub(crate) async fn object(call: &Call, verb: Verb, body: Bytes) -> Reply {
     if resource.stored().is_none() {
         return review::serve(call, verb, body).await;
     }
-    let (namespace, name) = (target.namespace.as_str(), target.name.as_str());
-    let namespace = if resource.kind.resource == "namespaces" { "" } else { namespace };
+    let (namespace, name) = (call.object_namespace(), target.name.as_str());
     match verb {
         Verb::Get => read::get(core, resource, namespace, name, query, call.accepted()?).await,
         Verb::List => lists::list(core, resource, namespace, query, call.accepted()?).await,
@@ -135,9 +134,9 @@ pub(crate) async fn patch_object(call: &Call, body: Bytes, subresource: &str) ->
 }
 
 async fn delete_collection(call: &Call, body: Bytes) -> Reply {
-    let Call { core, resource, target, query, user, .. } = call;
+    let Call { core, resource, query, user, .. } = call;
     let options = delete_options(call, &body)?;
-    let mut listed = lists::find(core, resource, &target.namespace, query).await?;
+    let mut listed = lists::find(core, resource, call.object_namespace(), query).await?;
     let entries: Vec<_> = listed.entries.collect();
     let cluster = resource.kind.scope == Scope::Cluster;
     for batch in entries.chunks(DELETE_BATCH) {

@@ -455,3 +455,40 @@ fn names_go_to_who_asked_first() {
     assert!(super::accept(&mut second, [].into_iter(), &now));
     assert_eq!(conditions(&second), established);
 }
+
+#[test]
+fn built_in_names_are_not_given_away() {
+    let now = json!("2026-01-02T03:04:05Z");
+    let of = |plural: &str, kind: &str, short: Value| {
+        let names = json!({"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "shortNames": short});
+        let mut object = definition();
+        object["metadata"]["name"] = format!("{plural}.networking.k8s.io").into();
+        object["spec"]["group"] = json!("networking.k8s.io");
+        object["spec"]["names"] = names;
+        created(CRD, object)
+    };
+    let established = |object: &Value| super::condition(object, "Established").unwrap()["status"].clone();
+    let refused = |object: &Value| {
+        let names = super::condition(object, "NamesAccepted").unwrap();
+        format!("{} {} {}", names["status"], names["reason"], names["message"]).replace(['"', '\\'], "")
+    };
+    for (plural, kind, short, why) in [
+        ("networkpolicies", "Other", json!(null), "False PluralConflict networkpolicies is already in use"),
+        ("others", "NetworkPolicy", json!(null), "False KindConflict NetworkPolicy is already in use"),
+        ("others", "Other", json!(["netpol"]), "False ShortNamesConflict netpol is already in use"),
+        ("others", "IngressList", json!(null), "False KindConflict IngressList is already in use"),
+    ] {
+        let mut object = of(plural, kind, short);
+        assert!(super::accept(&mut object, [].into_iter(), &now));
+        assert_eq!((refused(&object).as_str(), established(&object)), (why, json!("False")));
+    }
+    let mut free = of("others", "Other", json!(["ot"]));
+    assert!(super::accept(&mut free, [].into_iter(), &now));
+    assert_eq!(established(&free), "True");
+    // What a status claims does not help.
+    let mut claimed = of("networkpolicies", "NetworkPolicy", json!(null));
+    claimed["status"]["acceptedNames"] = claimed["spec"]["names"].clone();
+    super::set_condition(&mut claimed, "Established", true, "InitialNamesAccepted", "", &now);
+    assert!(super::accept(&mut claimed, [].into_iter(), &now));
+    assert_eq!((established(&claimed), &claimed["status"]["acceptedNames"]["plural"]), (json!("False"), &json!("")));
+}
