@@ -66,8 +66,12 @@ impl Cache {
         answer.await.map_err(|_| closed())?.map_err(Status::internal)
     }
 
+    /// Who still has the cache that was there finds it to be over before it misses a change.
     fn insert(&self, cache: &Arc<ResourceCache>) {
         let key = cache.prefix().trim_end_matches('/');
+        if let Some(replaced) = self.by_prefix.load().get(key) {
+            replaced.end();
+        }
         self.by_prefix.rcu(|map| {
             let mut map = HashMap::clone(map);
             map.insert(key.to_owned(), cache.clone());
@@ -75,8 +79,9 @@ impl Cache {
         });
     }
 
-    /// Takes a cache out.
+    /// Takes a cache out, which is over then.
     pub(crate) fn remove(&self, cache: &Arc<ResourceCache>) {
+        cache.end();
         let key = cache.prefix().trim_end_matches('/');
         self.by_prefix.rcu(|map| {
             let mut map = HashMap::clone(map);

@@ -79,93 +79,168 @@ impl Drop for Installed {
     }
 }
 
+/// A definition as it was last read, with the status that it is to have.
+struct Known {
+    revision: u64,
+    object: Value,
+    /// Its resources are to be looked at.
+    changed: bool,
+    /// Its status is to be written.
+    unwritten: bool,
+}
+
+impl Known {
+    /// Who was there first has the names.
+    fn order(&self) -> (&str, &str) {
+        (text(&self.object, "creationTimestamp"), text(&self.object, "name"))
+    }
+}
+
 struct Manager {
     core: Arc<Core>,
+    known: HashMap<String, Known>,
     installed: HashMap<String, Installed>,
+    /// What is installed is not what is served.
+    republish: bool,
+    /// What the definitions' resources share, for those who finalize them.
+    shared: finalize::SharedByName,
+    /// The uids of definitions that are being finalized.
     finalizing: Arc<Mutex<HashSet<String>>>,
 }
 
-/// Serves what is defined, then follows the definitions until the server stops.
+/// Serves what is defined, then follows the definitions until the server stops. A definition that cannot be served now is
+/// tried again, and keeps no other from being served.
 pub(crate) async fn start(core: &Arc<Core>) -> Result<(), crate::Error> {
     let failed = |status: Status| crate::Error::Bootstrap { object: "custom resources".into(), why: status.message };
     let cache = core.registry.known(GROUP, RESOURCE).and_then(Resource::cache).map_err(failed)?.clone();
     let mut changed = cache.follow();
-    let mut manager = Manager { core: core.clone(), installed: HashMap::new(), finalizing: Arc::default() };
+    let mut manager = Manager {
+        core: core.clone(),
+        known: HashMap::new(),
+        installed: HashMap::new(),
+        republish: false,
+        shared: Arc::default(),
+        finalizing: Arc::default(),
+    };
     changed.borrow_and_update();
-    manager.sync(&cache).await.map_err(failed)?;
+    let mut outcome = manager.sync(&cache).await;
     tokio::spawn(async move {
         let shutdown = manager.core.shutdown.clone();
         loop {
+            let again = outcome.is_err();
+            if let Err(error) = &outcome {
+                tracing::warn!(%error, "custom resources could not be brought up to date");
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 more = changed.changed() => if more.is_err() { return },
+                () = tokio::time::sleep(RETRY), if again => {}
             }
-            while let Err(error) = manager.sync(&cache).await {
-                tracing::warn!(%error, "custom resources could not be brought up to date");
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(RETRY) => {}
-                }
-            }
+            outcome = manager.sync(&cache).await;
         }
     });
     Ok(())
 }
 
 impl Manager {
+    /// Brings what is served up to the definitions, each by itself. The first error is returned; what failed is looked at
+    /// again by the next call.
     async fn sync(&mut self, cache: &Arc<ResourceCache>) -> Result<(), Status> {
-        let snapshot = cache.snapshot();
-        let mut objects: Vec<Value> = Vec::new();
-        for entry in snapshot.map.values() {
-            objects.push(entry.decode()?);
-        }
-        // Who was there first has the names.
-        objects.sort_by(|a, b| {
-            let key = |object: &Value| (text(object, "creationTimestamp").to_owned(), text(object, "name").to_owned());
-            key(a).cmp(&key(b))
-        });
-        let names: HashSet<&str> = objects.iter().map(|object| text(object, "name")).collect();
-        let before = self.installed.len();
-        self.installed.retain(|name, installed| {
-            let stays = names.contains(name.as_str());
-            if !stays {
-                self.core.cache.remove(&installed.shared.stored);
+        let mut outcome = Ok(());
+        let freed = self.read(cache, &mut outcome);
+        self.settle(&freed);
+        let mut changed: Vec<String> =
+            self.known.iter().filter(|(_, known)| known.changed).map(|(name, _)| name.clone()).collect();
+        changed.sort();
+        for name in changed {
+            let Some(object) = self.known.get(&name).map(|known| known.object.clone()) else { continue };
+            let result = self.install(&object).await;
+            if let (Ok(()), Some(known)) = (&result, self.known.get_mut(&name)) {
+                known.changed = false;
             }
-            stays
-        });
-        let mut republish = self.installed.len() != before;
-        let now: Value = now().into();
-        let mut settled = Vec::new();
-        for at in 0..objects.len() {
-            let (head, tail) = objects.split_at_mut(at);
-            let Some((object, rest)) = tail.split_first_mut() else { break };
-            if accept(object, head.iter().chain(rest.iter()), &now) {
-                settled.push(at);
-            }
+            outcome = outcome.and(result);
         }
-        for object in &objects {
-            republish |= self.install(object).await?;
-        }
-        if republish {
+        if std::mem::take(&mut self.republish) {
             self.publish();
         }
         // Only what is served is said to be.
-        for at in settled {
-            if let Some(object) = objects.get(at) {
-                self.write_status(object).await?;
-            }
+        let core = self.core.clone();
+        for known in self.known.values_mut().filter(|known| known.unwritten && !known.changed) {
+            let result = write_status(&core, &known.object).await;
+            known.unwritten = result.is_err();
+            outcome = outcome.and(result);
         }
-        for object in objects.iter().filter(|object| !text(object, "deletionTimestamp").is_empty()) {
-            self.finalize(object);
+        for known in self.known.values().filter(|known| finalize::is_due(&known.object)) {
+            self.finalize(&known.object);
         }
-        Ok(())
+        outcome
     }
 
-    /// Puts a definition's resources in, unless it is not established or nothing changed. Says whether it did.
-    async fn install(&mut self, object: &Value) -> Result<bool, Status> {
+    /// Reads the definitions that changed, and takes out those that are gone. Returns the groups in which names may have
+    /// become free.
+    fn read(&mut self, cache: &Arc<ResourceCache>, outcome: &mut Result<(), Status>) -> HashSet<String> {
+        let snapshot = cache.snapshot();
+        let mut freed = HashSet::new();
+        for entry in snapshot.map.values() {
+            let before = self.known.get(entry.name());
+            if before.is_some_and(|known| known.revision == entry.revision) {
+                continue;
+            }
+            let object = match entry.decode() {
+                Ok(object) => object,
+                Err(error) => {
+                    *outcome = std::mem::replace(outcome, Ok(())).and(Err(error));
+                    continue;
+                }
+            };
+            if let Some(before) = before.filter(|before| names(&before.object) != names(&object)) {
+                freed.insert(group(&before.object).to_owned());
+            }
+            let known = Known { revision: entry.revision, object, changed: true, unwritten: false };
+            self.known.insert(entry.name().to_owned(), known);
+        }
+        let gone = |name: &str| !snapshot.map.contains_key(cache.key("", name).as_str());
+        self.known.retain(|name, known| {
+            let gone = gone(name);
+            if gone {
+                freed.insert(group(&known.object).to_owned());
+            }
+            !gone
+        });
+        self.installed.retain(|name, installed| {
+            let gone = gone(name);
+            if gone {
+                self.core.cache.remove(&installed.shared.stored);
+                self.shared.lock().remove(name);
+                self.republish = true;
+            }
+            !gone
+        });
+        freed
+    }
+
+    /// Gives names to the definitions that changed, and to those that may have waited for a name that is free now.
+    fn settle(&mut self, freed: &HashSet<String>) {
+        let now: Value = now().into();
+        let asks = |known: &Known| known.changed || freed.contains(group(&known.object));
+        let mut asking: Vec<&String> =
+            self.known.iter().filter(|(_, known)| asks(known)).map(|(name, _)| name).collect();
+        asking.sort_by_key(|name| self.known.get(*name).map(Known::order));
+        let asking: Vec<String> = asking.into_iter().cloned().collect();
+        for name in asking {
+            let Some(mut known) = self.known.remove(&name) else { continue };
+            if accept(&mut known.object, self.known.values().map(|other| &other.object), &now) {
+                (known.changed, known.unwritten) = (true, true);
+            }
+            self.known.insert(name, known);
+        }
+    }
+
+    /// Puts a definition's resources in, unless it is not established or nothing changed.
+    async fn install(&mut self, object: &Value) -> Result<(), Status> {
         let name = text(object, "name");
         if condition(object, "Established").is_none_or(|condition| condition["status"] != "True") {
-            return Ok(false);
+            return Ok(());
         }
         let terminating = !text(object, "deletionTimestamp").is_empty();
         let source = json!([
@@ -178,10 +253,10 @@ impl Manager {
             && installed.source == source
         {
             installed.shared.terminating.store(terminating, Ordering::Relaxed);
-            return Ok(false);
+            return Ok(());
         }
         let definition = Arc::new(crd::kinds(object));
-        let Some(storage) = definition.storage().cloned() else { return Ok(false) };
+        let Some(storage) = definition.storage().cloned() else { return Ok(()) };
         let stored_versions = object["status"]["storedVersions"].as_array().map_or(0, Vec::len);
         let closed = self.core.shutdown.child_token();
         let stored = ResourceCache::new(storage.clone()).of_definition(definition.clone(), closed.clone());
@@ -208,8 +283,15 @@ impl Manager {
             };
             resources.push(Resource::custom(version.kind.clone(), cache, shared.clone()));
         }
-        self.installed.insert(name.to_owned(), Installed { source, shared, resources, closed });
-        Ok(true)
+        self.shared.lock().insert(name.to_owned(), shared.clone());
+        let replaced = self.installed.insert(name.to_owned(), Installed { source, shared, resources, closed });
+        self.republish = true;
+        if replaced.is_some() {
+            // The caches served until now are over.
+            self.publish();
+            self.republish = false;
+        }
+        Ok(())
     }
 
     fn publish(&self) {
@@ -222,26 +304,33 @@ impl Manager {
         self.core.registry.set_custom(resources);
     }
 
-    async fn write_status(&self, object: &Value) -> Result<(), Status> {
-        let result = set_status(&self.core, object).await;
-        match result {
-            // Somebody else wrote: that change will be looked at in its turn.
-            Err(status) if matches!(status.code, 404 | 409) => Ok(()),
-            result => result,
-        }
-    }
-
     fn finalize(&self, object: &Value) {
-        let name = text(object, "name").to_owned();
-        if !finalize::is_due(object) || !self.finalizing.lock().insert(name.clone()) {
+        let (name, uid) = (text(object, "name").to_owned(), text(object, "uid").to_owned());
+        if !self.finalizing.lock().insert(uid.clone()) {
             return;
         }
-        let shared = self.installed.get(&name).map(|installed| installed.shared.clone());
-        let (core, finalizing) = (self.core.clone(), self.finalizing.clone());
+        let (core, finalizing, shared) = (self.core.clone(), self.finalizing.clone(), self.shared.clone());
         tokio::spawn(async move {
-            finalize::run(&core, &name, shared).await;
-            finalizing.lock().remove(&name);
+            finalize::run(&core, finalize::Doomed { name: &name, uid: &uid, shared: &shared }).await;
+            finalizing.lock().remove(&uid);
         });
+    }
+}
+
+fn group(object: &Value) -> &str {
+    object["spec"]["group"].as_str().unwrap_or_default()
+}
+
+fn names(object: &Value) -> &Value {
+    &object["status"]["acceptedNames"]
+}
+
+/// As [`set_status`], but somebody else may be faster.
+async fn write_status(core: &Core, object: &Value) -> Result<(), Status> {
+    match set_status(core, object).await {
+        // That change will be looked at in its turn.
+        Err(status) if matches!(status.code, 404 | 409) => Ok(()),
+        result => result,
     }
 }
 

@@ -20,17 +20,22 @@ pub(crate) mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use keelson_api::kind::{Kind, Str, Verb};
 use keelson_api::kinds;
 use keelson_api::status::Status;
 use serde_json::Value;
+use tokio::sync::watch as signal;
 
 use crate::cache::entry::encode;
 use crate::cache::{Entry, ResourceCache};
 use crate::crd;
 use crate::discovery::Discovery;
+
+/// How long a request waits for the successor of a custom resource that was replaced.
+const REPLACEMENT: Duration = Duration::from_secs(3);
 
 /// One served resource.
 #[derive(Clone)]
@@ -82,6 +87,11 @@ impl Resource {
         self.cache.as_ref()
     }
 
+    /// Whether another resource takes this one's place, or none.
+    pub(crate) fn is_over(&self) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.is_over())
+    }
+
     pub(crate) fn not_found(&self, name: &str) -> Status {
         Status::not_found(&self.kind.group, &self.kind.resource, name)
     }
@@ -120,6 +130,8 @@ pub(crate) struct Registry {
     /// Kinds that are only bodies of subresources.
     bodies: Vec<Kind>,
     served: ArcSwap<Served>,
+    /// Something else is served.
+    changed: signal::Sender<()>,
 }
 
 /// All resources of one moment, and the documents made from them.
@@ -172,12 +184,16 @@ impl Registry {
             built_in.push(Resource { kind, cache, custom: None });
         }
         let served = ArcSwap::from_pointee(Served::new(built_in.clone()));
-        (Self { built_in, bodies: kinds::bodies(), served }, caches.into_values().collect())
+        (
+            Self { built_in, bodies: kinds::bodies(), served, changed: signal::Sender::new(()) },
+            caches.into_values().collect(),
+        )
     }
 
     /// Serves these custom resources, beside what is built in.
     pub(crate) fn set_custom(&self, resources: Vec<Resource>) {
         self.served.store(Arc::new(Served::new(self.built_in.iter().cloned().chain(resources).collect())));
+        self.changed.send_replace(());
     }
 
     /// What is served now.
@@ -188,6 +204,20 @@ impl Registry {
     /// A resource by its path's parts.
     pub(crate) fn get(&self, group: &str, version: &str, resource: &str) -> Option<Resource> {
         self.served.load().get(group, version, resource).cloned()
+    }
+
+    /// As [`Registry::get`], once what is served is up to date; after a while as it is.
+    pub(crate) async fn current(&self, group: &str, version: &str, resource: &str) -> Option<Resource> {
+        let mut changed = self.changed.subscribe();
+        let up_to_date = async {
+            while self.get(group, version, resource).is_some_and(|found| found.is_over()) {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(REPLACEMENT, up_to_date).await;
+        self.get(group, version, resource)
     }
 
     /// A resource that this server is built with, by group and name, whatever its version.

@@ -49,7 +49,7 @@ impl ApiServer {
         let shutdown = CancellationToken::new();
         let node = Arc::new(NodeAuthorizer::default());
         let listeners: Vec<Arc<dyn Listener>> = vec![rbac.clone(), node.clone(), allocator.clone()];
-        let feed = Feed { cache: cache.clone(), store: store.clone(), listeners, installs };
+        let feed = Feed::new(cache.clone(), store.clone(), listeners, installs);
         let authenticator = Authenticator::new(&config, cache.clone())?;
         let kubelets = config.kubelet.as_ref().map(Kubelets::new).transpose()?;
         let revision = feed.load().await?;

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use keelson_store::{Store, WatchItem};
+use keelson_store::{Event, Store, WatchItem};
 use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Cache, Change, Entry, Install, ROOT, ResourceCache};
@@ -25,10 +26,35 @@ pub(crate) struct Feed {
     pub(crate) cache: Arc<Cache>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) listeners: Vec<Arc<dyn Listener>>,
-    pub(crate) installs: mpsc::Receiver<Install>,
+    installs: mpsc::Receiver<Install>,
+    /// What the store holds for caches that are to be put in, being read beside the loop.
+    reads: JoinSet<Result<Read, String>>,
+    /// Who waits for those reads.
+    reading: HashMap<Id, Reading>,
+}
+
+/// A resource at one revision.
+struct Read {
+    entries: Vec<Arc<Entry>>,
+    revision: u64,
+}
+
+/// A cache that is being read, and what happened to its keys since that began.
+struct Reading {
+    install: Install,
+    since: Vec<Event>,
 }
 
 impl Feed {
+    pub(crate) fn new(
+        cache: Arc<Cache>,
+        store: Arc<dyn Store>,
+        listeners: Vec<Arc<dyn Listener>>,
+        installs: mpsc::Receiver<Install>,
+    ) -> Self {
+        Self { cache, store, listeners, installs, reads: JoinSet::new(), reading: HashMap::new() }
+    }
+
     /// Loads everything; returns the revision loaded.
     pub(crate) async fn load(&self) -> Result<u64, Error> {
         let range = self.store.range(ROOT, "", None, 0).await?;
@@ -75,6 +101,11 @@ impl Feed {
                     return self.cache.set_broken();
                 }
             };
+            // What happened in between is unknown: those are read again too.
+            self.reads = JoinSet::new();
+            for Reading { install, .. } in std::mem::take(&mut self.reading).into_values() {
+                self.read(install);
+            }
         }
     }
 
@@ -87,7 +118,11 @@ impl Feed {
             let item = tokio::select! {
                 item = stream.next() => item,
                 Some(install) = self.installs.recv() => {
-                    self.install(install).await;
+                    self.read(install);
+                    continue;
+                }
+                Some(read) = self.reads.join_next_with_id() => {
+                    self.install(read);
                     continue;
                 }
             };
@@ -100,42 +135,66 @@ impl Feed {
         }
     }
 
-    /// Nothing is applied meanwhile, so the new cache misses no change.
-    async fn install(&self, Install { cache, done }: Install) {
-        let result = match self.store.range(cache.prefix(), "", None, 0).await {
-            Ok(range) => {
-                let read = |kv: keelson_store::KeyValue| match cache.entry(kv, false) {
-                    Ok(entry) => Some(Arc::new(entry)),
-                    Err(why) => {
-                        tracing::error!(why, "a stored object cannot be read");
-                        None
-                    }
-                };
-                cache.load(range.kvs.into_iter().filter_map(read), range.revision);
-                self.cache.insert(&cache);
-                Ok(())
-            }
-            Err(error) => Err(error.to_string()),
+    /// Starts to read what a cache is to hold. The loop goes on meanwhile, and keeps what happens to those keys.
+    fn read(&mut self, install: Install) {
+        let (cache, store) = (install.cache.clone(), self.store.clone());
+        let task = self.reads.spawn(async move {
+            let range = store.range(cache.prefix(), "", None, 0).await.map_err(|error| error.to_string())?;
+            let read = move || Read {
+                revision: range.revision,
+                entries: range.kvs.into_iter().filter_map(|kv| readable(&cache, kv, false)).collect(),
+            };
+            tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())
+        });
+        self.reading.insert(task.id(), Reading { install, since: Vec::new() });
+    }
+
+    /// Puts a cache in that has been read: it gets what happened since, and takes the place of the one that was there, which
+    /// is over before the next change is applied.
+    fn install(&mut self, read: Result<(Id, Result<Read, String>), JoinError>) {
+        let (id, read) = match read {
+            Ok(read) => read,
+            Err(error) => (error.id(), Err(error.to_string())),
         };
+        let Some(Reading { install: Install { cache, done }, since }) = self.reading.remove(&id) else { return };
+        let result = read.map(|Read { entries, revision }| {
+            cache.load(entries.into_iter(), revision);
+            for event in since.into_iter().filter(|event| event.revision > revision) {
+                let new = match event.value {
+                    None => None,
+                    Some(kv) => match readable(&cache, kv, false) {
+                        None => continue,
+                        new => new,
+                    },
+                };
+                cache.apply(&event.key, new, event.revision);
+            }
+            self.cache.insert(&cache);
+        });
         // Who asked may have gone.
         let _ = done.send(result);
     }
 
-    fn apply(&self, events: Vec<keelson_store::Event>) {
+    fn apply(&mut self, events: Vec<Event>) {
         let mut touched: Vec<Arc<ResourceCache>> = Vec::new();
         let mut last = 0;
         for event in events {
             last = event.revision;
+            for reading in self.reading.values_mut() {
+                if event.key.starts_with(reading.install.cache.prefix()) {
+                    reading.since.push(event.clone());
+                }
+            }
             let Some(cache) = self.cache.of_key(&event.key) else { continue };
             if cache.knows(event.revision) {
                 continue;
             }
-            let new = match event.value.map(|kv| cache.entry(kv, true)).transpose() {
-                Ok(new) => new.map(Arc::new),
-                Err(why) => {
-                    tracing::error!(why, "a stored object cannot be read");
-                    continue;
-                }
+            let new = match event.value {
+                None => None,
+                Some(kv) => match readable(&cache, kv, true) {
+                    None => continue,
+                    new => new,
+                },
             };
             let change = cache.apply(&event.key, new, event.revision);
             for listener in &self.listeners {
@@ -160,4 +219,10 @@ impl Feed {
             newer
         });
     }
+}
+
+/// A stored version as the cache holds it; what cannot be read is left out.
+fn readable(cache: &ResourceCache, kv: keelson_store::KeyValue, trusted: bool) -> Option<Arc<Entry>> {
+    let entry = cache.entry(kv, trusted).inspect_err(|why| tracing::error!(why, "a stored object cannot be read"));
+    entry.ok().map(Arc::new)
 }

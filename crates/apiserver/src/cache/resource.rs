@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use imbl::OrdMap;
 use keelson_api::crd::Definition;
 use keelson_api::kind::{Kind, Scope};
-use keelson_api::status::Status;
+use keelson_api::status::{Details, Status};
 use keelson_store::KeyValue;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
@@ -207,8 +207,18 @@ impl ResourceCache {
         self.announce();
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+    /// Whether what it holds may be out of date. While it is not, it shows every change that the caches have reached.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire) || self.view.as_ref().is_some_and(|view| view.source.is_over())
+    }
+
+    /// 503 when the cache is over: the resource is gone, or there is another cache to ask.
+    pub(crate) fn check_current(&self) -> Result<(), Status> {
+        if !self.is_over() {
+            return Ok(());
+        }
+        let details = Details { retry_after_seconds: 1, ..Details::default() };
+        Err(Status { details: Some(Box::new(details)), ..Status::unavailable("the resource is being changed") })
     }
 
     /// Ends when the cache does.
@@ -216,12 +226,15 @@ impl ResourceCache {
         &self.closed
     }
 
-    /// Waits until the cache shows all that the caches have; only views have to be waited for.
+    /// Waits until the cache shows all that the caches have; only views have to be waited for. 503 when it is over.
     pub(crate) async fn caught_up(self: &Arc<Self>) -> Result<(), Status> {
-        match &self.view {
-            Some(view) => view.caught_up(self).await,
-            None => Ok(()),
+        if let Some(view) = &self.view {
+            self.check_current()?;
+            let outcome = view.caught_up(self).await;
+            self.check_current()?;
+            return outcome;
         }
+        self.check_current()
     }
 
     /// One object as it is in the caches now. One that cannot be converted is in the way of nothing but its own reads.
@@ -235,6 +248,9 @@ impl ResourceCache {
 
     /// The revision that this cache shows when all have reached `revision`, which was read before.
     pub(crate) fn reached(&self, revision: u64) -> u64 {
+        if self.is_over() {
+            return self.snapshot().revision;
+        }
         self.view.as_ref().map_or(revision, |view| view.reached(self, revision))
     }
 

@@ -128,13 +128,14 @@ impl Watcher {
                 continue;
             }
             self.changed.borrow_and_update();
+            let ends = self.resource.is_over();
             let before = self.resource.reached(self.cache.revision()).max(self.after);
             let all = self.fill_changes();
             if !self.ready.is_empty() || !all || self.over {
                 continue;
             }
             let now = Instant::now();
-            if now >= self.deadline {
+            if ends || now >= self.deadline {
                 return None;
             }
             let bookmark_at = self.bookmark_at.filter(|_| self.options.bookmarks);
@@ -142,9 +143,6 @@ impl Watcher {
                 self.bookmark_at = next_bookmark(now, self.deadline, BOOKMARK_EVERY);
                 self.push(self.options.events.bookmark(before, false));
                 continue;
-            }
-            if self.resource.is_over() {
-                return None;
             }
             let wake = bookmark_at.map_or(self.deadline, |at| at.min(self.deadline));
             if self.timer.deadline() != wake {

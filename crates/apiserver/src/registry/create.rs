@@ -78,6 +78,7 @@ async fn create_named(
 ) -> Result<Written, Status> {
     let kind = &resource.kind;
     let cache = resource.cache()?;
+    cache.check_current()?;
     set(&mut object, "uid", uuid::Uuid::new_v4().to_string().into());
     set(&mut object, "creationTimestamp", now().into());
     let name = text(&object, "name").to_owned();

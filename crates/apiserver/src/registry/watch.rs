@@ -29,6 +29,7 @@ pub(crate) async fn watch(
     accepted: Accepted,
 ) -> Reply {
     let cache = resource.cache()?;
+    cache.check_current()?;
     let seconds = query.number("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
     let initial_events = query.optional_flag("sendInitialEvents");
     check(query, initial_events)?;
