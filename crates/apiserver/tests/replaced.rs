@@ -1,0 +1,227 @@
+//! Custom resources whose definitions change while others read, write and wait, over a store that can be held up.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use keelson_apiserver::{ApiServer, Config, UserInfo};
+use keelson_store::{Error, Expect, KeyValue, LocalStore, Options, Range, Store, WatchStream};
+use serde_json::{Value, json};
+use support::Api;
+use tokio::sync::watch;
+
+const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const NAME: &str = "things.example.com";
+const THINGS: &str = "/apis/example.com/v1/namespaces/default/things";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// What becomes of ranges over all things.
+#[derive(Clone, Copy, PartialEq)]
+enum Gate {
+    Open,
+    /// They are read, and then held back.
+    Closed,
+    Broken,
+}
+
+/// A store that can be slow.
+struct Held {
+    inner: LocalStore,
+    gate: watch::Sender<Gate>,
+    /// Ranges that have been held back.
+    held: watch::Sender<usize>,
+}
+
+#[async_trait]
+impl Store for Held {
+    async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<u64, Error> {
+        self.inner.put(key, value, expect).await
+    }
+    async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, KeyValue), Error> {
+        self.inner.delete(key, expect).await
+    }
+    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
+        self.inner.get(key).await
+    }
+    async fn range(&self, prefix: &str, start: &str, revision: Option<u64>, limit: usize) -> Result<Range, Error> {
+        let range = self.inner.range(prefix, start, revision, limit).await?;
+        if prefix == "/registry/example.com/things/" && *self.gate.borrow() != Gate::Open {
+            self.held.send_modify(|held| *held += 1);
+            if *self.gate.borrow() == Gate::Broken {
+                return Err(Error::Invalid { what: "a test".into() });
+            }
+            let mut gate = self.gate.subscribe();
+            gate.wait_for(|gate| *gate == Gate::Open).await.unwrap();
+        }
+        Ok(range)
+    }
+    async fn watch(&self, prefix: &str, revision: u64) -> Result<WatchStream, Error> {
+        self.inner.watch(prefix, revision).await
+    }
+    async fn revision(&self) -> Result<u64, Error> {
+        self.inner.revision().await
+    }
+    async fn request_progress(&self) -> Result<(), Error> {
+        self.inner.request_progress().await
+    }
+    async fn compact(&self, revision: u64) -> Result<(), Error> {
+        self.inner.compact(revision).await
+    }
+}
+
+async fn start(gate: Gate) -> (Api, Arc<Held>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = LocalStore::open(dir.path(), Options::default()).unwrap();
+    let store = Arc::new(Held { inner, gate: watch::Sender::new(gate), held: watch::Sender::new(0) });
+    let server = ApiServer::new(Config::default(), store.clone()).await.unwrap();
+    (Api::new(server, UserInfo::new("admin", ["system:masters"])), store, dir)
+}
+
+impl Held {
+    async fn held(&self, count: usize) {
+        let mut held = self.held.subscribe();
+        tokio::time::timeout(Duration::from_secs(30), held.wait_for(|held| *held >= count)).await.unwrap().unwrap();
+    }
+}
+
+fn definition(plural: &str, kind: &str) -> Value {
+    json!({"metadata": {"name": format!("{plural}.example.com")}, "spec": {
+        "group": "example.com", "scope": "Namespaced", "names": {"plural": plural, "kind": kind},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object",
+            "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}}}}]}})
+}
+
+/// A change of the definition that gives things a color.
+fn colored() -> Value {
+    let mut versions = definition("things", "Thing")["spec"]["versions"].clone();
+    versions[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["color"] =
+        json!({"type": "string", "default": "red"});
+    json!({"spec": {"versions": versions}})
+}
+
+fn thing(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"size": 1}})
+}
+
+fn is(object: &Value, ty: &str, field: &str, value: &str) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|condition| condition["type"] == ty && condition[field] == value)
+}
+
+async fn established(api: &Api, name: &str) {
+    api.eventually(&format!("GET {CRDS}/{name}"), |_, object| is(object, "Established", "status", "True")).await;
+}
+
+#[tokio::test]
+async fn others_go_on_while_a_resource_is_read() {
+    let (api, store, _dir) = start(Gate::Closed).await;
+    api.ok(&format!("POST {CRDS}"), definition("things", "Thing")).await;
+    store.held(1).await;
+    // Writes are answered once the caches have them.
+    api.ok(&format!("POST {MAPS}"), json!({"metadata": {"name": "a"}})).await;
+    store.gate.send_replace(Gate::Open);
+    established(&api, NAME).await;
+
+    for name in ["a", "b"] {
+        api.ok(&format!("POST {THINGS}"), thing(name)).await;
+    }
+    let listed = api.ok(&format!("GET {THINGS}"), json!(null)).await;
+    let revision = listed["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let events = api.send(&format!("GET {THINGS}?watch=1&resourceVersion={revision}"), "").await;
+    store.gate.send_replace(Gate::Closed);
+    api.ok(&format!("PATCH+merge {CRDS}/{NAME}"), colored()).await;
+    store.held(2).await;
+    // What was read already changes, in the cache of before.
+    api.ok(&format!("POST {THINGS}"), thing("c")).await;
+    api.ok(&format!("PATCH+merge {THINGS}/b"), json!({"spec": {"size": 2}})).await;
+    api.ok(&format!("DELETE {THINGS}/a"), json!(null)).await;
+    api.ok(&format!("POST {MAPS}"), json!({"metadata": {"name": "b"}})).await;
+    store.gate.send_replace(Gate::Open);
+    let ended = tokio::time::timeout(Duration::from_secs(30), events.into_body().collect()).await.unwrap().unwrap();
+    let seen: Vec<String> = String::from_utf8(ended.to_bytes().to_vec())
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|event| format!("{} {}", event["type"].as_str().unwrap(), event["object"]["metadata"]["name"]))
+        .collect();
+    assert_eq!(seen, ["ADDED \"c\"", "MODIFIED \"b\"", "DELETED \"a\""], "the watch ends when it has told all");
+    // The watch ends with the old cache: from here on there is the new one.
+    let listed = api.ok(&format!("GET {THINGS}"), json!(null)).await;
+    let now: Vec<_> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| format!("{} {} {}", item["metadata"]["name"], item["spec"]["size"], item["spec"]["color"]))
+        .collect();
+    assert_eq!(now, ["\"b\" 2 \"red\"", "\"c\" 1 \"red\""]);
+}
+
+/// Readers and writers see no gap while the definition changes again and again.
+#[tokio::test]
+async fn a_replaced_resource_is_answered_by_its_successor() {
+    let (api, _store, _dir) = start(Gate::Open).await;
+    api.ok(&format!("POST {CRDS}"), definition("things", "Thing")).await;
+    established(&api, NAME).await;
+    api.ok(&format!("POST {THINGS}"), thing("a")).await;
+    let other = api.clone();
+    let changes = tokio::spawn(async move {
+        for n in 0..20 {
+            let body = json!({"spec": {"names": {"categories": [format!("c{n}")]}}});
+            other.ok(&format!("PATCH+merge {CRDS}/{NAME}"), body).await;
+        }
+    });
+    let mut size = 1;
+    while !changes.is_finished() {
+        size += 1;
+        api.ok(&format!("PATCH+merge {THINGS}/a"), json!({"spec": {"size": size}})).await;
+        let listed = api.ok(&format!("GET {THINGS}"), json!(null)).await;
+        assert_eq!(listed["items"][0]["spec"]["size"], size, "{listed}");
+        let read = api.ok(&format!("GET {THINGS}/a"), json!(null)).await;
+        assert_eq!(read["spec"]["size"], size);
+    }
+    changes.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_definition_that_changes_while_it_ends_still_ends() {
+    let (api, _store, _dir) = start(Gate::Open).await;
+    api.ok(&format!("POST {CRDS}"), definition("things", "Thing")).await;
+    established(&api, NAME).await;
+    let mut held = thing("a");
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    api.ok(&format!("POST {THINGS}"), held).await;
+    api.ok(&format!("DELETE {CRDS}/{NAME}"), json!(null)).await;
+    let path = format!("GET {CRDS}/{NAME}");
+    api.eventually(&path, |_, object| is(object, "Terminating", "reason", "InstanceDeletionInProgress")).await;
+    api.eventually(&format!("GET {THINGS}/a"), |_, object| object["metadata"].get("deletionTimestamp").is_some()).await;
+    api.ok(&format!("PATCH+merge {CRDS}/{NAME}"), colored()).await;
+    api.eventually(&format!("GET {THINGS}/a"), |_, object| object["spec"]["color"] == "red").await;
+    api.ok(&format!("PATCH+merge {THINGS}/a"), json!({"metadata": {"finalizers": null}})).await;
+    api.eventually(&path, |code, _| code == 404).await;
+    // The next of that name is another.
+    api.ok(&format!("POST {CRDS}"), definition("things", "Thing")).await;
+    established(&api, NAME).await;
+    api.ok(&format!("POST {THINGS}"), thing("a")).await;
+    api.ok(&format!("GET {THINGS}/a"), json!(null)).await;
+}
+
+#[tokio::test]
+async fn one_failure_does_not_stop_the_others() {
+    let (api, store, _dir) = start(Gate::Broken).await;
+    api.ok(&format!("POST {CRDS}"), definition("things", "Thing")).await;
+    store.held(1).await;
+    api.ok(&format!("POST {CRDS}"), definition("zebras", "Zebra")).await;
+    established(&api, "zebras.example.com").await;
+    api.ok("GET /apis/example.com/v1/zebras", json!(null)).await;
+    assert_eq!(api.call("GET /apis/example.com/v1/things", json!(null)).await.0, 404);
+    // Not said to be served before it is.
+    let (_, unserved) = api.call(&format!("GET {CRDS}/{NAME}"), json!(null)).await;
+    assert!(!is(&unserved, "Established", "status", "True"), "{unserved}");
+    store.gate.send_replace(Gate::Open);
+    established(&api, NAME).await;
+    api.ok(&format!("POST {THINGS}"), thing("a")).await;
+}
