@@ -14,6 +14,8 @@ mod set;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 pub use scale::{from_scale, to_scale};
@@ -185,7 +187,7 @@ fn own(writer: &Writer<'_>, entries: &mut Vec<Entry>, changed: Set) {
 
 /// Differences in other versions, each found once.
 #[derive(Default)]
-struct OtherVersions(Vec<(String, Option<Diff>)>);
+struct OtherVersions(HashMap<String, Option<Diff>>);
 
 impl OtherVersions {
     fn diff<'d>(
@@ -199,14 +201,10 @@ impl OtherVersions {
         if api_version == writer.api_version {
             return Some(found);
         }
-        let at = match self.0.iter().position(|(version, _)| version == api_version) {
-            Some(at) => at,
-            None => {
-                self.0.push((api_version.to_owned(), writer.diff_in(api_version, old, new)));
-                self.0.len() - 1
-            }
-        };
-        self.0.get(at).and_then(|(_, diff)| diff.as_ref())
+        if !self.0.contains_key(api_version) {
+            self.0.insert(api_version.to_owned(), writer.diff_in(api_version, old, new));
+        }
+        self.0.get(api_version)?.as_ref()
     }
 }
 

@@ -26,6 +26,9 @@ pub enum Error {
     /// The search visits more values than a search may.
     #[error("the path visits too many values")]
     TooMuch,
+    /// A filter compares a list or a map.
+    #[error("invalid type for comparison")]
+    NotComparable,
 }
 
 /// A parsed path.

@@ -1,6 +1,8 @@
 //! `metadata.managedFields`: entries kept as the JSON objects they are.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 
 use serde_json::{Map, Value};
 
@@ -15,7 +17,7 @@ const ANCIENT: &str = "ancient-changes";
 pub(super) const MAX_MANAGER_BYTES: usize = 128;
 const MAX_SUBRESOURCE_BYTES: usize = 256;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Operation {
     Apply,
     Update,
@@ -157,6 +159,7 @@ pub(super) fn trusted(list: Value) -> Vec<Entry> {
 /// Entries that a client wrote, in normal form. Of entries for the same manager the last counts.
 pub(super) fn decode(list: &Value) -> Result<Vec<Entry>, String> {
     let mut entries: Vec<Entry> = Vec::new();
+    let mut known = HashMap::new();
     for (i, item) in list.as_array().into_iter().flatten().enumerate() {
         let text = |key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default();
         let operation = match text("operation") {
@@ -178,8 +181,19 @@ pub(super) fn decode(list: &Value) -> Result<Vec<Entry>, String> {
         if !text("time").is_empty() {
             entry.set_time(text("time"));
         }
-        entries.retain(|other| !other.is(manager, operation, api_version, subresource));
-        entries.push(entry);
+        // As in [`Entry::is`].
+        let version = if operation == Operation::Apply { "" } else { api_version };
+        match known.entry((operation, manager, version, subresource)) {
+            Slot::Vacant(slot) => {
+                slot.insert(entries.len());
+                entries.push(entry);
+            }
+            Slot::Occupied(slot) => {
+                if let Some(earlier) = entries.get_mut(*slot.get()) {
+                    *earlier = entry;
+                }
+            }
+        }
     }
     Ok(entries)
 }
@@ -201,35 +215,41 @@ pub(super) fn cap(entries: &mut Vec<Entry>) {
         return;
     }
     entries.sort_by(Entry::order);
-    let mut oldest: Vec<String> = Vec::new();
-    let mut i = 0;
-    while i < entries.len() && updates > MAX_UPDATE_ENTRIES {
-        let Some(entry) = entries.get(i).filter(|entry| is_update(entry)) else {
-            i += 1;
-            continue;
-        };
+    // By version: the entry that older ones have been merged into, and the first update.
+    let mut buckets: HashMap<String, usize> = HashMap::new();
+    for (i, entry) in entries.iter().enumerate() {
+        if entry.is(ANCIENT, Operation::Update, entry.api_version(), "") {
+            buckets.insert(entry.api_version().to_owned(), i);
+        }
+    }
+    let mut firsts: HashMap<String, usize> = HashMap::new();
+    for i in 0..entries.len() {
+        if updates <= MAX_UPDATE_ENTRIES {
+            break;
+        }
+        let Some(entry) = entries.get_mut(i).filter(|entry| is_update(entry)) else { continue };
         let version = entry.api_version().to_owned();
         // The first of a version is what the next ones are merged with.
-        if !oldest.contains(&version) {
-            oldest.push(version);
-            i += 1;
+        let Some(&first) = firsts.get(&version) else {
+            firsts.insert(version, i);
             continue;
-        }
-        let merged = entries.remove(i);
-        let bucket = entries.iter().position(|e| e.is(ANCIENT, Operation::Update, &version, ""));
-        let at = bucket.or_else(|| entries.iter().position(|e| is_update(e) && e.api_version() == version));
-        if let Some(entry) = at.and_then(|at| entries.get_mut(at)) {
+        };
+        let merged = Entry(std::mem::take(&mut entry.0));
+        let bucket = buckets.get(&version).copied().filter(|at| *at != i);
+        if let Some(entry) = entries.get_mut(bucket.unwrap_or(first)) {
             if bucket.is_none() {
-                let fields = entry.fields().clone();
+                let fields = entry.fields_mut().map(std::mem::take).unwrap_or_default();
                 *entry = Entry::new(ANCIENT, Operation::Update, &version, "", fields);
+                buckets.insert(version, first);
             }
             if let Some(fields) = entry.fields_mut() {
                 set::union(fields, merged.fields());
             }
-            entry.set_time(merged.time());
+            entry.copy_time(&merged);
         }
         updates -= 1;
     }
+    entries.retain(|entry| !entry.0.is_empty());
 }
 
 /// Complaints about entries that a client wrote.

@@ -236,6 +236,41 @@ fn old_updates_are_merged() {
     assert_eq!((&entries[0]["fieldsV1"], &entries[0]["time"]), (&ancient, &json!("2026-01-01T00:00:04Z")));
 }
 
+/// What the server makes of entries that a client sends.
+fn sent(entries: impl Iterator<Item = Value>) -> Vec<Value> {
+    let entries: Vec<Value> = entries.collect();
+    let object = json!({"metadata": {"name": "a", "managedFields": entries}, "data": {"k": "1"}});
+    let old = typed(&Case::new(CONFIG_MAP), json!({"data": {"k": "1"}}));
+    let written = Case::new(CONFIG_MAP).update("m", Some(&old), object);
+    written["metadata"]["managedFields"].as_array().cloned().unwrap_or_default()
+}
+
+fn sent_entry(manager: usize, operation: &str, version: &str) -> Value {
+    let fields = json!({"f:data": {format!("f:k{manager}"): {}}});
+    json!({"manager": format!("m{manager}"), "operation": operation, "apiVersion": version,
+        "fieldsType": "FieldsV1", "fieldsV1": fields})
+}
+
+#[test]
+fn merged_updates_without_time_have_none() {
+    let entries = sent((0..12).map(|n| sent_entry(n, "Update", "v1")));
+    assert_eq!(entries.len(), 10);
+    assert!(entries.iter().any(|entry| entry["manager"] == "ancient-changes"));
+    assert!(entries.iter().all(|entry| entry.get("time").is_none()), "{entries:?}");
+}
+
+#[test]
+fn many_sent_entries() {
+    let entries = sent((0..50_000).map(|n| sent_entry(n, "Update", "v1")));
+    assert_eq!(entries.len(), 10);
+    let merged = entries.iter().find(|entry| entry["manager"] == "ancient-changes").unwrap();
+    assert_eq!(merged["fieldsV1"]["f:data"].as_object().unwrap().len(), 49_991);
+    assert_eq!(sent((0..50_000).map(|n| sent_entry(n, "Apply", "v1"))).len(), 50_000);
+    // Of one manager the last counts, and versions that are no more own nothing.
+    assert_eq!(sent((0..50_000).map(|n| sent_entry(n % 2, "Update", "v1"))).len(), 2);
+    assert_eq!(sent((0..50_000).map(|n| sent_entry(n, "Update", &format!("v1alpha{n}")))).len(), 0);
+}
+
 #[test]
 fn apply_merges_and_owns() {
     let case = Case::new(CONFIG_MAP);

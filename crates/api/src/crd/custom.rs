@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
@@ -22,7 +23,7 @@ use crate::validation::{View, same};
 /// What a custom kind has beside what all kinds have.
 #[derive(Debug)]
 pub struct Custom {
-    pub node: Node,
+    pub node: Arc<Node>,
     pub structure: Schema,
     /// `openAPIV3Schema` as written, for the OpenAPI documents.
     pub schema: Value,
@@ -35,7 +36,7 @@ pub struct Custom {
 }
 
 impl Custom {
-    fn new(node: Node, schema: Value, definition: String) -> Self {
+    fn new(node: Arc<Node>, schema: Value, definition: String) -> Self {
         let mut hasher = DefaultHasher::new();
         schema.to_string().hash(&mut hasher);
         Self { structure: node.structure(), node, schema, definition, rules: OnceLock::new(), digest: hasher.finish() }
@@ -100,9 +101,9 @@ pub fn kinds(object: &Value) -> Definition {
         .map(|version| {
             let name = text(&version["name"]);
             let schema = version["schema"]["openAPIV3Schema"].clone();
-            let node = Node::parse(&schema);
+            let node = Arc::new(Node::parse(&schema));
             let kind = text(&names["kind"]);
-            let strategy = CustomResource::new(version, &node);
+            let strategy = CustomResource::new(version, node.clone());
             let deprecated = (version["deprecated"] == true).then(|| match version["deprecationWarning"].as_str() {
                 Some(warning) => warning.to_owned().into(),
                 None => format!("{group}/{name} {kind} is deprecated").into(),
@@ -236,17 +237,17 @@ fn scale(scale: &Value) -> Option<ScaleMap> {
 /// The strategy of all custom kinds.
 #[derive(Debug)]
 struct CustomResource {
-    node: Node,
+    node: Arc<Node>,
     has_status: bool,
     /// `subresources.scale`
     scale: Value,
 }
 
 impl CustomResource {
-    fn new(version: &Value, node: &Node) -> Self {
+    fn new(version: &Value, node: Arc<Node>) -> Self {
         let subresources = &version["subresources"];
         let scale = subresources["scale"].clone();
-        Self { node: node.clone(), has_status: subresources["status"].is_object(), scale }
+        Self { node, has_status: subresources["status"].is_object(), scale }
     }
 
     fn check_scale(&self, object: &Value, errors: &mut Vec<FieldError>) {
@@ -329,19 +330,17 @@ impl Strategy for CustomResource {
     }
 
     fn warnings(&self, object: &Value, write: Write<'_>) -> Vec<String> {
-        let finalizers = |object: &Value| -> Vec<String> {
-            let list = object["metadata"]["finalizers"].as_array().into_iter().flatten();
-            list.filter_map(Value::as_str).map(str::to_owned).collect()
-        };
-        let known = match write {
-            Write::Create => Vec::new(),
-            Write::Update(old) => finalizers(old),
+        fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
+            object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str)
+        }
+        let known: HashSet<&str> = match write {
+            Write::Create => HashSet::new(),
+            Write::Update(old) => finalizers(old).collect(),
             Write::Subresource(..) => return Vec::new(),
         };
         let standard = ["orphan", "foregroundDeletion", "kubernetes"];
         finalizers(object)
-            .into_iter()
-            .filter(|name| !known.contains(name) && !name.contains('/') && !standard.contains(&name.as_str()))
+            .filter(|name| !known.contains(name) && !name.contains('/') && !standard.contains(name))
             .map(|name| {
                 format!(
                     "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to \

@@ -1,10 +1,10 @@
 //! Lists that are sets or maps: no two items are the same.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::node::Node;
+use super::node::{Additional, Node};
 use crate::schema::ListType;
 use crate::status::FieldError;
 use crate::validation::{Errors, View};
@@ -14,16 +14,12 @@ impl Node {
     pub fn check_lists(&self, view: View, errors: &mut Errors) {
         match view.value {
             Value::Object(_) => {
-                for (key, _) in view.entries() {
-                    if let Some(node) = self.child(key) {
-                        // A named field; entries of maps are shown in brackets.
-                        if self.properties.contains_key(key) {
-                            node.check_lists(view.get(key), errors);
-                        } else {
-                            for (_, entry) in view.entries().filter(|(other, _)| *other == key) {
-                                node.check_lists(entry, errors);
-                            }
-                        }
+                for (key, entry) in view.entries() {
+                    // A named field; entries of maps are shown in brackets.
+                    match (self.properties.get(key), &self.additional) {
+                        (Some(node), _) => node.check_lists(view.get(key), errors),
+                        (None, Additional::Node(node)) => node.check_lists(entry, errors),
+                        _ => {}
                     }
                 }
             }
@@ -54,13 +50,31 @@ impl Node {
         (Some(key.clone()), key)
     }
 
-    /// The item of `old` that a list map's `item` replaces.
-    pub(super) fn counterpart<'v>(&self, item: &Value, old: &'v [Value]) -> Option<&'v Value> {
-        if self.list_type != ListType::Map {
-            return None;
+    /// The items that a list had before, for [`OldItems::of`]; none unless the list is a map.
+    pub(super) fn old_items<'v>(&'v self, old: Option<&'v Value>) -> OldItems<'v> {
+        let old = old.and_then(Value::as_array).filter(|_| self.list_type == ListType::Map);
+        let mut items = OldItems { keys: &self.list_map_keys, by_key: HashMap::new() };
+        for item in old.into_iter().flatten() {
+            items.by_key.entry(items.key(item)).or_insert(item);
         }
-        let same = |other: &&Value| self.list_map_keys.iter().all(|key| item.get(key) == other.get(key));
-        old.iter().find(same)
+        items
+    }
+}
+
+/// The items of an old list map.
+pub(super) struct OldItems<'v> {
+    keys: &'v [String],
+    by_key: HashMap<Vec<Option<&'v Value>>, &'v Value>,
+}
+
+impl<'v> OldItems<'v> {
+    fn key<'i>(&self, item: &'i Value) -> Vec<Option<&'i Value>> {
+        self.keys.iter().map(|key| item.get(key)).collect()
+    }
+
+    /// The one that `item` replaces.
+    pub(super) fn of(&self, item: &Value) -> Option<&'v Value> {
+        if self.by_key.is_empty() { None } else { self.by_key.get(&self.key(item)).copied() }
     }
 }
 

@@ -29,8 +29,6 @@ pub struct Node {
     pub atomic_map: bool,
     /// Absent when nothing is demanded of the value but its type.
     pub checks: Option<Box<Checks>>,
-    /// `x-kubernetes-validations`, as written.
-    pub rules: Vec<Value>,
     /// Whether this or anything below has a default.
     pub has_defaults: bool,
 }
@@ -148,7 +146,6 @@ impl Node {
             list_map_keys: strings("x-kubernetes-list-map-keys"),
             atomic_map: text("x-kubernetes-map-type") == "atomic",
             checks: Checks::parse(schema, strings("required")).map(Box::new),
-            rules: schema["x-kubernetes-validations"].as_array().cloned().unwrap_or_default(),
             has_defaults,
         }
     }

@@ -405,3 +405,34 @@ fn generation_and_status() {
     assert!(errors[1].starts_with(".status.selector: Invalid value: \"a in\""), "{errors:?}");
     assert!(v1.strategy.warnings(&bad, Write::Create)[0].contains("\"x\": prefer a domain-qualified finalizer name"));
 }
+
+#[test]
+fn large_maps_and_lists() {
+    let map = json!({"type": "object", "additionalProperties": {"type": "array", "x-kubernetes-list-type": "set",
+        "items": {"type": "integer"}}});
+    let value: serde_json::Map<String, Value> = (0..50_000).map(|n| (format!("k{n}"), json!([n]))).collect();
+    check(map.clone(), Value::Object(value), &[]);
+    check(map, json!({"a": [1, 1]}), &["spec[a][1]: Duplicate value: 1"]);
+    // Old items are found by their keys, wherever they stand: what they break was broken before.
+    let list = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+        "items": {"type": "object", "properties": {"k": {"type": "integer"}, "v": {"maximum": 1}}}});
+    let old: Vec<Value> = (0..50_000).map(|n| json!({"k": n, "v": 2})).collect();
+    let mut new: Vec<Value> = old.iter().rev().cloned().collect();
+    new[7]["v"] = json!(3);
+    check_update(
+        list,
+        Some(Value::Array(old)),
+        Value::Array(new),
+        &["spec[7].v: Invalid value: 3: spec[7].v in body should be less than or equal to 1"],
+    );
+}
+
+#[test]
+fn many_finalizers() {
+    let definition = kinds(&definition());
+    let strategy = &definition.versions[0].kind.strategy;
+    let names: Vec<String> = (0..50_000).map(|n| format!("f{n}")).collect();
+    let object = json!({"metadata": {"finalizers": names}});
+    assert!(strategy.warnings(&object, Write::Update(&object)).is_empty());
+    assert_eq!(strategy.warnings(&object, Write::Create).len(), 50_000);
+}

@@ -52,9 +52,9 @@ impl Node {
             }
             Value::Array(_) => {
                 let Some(node) = &self.items else { return };
-                let old = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                let old = self.old_items(old);
                 for item in view.items() {
-                    node.check_value(item, self.counterpart(item.value, old), errors);
+                    node.check_value(item, old.of(item.value), errors);
                 }
             }
             _ => {}

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use super::{Error, Filter, MAX_VISITS, Op, Operand, Step};
 
+/// Bytes of text that cost as much to compare as a value costs to visit.
+const TEXT_PER_VISIT: usize = 64;
+
 struct Search<'v> {
     root: &'v Value,
     visits: usize,
@@ -89,15 +92,22 @@ impl<'v> Search<'v> {
         let Some((op, right)) = &filter.test else { return Ok(left.is_some()) };
         let right = self.operand(right, item)?;
         let (Some(left), Some(right)) = (left, right) else { return Ok(false) };
-        Ok(compare(*op, &left, &right))
+        if let (Value::String(left), Value::String(right)) = (left, right) {
+            self.visit(left.len().min(right.len()) / TEXT_PER_VISIT)?;
+        }
+        compare(*op, left, right)
     }
 
-    fn operand(&mut self, operand: &Operand, item: &'v Value) -> Result<Option<Value>, Error> {
+    /// The value to compare; nothing is copied.
+    fn operand<'o>(&mut self, operand: &'o Operand, item: &'v Value) -> Result<Option<&'o Value>, Error>
+    where
+        'v: 'o,
+    {
         match operand {
-            Operand::Literal(value) => Ok(Some(value.clone())),
+            Operand::Literal(value) => Ok(Some(value)),
             Operand::Path(steps, absolute) => {
                 let from = if *absolute { self.root } else { item };
-                Ok(self.walk(steps, from)?.first().map(|value| (*value).clone()))
+                Ok(self.walk(steps, from)?.first().copied())
             }
         }
     }
@@ -117,19 +127,24 @@ fn clamped(index: i64, len: usize) -> usize {
     usize::try_from(at.max(0)).unwrap_or(len).min(len)
 }
 
-fn compare(op: Op, left: &Value, right: &Value) -> bool {
+/// Compares scalars; as in kubectl, lists and maps have no order and no equals.
+fn compare(op: Op, left: &Value, right: &Value) -> Result<bool, Error> {
+    let is_scalar = |value: &Value| !matches!(value, Value::Array(_) | Value::Object(_));
+    if !is_scalar(left) || !is_scalar(right) {
+        return Err(Error::NotComparable);
+    }
     let order = match (left, right) {
         (Value::Number(a), Value::Number(b)) => a.as_f64().zip(b.as_f64()).and_then(|(a, b)| a.partial_cmp(&b)),
         (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
         (a, b) if a == b => Some(Ordering::Equal),
         _ => None,
     };
-    match op {
+    Ok(match op {
         Op::Equal => order == Some(Ordering::Equal),
         Op::NotEqual => order != Some(Ordering::Equal),
         Op::Less => order == Some(Ordering::Less),
         Op::LessOrEqual => matches!(order, Some(Ordering::Less | Ordering::Equal)),
         Op::Greater => order == Some(Ordering::Greater),
         Op::GreaterOrEqual => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
-    }
+    })
 }

@@ -68,3 +68,17 @@ fn a_search_has_an_end() {
     assert_eq!(path.find(&twice), Err(Error::TooMuch));
     assert_eq!(path.first(&twice), None);
 }
+
+#[test]
+fn operands_are_not_copied() {
+    let text = "x".repeat(1 << 20);
+    let document = json!({"text": text, "list": vec![json!({"n": "x", "in": [1]}); 50_000]});
+    let find = |path: &str| JsonPath::parse(path).and_then(|path| path.find(&document).map(|found| found.len()));
+    assert_eq!(find(".list[?(@.n==$.text)]"), Ok(0));
+    assert_eq!(find(".list[?(@.n!=$.text)]"), Ok(50_000));
+    // Long texts cost more than short ones.
+    assert_eq!(find(".list[?($.text==$.text)]"), Err(Error::TooMuch));
+    // Lists and maps have no equals.
+    assert_eq!(find(".list[?($.list==$.list)]"), Err(Error::NotComparable));
+    assert_eq!(find(".list[?(@.in!=1)]"), Err(Error::NotComparable));
+}

@@ -1,5 +1,7 @@
 //! RuntimeClass
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::kind::{Column, Kind, Strategy, Write};
@@ -34,7 +36,7 @@ impl Strategy for RuntimeClass {
         if root.get("overhead").is_set() {
             // Upstream checks it as the limits of a container, and reports it so.
             let limits = json!({"limits": object["overhead"]["podFixed"]});
-            resources::requirements(View::at("overhead", &limits), &[], &mut errors);
+            resources::requirements(View::at("overhead", &limits), &HashSet::new(), &mut errors);
         }
         let rules = root.get("scheduling");
         labels::validate(rules.get("nodeSelector"), &mut errors);

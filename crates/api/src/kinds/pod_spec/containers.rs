@@ -152,12 +152,11 @@ pub(super) fn validate(spec: View, context: Context, errors: &mut Errors) {
             }
         }
     }
-    let target_known = |name: &str| {
-        ["containers", "initContainers"].iter().any(|f| spec.get(f).items().any(|c| c.get("name").str() == name))
-    };
+    let (mains, inits) = (spec.get("containers"), spec.get("initContainers"));
+    let targets: HashSet<&str> = mains.items().chain(inits.items()).map(|c| c.get("name").str()).collect();
     for container in spec.get("ephemeralContainers").items() {
         let target = container.get("targetContainerName");
-        if !target.is_empty() && !target_known(target.str()) {
+        if !target.is_empty() && !targets.contains(target.str()) {
             errors.push(target.not_found());
         }
     }
@@ -228,7 +227,7 @@ fn host_port_conflicts(container: View, seen: &mut HashSet<String>, errors: &mut
 /// What a container's rules need to know about its pod.
 struct Pod<'v> {
     /// Names of its resource claims.
-    claims: Vec<&'v str>,
+    claims: HashSet<&'v str>,
     /// By name; whether they are claims, which can be block devices.
     volumes: HashMap<&'v str, bool>,
     host_users: bool,
@@ -316,6 +315,7 @@ impl Pod<'_> {
 
     fn mounts(&self, container: View, errors: &mut Errors) {
         let (mounts, devices) = (container.get("volumeMounts"), container.get("volumeDevices"));
+        let (device_names, device_paths) = (texts(devices, "name"), texts(devices, "devicePath"));
         let mut paths = HashSet::new();
         for mount in mounts.items() {
             let (name, path) = (mount.get("name"), mount.get("mountPath"));
@@ -327,10 +327,10 @@ impl Pod<'_> {
             if !paths.insert(path.str()) {
                 errors.push(path.invalid_str("must be unique"));
             }
-            if devices.items().any(|device| device.get("name").str() == name.str()) {
+            if device_names.contains(name.str()) {
                 errors.push(name.invalid_str("must not already exist in volumeDevices"));
             }
-            if devices.items().any(|device| device.get("devicePath").str() == path.str()) {
+            if device_paths.contains(path.str()) {
                 errors.push(path.invalid_str("must not already exist as a path in volumeDevices"));
             }
             let (sub_path, expression) = (mount.get("subPath"), mount.get("subPathExpr"));
@@ -351,6 +351,7 @@ impl Pod<'_> {
 
     fn devices(&self, container: View, errors: &mut Errors) {
         let mounts = container.get("volumeMounts");
+        let (mount_names, mount_paths) = (texts(mounts, "name"), texts(mounts, "mountPath"));
         let (mut names, mut paths) = (HashSet::new(), HashSet::new());
         for device in container.get("volumeDevices").items() {
             let (name, path) = (device.get("name"), device.get("devicePath"));
@@ -374,10 +375,10 @@ impl Pod<'_> {
             } else {
                 paths.insert(path.str());
             }
-            if mounts.items().any(|mount| mount.get("name").str() == name.str()) {
+            if mount_names.contains(name.str()) {
                 errors.push(name.invalid_str("must not already exist in volumeMounts"));
             }
-            if mounts.items().any(|mount| mount.get("mountPath").str() == path.str()) {
+            if mount_paths.contains(path.str()) {
                 errors.push(path.invalid_str("must not already exist as a path in volumeMounts"));
             }
         }
@@ -400,6 +401,11 @@ impl Pod<'_> {
             }
         }
     }
+}
+
+/// A field of each item.
+fn texts<'v>(list: View<'_, 'v>, field: &'v str) -> HashSet<&'v str> {
+    list.items().map(|item| item.get(field).str()).collect()
 }
 
 /// Whether a volume can be a block device.

@@ -1,6 +1,6 @@
 //! Resource names and amounts: requests and limits of containers and pods.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::status::FieldError;
 use crate::validation::{Errors, View, names};
 
 /// `resources` of a container. `claims` are the names of the pod's resource claims.
-pub(crate) fn requirements(resources: View, claims: &[&str], errors: &mut Errors) {
+pub(crate) fn requirements(resources: View, claims: &HashSet<&str>, errors: &mut Errors) {
     checked(resources, container_name, errors);
     self::claims(resources.get("claims"), claims, errors);
 }
@@ -117,9 +117,14 @@ fn multiple_of(name: &str, size: &str, amount: View, errors: &mut Errors) {
     }
 }
 
+/// Claims of a pod that an error lists; of more it lists none.
+const MAX_SHOWN_CLAIMS: usize = 100;
+
 /// `claims`: each one of the pod's, once.
-fn claims(claims: View, known: &[&str], errors: &mut Errors) {
-    let mut seen = std::collections::HashSet::new();
+fn claims(claims: View, known: &HashSet<&str>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    // What stands before the slash in each of them.
+    let mut names = HashSet::new();
     for claim in claims.items() {
         let (name, request) = (claim.get("name"), claim.get("request").str());
         if name.is_empty() {
@@ -128,23 +133,24 @@ fn claims(claims: View, known: &[&str], errors: &mut Errors) {
         }
         let shown = if request.is_empty() { name.str().to_owned() } else { format!("{}/{request}", name.str()) };
         let clash = if request.is_empty() {
-            seen.iter().any(|other: &String| other.split('/').next() == Some(name.str()))
+            names.contains(name.str())
         } else {
             seen.contains(name.str()) || seen.contains(&shown)
         };
         if clash {
             errors.push(FieldError::duplicate(claim.path(), shown));
         } else {
+            names.insert(shown.split('/').next().unwrap_or_default().to_owned());
             seen.insert(shown);
         }
-        if !known.contains(&name.str()) {
+        if !known.contains(name.str()) {
             let mut error = name.not_found();
             error.message.push_str(": must be one of the names in pod.spec.resourceClaims");
-            let mut sorted = known.to_vec();
+            let mut sorted: Vec<&str> = known.iter().copied().take(MAX_SHOWN_CLAIMS + 1).collect();
             sorted.sort_unstable();
             if sorted.is_empty() {
                 error.message.push_str(" which is empty");
-            } else {
+            } else if sorted.len() <= MAX_SHOWN_CLAIMS {
                 error.message.push_str(&format!(": {}", sorted.join(", ")));
             }
             errors.push(error);

@@ -150,9 +150,10 @@ fn label_keys(term: View, field: &'static str, other: Option<&'static str>, erro
     if !term.get("labelSelector").is_set() {
         errors.push(keys.forbidden("must not be specified when labelSelector is not set"));
     }
+    let others = other.map(|other| term.get(other).items().map(|key| key.str()).collect::<HashSet<_>>());
     for key in keys.items() {
         checked(key, names::qualified, errors);
-        if other.is_some_and(|other| term.get(other).items().any(|k| k.str() == key.str())) {
+        if others.as_ref().is_some_and(|others| others.contains(key.str())) {
             errors.push(key.invalid("exists in both matchLabelKeys and mismatchLabelKeys"));
         }
     }

@@ -1,6 +1,7 @@
 //! What clients are warned of in pods and pod templates.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 
 use serde_json::Value;
 
@@ -8,6 +9,9 @@ use crate::kind::Write;
 use crate::kinds::pod_spec::{renamed_label, selector_label_warnings};
 use crate::quantity::Quantity;
 use crate::validation::View;
+
+/// Characters of all warnings that an answer carries. Ports can clash in more ways than anybody could read.
+const MAX_CHARS: usize = 4096;
 
 const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
@@ -196,10 +200,56 @@ struct Declared<'v> {
     host_port: i64,
 }
 
+/// Ports of one number and protocol, the first of each place on the host.
+#[derive(Default)]
+struct Declarations<'v> {
+    all: Vec<Declared<'v>>,
+    by_host_port: HashMap<i64, Vec<usize>>,
+    by_place: HashMap<(&'v str, i64), usize>,
+}
+
+impl<'v> Declarations<'v> {
+    fn add(&mut self, port: Declared<'v>) {
+        let at = self.all.len();
+        if let Entry::Vacant(place) = self.by_place.entry((port.host_ip, port.host_port)) {
+            place.insert(at);
+            self.by_host_port.entry(port.host_port).or_default().push(at);
+            self.all.push(port);
+        }
+    }
+
+    /// Those that `port` clashes with, in order, and how. Nothing else is looked at.
+    fn clashes(&self, port: &Declared<'v>) -> impl Iterator<Item = (&'static str, &Declared<'v>)> {
+        let with = |host_port: i64| self.by_host_port.get(&host_port).cloned().unwrap_or_default();
+        let mut found = match port.host_port {
+            0 => (0..self.all.len()).collect(),
+            _ => with(0),
+        };
+        if port.host_port != 0 && port.host_ip.is_empty() {
+            found.extend(with(port.host_port));
+        } else if port.host_port != 0 {
+            found.extend([port.host_ip, ""].iter().filter_map(|ip| self.by_place.get(&(*ip, port.host_port))));
+        }
+        found.sort_unstable();
+        let (host_ip, host_port) = (port.host_ip, port.host_port);
+        found.into_iter().filter_map(|at| self.all.get(at)).map(move |other| {
+            let how = if (host_ip, host_port) == (other.host_ip, other.host_port) {
+                "duplicate"
+            } else if host_port == 0 || other.host_port == 0 {
+                "overlapping"
+            } else {
+                "dangerously ambiguous"
+            };
+            (how, other)
+        })
+    }
+}
+
 fn ports(spec: View, warnings: &mut Vec<String>) {
-    let mut by_number: HashMap<(i64, &str), Vec<Declared<'_>>> = HashMap::new();
+    let mut by_number: HashMap<(i64, &str), Declarations<'_>> = HashMap::new();
     let mut by_name: HashMap<&str, String> = HashMap::new();
     let mut names = Vec::new();
+    let mut left = MAX_CHARS;
     for list in LISTS {
         let containers = spec.value[list].as_array().map(Vec::as_slice).unwrap_or_default();
         for (index, container) in containers.iter().enumerate() {
@@ -221,10 +271,16 @@ fn ports(spec: View, warnings: &mut Vec<String>) {
                     ));
                 }
                 let others = by_number.entry((number("containerPort"), text("protocol"))).or_default();
-                warnings.extend(others.iter().filter_map(|other| {
-                    let clash = clash(&declared, other)?;
-                    Some(format!("{}: {clash} port definition with {}", declared.path, other.path))
-                }));
+                if left > 0 {
+                    for (how, other) in others.clashes(&declared) {
+                        let warning = format!("{}: {how} port definition with {}", declared.path, other.path);
+                        left = left.saturating_sub(warning.len());
+                        warnings.push(warning);
+                        if left == 0 {
+                            break;
+                        }
+                    }
+                }
                 let runs_on = list == "containers" || container["restartPolicy"] == "Always";
                 if !text("name").is_empty() && runs_on {
                     match by_name.get(text("name")) {
@@ -236,20 +292,9 @@ fn ports(spec: View, warnings: &mut Vec<String>) {
                         None => drop(by_name.insert(text("name"), declared.path.clone())),
                     }
                 }
-                others.push(declared);
+                others.add(declared);
             }
         }
     }
     warnings.append(&mut names);
-}
-
-fn clash(port: &Declared<'_>, other: &Declared<'_>) -> Option<&'static str> {
-    if (port.host_ip, port.host_port) == (other.host_ip, other.host_port) {
-        Some("duplicate")
-    } else if port.host_port == 0 || other.host_port == 0 {
-        Some("overlapping")
-    } else {
-        let ambiguous = port.host_port == other.host_port && port.host_ip.is_empty() != other.host_ip.is_empty();
-        ambiguous.then_some("dangerously ambiguous")
-    }
 }

@@ -89,6 +89,19 @@ fn mounts_and_devices() {
             "spec.containers[0].volumeDevices[0].devicePath: Invalid value: \"/p\": must not already exist as a path in volumeMounts",
         ],
     );
+    let many = |entry: fn(usize) -> Value| (0..40_000).map(entry).collect::<Vec<Value>>();
+    let pod = with(
+        &container(json!({
+            "volumeMounts": many(|n| json!({"name": "d", "mountPath": format!("/m{n}")})),
+            "volumeDevices": many(|n| json!({"name": format!("p{n}"), "devicePath": format!("/dev/{n}")})),
+        })),
+        json!({"spec": {"volumes": many(|n| match n {
+            0 => json!({"name": "d", "emptyDir": {}}),
+            _ => json!({"name": format!("p{n}"), "persistentVolumeClaim": {"claimName": "c"}}),
+        })}}),
+    );
+    let missing = "spec.containers[0].volumeDevices[0].name: Not found: \"p0\"";
+    crate::kinds::testing::check("v1 Pod", pod, &[missing]);
     check_mounts(
         json!({"volumeMounts": [
             {"name": "d", "mountPath": "/a", "mountPropagation": "Bidirectional"},
@@ -487,6 +500,21 @@ fn warnings() {
             "metadata.annotations[container.apparmor.security.beta.kubernetes.io/c]: deprecated since v1.30; use the \"appArmorProfile\" field instead",
         ],
     );
+    // However many ports clash, there are no more warnings than an answer can carry.
+    let ports = |port: fn(usize) -> Value| {
+        let ports: Vec<Value> = (0..50_000).map(port).collect();
+        let warnings = strategy.warnings(&container(json!({"ports": ports})), Write::Create);
+        warnings.iter().map(String::len).sum::<usize>()
+    };
+    let same = ports(|_| json!({"containerPort": 80, "protocol": "TCP"}));
+    assert!((4096..8192).contains(&same), "{same}");
+    let places = ports(|n| match n {
+        n if n < 25_000 => json!({"containerPort": 80, "protocol": "TCP", "hostPort": 8, "hostIP": format!("{n}")}),
+        _ => json!({"containerPort": 80, "protocol": "TCP", "hostPort": 8}),
+    });
+    assert!((4096..8192).contains(&places), "{places}");
+    let apart = ports(|n| json!({"containerPort": 80, "protocol": "TCP", "hostPort": 8, "hostIP": format!("{n}")}));
+    assert_eq!(apart, 0);
     // An update of a deployment warns only when the deployment changed.
     let strategy = kind("apps/v1 Deployment").strategy;
     let template = json!({"spec": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}}});
