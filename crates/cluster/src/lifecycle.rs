@@ -78,19 +78,25 @@ pub async fn up(options: &UpOptions, mut progress: impl FnMut(Step)) -> Result<P
     let _lock = layout.take_lock()?;
     let known = layout.read_profile()?;
     let mut listener = None;
-    let profile = plan_profile(known.as_ref(), options, |port| {
-        // Held from here on, so that no other program can take the port before the node has it.
+    // Held from here on, so that no other program can take the port before the node has it.
+    let mut take = |port| {
         listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
         listener.is_some()
-    })?;
+    };
+    let mut profile = plan_profile(known.as_ref(), options, &mut take)?;
     if profile.runtime == Runtime::Containerd {
         refuse_problems(&[preflight::containerd()])?;
     }
-    write_json(&layout.profile(), &profile)?;
-    let pki = Pki::open(&layout.pki())?;
     let running: Vec<Option<Handle>> =
         profile.nodes.iter().map(|node| running(&layout, &node.name)).collect::<Result<_>>()?;
-    if running.first().is_none_or(Option::is_none) {
+    let starts = running.first().is_none_or(Option::is_none);
+    if known.is_some() && starts && !take(profile.port) {
+        // Somebody has taken it while the cluster was down; the kubeconfig follows.
+        profile.port = choose_port(options.port, take)?;
+    }
+    write_json(&layout.profile(), &profile)?;
+    let pki = Pki::open(&layout.pki())?;
+    if starts {
         let first = profile.nodes.first().ok_or_else(|| invalid("--nodes", "a cluster has at least one node"))?;
         pki.write_apiserver(SERVICE_IP, first.ip, &first.name)?;
     }
@@ -107,11 +113,7 @@ pub async fn up(options: &UpOptions, mut progress: impl FnMut(Step)) -> Result<P
         }
         let config = node_config(&layout, &profile, index, &fabric, &options.exe);
         prepare_node(&layout, &pki, &profile, node)?;
-        let listener = match listener.take() {
-            Some(listener) if index == 0 => Some(listener),
-            _ if index == 0 => Some(listen(profile.port)?),
-            _ => None,
-        };
+        let listener = if index == 0 { listener.take() } else { None };
         start_node(&layout, &config, node, &fabric, listener).await?;
         done(&format!("node {} started", node.name));
     }
@@ -219,7 +221,7 @@ fn invalid(field: &'static str, why: impl Into<String>) -> Error {
 }
 
 /// What the cluster is to be, from what it is and what was asked.
-fn plan_profile(known: Option<&Profile>, options: &UpOptions, mut take: impl FnMut(u16) -> bool) -> Result<Profile> {
+fn plan_profile(known: Option<&Profile>, options: &UpOptions, take: impl FnMut(u16) -> bool) -> Result<Profile> {
     let count = options.nodes.unwrap_or_else(|| known.map_or(1, |k| k.nodes.len()));
     if count == 0 || count > crate::layout::MAX_NODES {
         return Err(invalid("--nodes", format!("{count} is not between 1 and {}", crate::layout::MAX_NODES)));
@@ -235,13 +237,9 @@ fn plan_profile(known: Option<&Profile>, options: &UpOptions, mut take: impl FnM
             return Err(invalid("--container-runtime", "the cluster has another one: delete it first"));
         }
     }
-    let port = match (known, options.port) {
-        (Some(known), _) => known.port,
-        (None, Some(port)) if take(port) => port,
-        (None, Some(port)) => return Err(invalid("--port", format!("127.0.0.1:{port} is taken"))),
-        (None, None) => (API_PORT..API_PORT + 1000)
-            .find(|port| take(*port))
-            .ok_or_else(|| invalid("--port", "no port from 6443 on is free on 127.0.0.1"))?,
+    let port = match known {
+        Some(known) => known.port,
+        None => choose_port(options.port, take)?,
     };
     Ok(Profile {
         name: options.profile.clone(),
@@ -250,6 +248,17 @@ fn plan_profile(known: Option<&Profile>, options: &UpOptions, mut take: impl FnM
         runtime: known.map(|k| k.runtime).or(options.runtime).unwrap_or_default(),
         kubeconfig: options.kubeconfig.clone(),
     })
+}
+
+/// The port that was asked for, or the first that can be taken.
+fn choose_port(asked: Option<u16>, mut take: impl FnMut(u16) -> bool) -> Result<u16> {
+    match asked {
+        Some(port) if take(port) => Ok(port),
+        Some(port) => Err(invalid("--port", format!("127.0.0.1:{port} is taken"))),
+        None => (API_PORT..API_PORT + 1000)
+            .find(|port| take(*port))
+            .ok_or_else(|| invalid("--port", "no port from 6443 on is free on 127.0.0.1")),
+    }
 }
 
 /// The kubelet's, proxy's and DNS server's ways to the API, and the kubelet's serving certificate.
@@ -336,10 +345,6 @@ fn components(node: &Node, is_first: bool, runtime: Runtime) -> Vec<Component> {
     }
     components.push(component("agent", rootfs::EXE, args, false));
     components
-}
-
-fn listen(port: u16) -> Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).context(|| format!("listening on 127.0.0.1:{port}"))
 }
 
 /// The init of a node that runs. One that is ending has closed its files already: it is waited for, and runs no more.

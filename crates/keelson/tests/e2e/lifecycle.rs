@@ -25,6 +25,11 @@ fn down_and_up_again_bring_everything_back() {
     assert!(!status.status.success() && text(&status).contains("stopped"), "{}", text(&status));
     cluster.kubectl_fails("--request-timeout=2s get nodes");
 
+    // Meanwhile somebody takes the port (if no other test has); the kubeconfig follows to the new one.
+    let port =
+        text(&status).split_once("127.0.0.1:").map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect());
+    let port: String = port.expect("the status shows the endpoint");
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", port.parse().unwrap()));
     let steps = cluster.keelson_ok("up", &[]);
     for step in ["certificates", "started", "API server ready", "Ready", "in all"] {
         assert!(steps.contains(step), "{step:?} is not in:\n{steps}");
