@@ -1,5 +1,5 @@
-//! Authorization: `system:masters` may do everything; kubelets are kept from what is not theirs; RBAC, over an index that
-//! follows the watch cache, decides the rest.
+//! Authorization: `system:masters` may do everything; kubelets what the Node authorizer finds to be theirs; RBAC, over an
+//! index that follows the watch cache, decides the rest.
 
 pub(crate) mod index;
 pub(crate) mod node;
@@ -98,12 +98,14 @@ impl Authorizer {
         if user.in_group(MASTERS) {
             return Decision { allowed: true, reason: String::new() };
         }
-        if let Some(reason) = self.node.refusal(user, attributes) {
-            return Decision { allowed: false, reason };
-        }
+        let reason = match self.node.opinion(user, attributes) {
+            Some(Ok(())) => return Decision { allowed: true, reason: String::new() },
+            Some(Err(reason)) => reason,
+            None => String::new(),
+        };
         match self.rbac.allowing_binding(user, attributes) {
             Some(reason) => Decision { allowed: true, reason },
-            None => Decision { allowed: false, reason: String::new() },
+            None => Decision { allowed: false, reason },
         }
     }
 

@@ -21,6 +21,8 @@ use crate::registry::create::{create, text};
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{Target, update};
 
+pub(crate) use policy::node_rules;
+
 /// Writes under way at once; they share fsyncs.
 const CONCURRENCY: usize = 64;
 

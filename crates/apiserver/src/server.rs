@@ -47,7 +47,7 @@ impl ApiServer {
         let rbac = Arc::new(RbacIndex::default());
         let allocator = Arc::new(ServiceAllocator::new(config.service_cidr, config.node_ports.clone()));
         let shutdown = CancellationToken::new();
-        let node = Arc::new(NodeAuthorizer::default());
+        let node = Arc::new(NodeAuthorizer::new(cache.clone(), bootstrap::node_rules()));
         let listeners: Vec<Arc<dyn Listener>> = vec![rbac.clone(), node.clone(), allocator.clone()];
         let feed = Feed::new(cache.clone(), store.clone(), listeners, installs);
         let authenticator = Authenticator::new(&config, cache.clone())?;

@@ -111,3 +111,54 @@ async fn kubelets_leave_protected_labels_alone() {
     }
     kubelet.ok("PATCH+merge /api/v1/nodes/n1", label("free", json!(null))).await;
 }
+
+#[tokio::test]
+async fn kubelets_keep_to_what_is_theirs() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    let slice = |node: &str| {
+        json!({"metadata": {"name": node}, "spec": {
+            "driver": "d.example.com", "nodeName": node, "devices": [],
+            "pool": {"name": node, "generation": 1, "resourceSliceCount": 1}}})
+    };
+    let (slices, csi) = ("/apis/resource.k8s.io/v1/resourceslices", "/apis/storage.k8s.io/v1/csinodes");
+    for node in ["n1", "n2"] {
+        api.ok(&format!("POST {slices}"), slice(node)).await;
+        api.ok(&format!("POST {csi}"), json!({"metadata": {"name": node}, "spec": {"drivers": []}})).await;
+    }
+    let kubelet = test.api(UserInfo::new("system:node:n1", ["system:nodes"]));
+    for (request, code) in [
+        (format!("GET {slices}/n1"), 200),
+        (format!("GET {slices}/n2"), 403),
+        (format!("DELETE {slices}"), 403),
+        (format!("DELETE {slices}?fieldSelector=spec.nodeName%3Dn2"), 403),
+        (format!("GET {slices}?fieldSelector=spec.nodeName%3Dn1"), 200),
+        (format!("GET {csi}/n1"), 200),
+        (format!("GET {csi}/n2"), 403),
+        (format!("DELETE {csi}/n2"), 403),
+        ("GET /api/v1/namespaces/default/persistentvolumeclaims/x".into(), 403),
+        ("GET /api/v1/persistentvolumes/x".into(), 403),
+        ("GET /apis/storage.k8s.io/v1/volumeattachments/x".into(), 403),
+        ("GET /apis/resource.k8s.io/v1/namespaces/default/resourceclaims/x".into(), 403),
+        ("GET /api/v1/services".into(), 200),
+        ("GET /apis/apps/v1/deployments".into(), 403),
+    ] {
+        let (got, answer) = kubelet.call(&request, json!(null)).await;
+        assert_eq!(got, code, "{request}: {answer}");
+    }
+    let mut other = slice("n2");
+    other["metadata"]["name"] = "n3".into();
+    let (code, status) = kubelet.call(&format!("POST {slices}"), other).await;
+    assert_eq!(code, 403);
+    let why = "can only create ResourceSlices with the same NodeName as the requesting node";
+    assert!(status["message"].as_str().unwrap().ends_with(why), "{status}");
+    kubelet.ok(&format!("DELETE {slices}?fieldSelector=spec.nodeName%3Dn1"), json!(null)).await;
+    api.ok(&format!("GET {slices}/n2"), json!(null)).await;
+    // What the Node authorizer does not allow, a role may.
+    api.ok(&format!("POST {RBAC}/clusterrolebindings"), json!({
+        "metadata": {"name": "more"}, "subjects": [{"kind": "User", "name": "system:node:n1"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+    })).await;
+    kubelet.ok("GET /apis/apps/v1/deployments", json!(null)).await;
+    kubelet.ok("GET /api/v1/namespaces/default/configmaps", json!(null)).await;
+}

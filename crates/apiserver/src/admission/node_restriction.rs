@@ -1,10 +1,11 @@
-//! NodeRestriction: a kubelet changes only its own node, lease and pods.
+//! NodeRestriction: a kubelet changes only its own node, lease, CSINode, ResourceSlices and pods, and of claims little.
 
 use keelson_api::status::Status;
+use keelson_api::validation::same;
 use serde_json::Value;
 
 use super::{Operation, Request};
-use crate::authz::node::Reference;
+use crate::authz::node::{LEASES, Reference};
 
 const MIRROR: &str = "/metadata/annotations/kubernetes.io~1config.mirror";
 /// Labels that a kubelet may not put on its node.
@@ -19,14 +20,58 @@ pub(super) fn validate(request: &Request<'_>, object: &Value) -> Result<(), Stat
         return judge_pod(request, node, object);
     }
     if request.is_any("coordination.k8s.io", "leases") {
-        if request.namespace != "kube-node-lease" {
-            return Err(request.forbidden("can only access leases in the \"kube-node-lease\" system namespace"));
+        if request.namespace != LEASES {
+            return Err(request.forbidden(&format!("can only access leases in the {LEASES:?} system namespace")));
         }
         if request.name != node {
             return Err(request.forbidden("can only access node lease with the same name as the requesting node"));
         }
     }
+    if request.is_any("storage.k8s.io", "csinodes") && request.name != node {
+        return Err(request.forbidden("can only access CSINode with the same name as the requesting node"));
+    }
+    if request.is_any("resource.k8s.io", "resourceslices") {
+        return judge_slice(request, node, object);
+    }
+    if request.is_any("", "persistentvolumeclaims") {
+        return judge_claim(request, node, object);
+    }
     Ok(())
+}
+
+/// Which slice an update is about, the authorizer has seen; `spec.nodeName` never changes.
+fn judge_slice(request: &Request<'_>, node: &str, object: &Value) -> Result<(), Status> {
+    let (slice, verb) = match request.operation {
+        Operation::Create => (Some(object), "create"),
+        Operation::Delete => (request.old, "delete"),
+        Operation::Update => return Ok(()),
+    };
+    if slice.and_then(|slice| slice.pointer("/spec/nodeName")).is_some_and(|of| of == node) {
+        return Ok(());
+    }
+    Err(request.forbidden(&format!("can only {verb} ResourceSlices with the same NodeName as the requesting node")))
+}
+
+fn judge_claim(request: &Request<'_>, node: &str, object: &Value) -> Result<(), Status> {
+    if (request.operation, request.subresource) != (Operation::Update, "status") {
+        return Err(request.forbidden("may only update PVC status"));
+    }
+    let rest = |claim: &Value| {
+        let mut claim = claim.clone();
+        if let Some(metadata) = claim.get_mut("metadata").and_then(Value::as_object_mut) {
+            ["resourceVersion", "managedFields"].iter().for_each(|field| drop(metadata.remove(*field)));
+        }
+        if let Some(status) = claim.get_mut("status").and_then(Value::as_object_mut) {
+            let free = ["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"];
+            free.iter().for_each(|field| drop(status.remove(*field)));
+        }
+        claim
+    };
+    if request.old.is_some_and(|old| same(&rest(old), &rest(object))) {
+        return Ok(());
+    }
+    let why = format!("node {node:?} is not allowed to update fields other than status.capacity and status.conditions");
+    Err(request.forbidden(&why))
 }
 
 fn judge_node(request: &Request<'_>, node: &str, object: &Value) -> Result<(), Status> {
@@ -55,6 +100,11 @@ fn judge_node(request: &Request<'_>, node: &str, object: &Value) -> Result<(), S
 fn judge_pod(request: &Request<'_>, node: &str, object: &Value) -> Result<(), Status> {
     let on = |pod: Option<&Value>| pod.and_then(|p| p.pointer("/spec/nodeName")).is_some_and(|n| n == node);
     let refuse = |why: String| Err(request.forbidden(&why));
+    let labels = |pod: &Value| pod.pointer("/metadata/labels").cloned().unwrap_or_default();
+    let claims = |pod: &Value| {
+        let of = |field: &str| pod.get("status").and_then(|status| status.get(field)).cloned().unwrap_or_default();
+        (of("resourceClaimStatuses"), of("extendedResourceClaimStatus"))
+    };
     match (request.operation, request.subresource) {
         (Operation::Create, "") if object.pointer(MIRROR).is_none() => refuse(format!(
             "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"
@@ -70,19 +120,38 @@ fn judge_pod(request: &Request<'_>, node: &str, object: &Value) -> Result<(), St
         (Operation::Delete, "") if !on(request.old) => {
             refuse(format!("node {node:?} can only delete pods with spec.nodeName set to itself"))
         }
+        (operation @ Operation::Update, "") => {
+            let operation = format!("{operation:?}").to_uppercase();
+            refuse(format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods"))
+        }
         (Operation::Update, "status") if !on(request.old) => {
             refuse(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"))
+        }
+        (Operation::Update, "status") if request.old.is_some_and(|old| labels(old) != labels(object)) => {
+            refuse(format!("node {node:?} cannot update labels through pod status"))
+        }
+        // They lead to what a kubelet may read.
+        (Operation::Update, "status") if request.old.is_some_and(|old| claims(old) != claims(object)) => {
+            refuse(format!("node {node:?} cannot update resource claim statues"))
         }
         (Operation::Create, "eviction") if !on(request.old) => {
             refuse(format!("node {node:?} can only evict pods with spec.nodeName set to itself"))
         }
-        _ => Ok(()),
+        (_, "" | "status" | "eviction") => Ok(()),
+        (_, other) => {
+            refuse(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))
+        }
     }
 }
 
 /// Which kind of object a pod's spec refers to.
 fn referred(spec: &Value) -> Option<&'static str> {
-    [(Reference::Account, "a service account"), (Reference::Secret, "secrets"), (Reference::ConfigMap, "configmaps")]
-        .into_iter()
-        .find_map(|(kind, what)| kind.is_in(spec).then_some(what))
+    let kinds = [
+        (Reference::Account, "a service account"),
+        (Reference::Secret, "secrets"),
+        (Reference::ConfigMap, "configmaps"),
+        (Reference::Claim, "persistentvolumeclaims"),
+        (Reference::ResourceClaim, "resourceclaims"),
+    ];
+    kinds.into_iter().find_map(|(kind, what)| kind.is_in(spec).then_some(what))
 }

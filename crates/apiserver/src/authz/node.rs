@@ -1,9 +1,12 @@
-//! The Node authorizer: a kubelet reads its own Node, the pods of its node, and those Secrets and ConfigMaps, by name, that
-//! such a pod refers to; it asks for tokens only of accounts that such a pod runs as. Everything else that a kubelet may do
-//! is the ClusterRole `system:node`, bounded by the NodeRestriction admission plugin.
+//! The Node authorizer: what a kubelet may do, before any role. It reads its own Node, the pods of its node, and those
+//! objects, by name, that such a pod needs: Secrets, ConfigMaps, claims and the volumes bound to them, ResourceClaims. It
+//! asks for tokens only of accounts that such a pod runs as, and has one Lease, one CSINode and its own ResourceSlices. What
+//! is not divided so follows the rules of the ClusterRole `system:node`. Writes are bounded by the NodeRestriction admission
+//! plugin as well. What is not allowed here, a role may still allow.
 //!
 //! The index follows the watch cache: pods by node, and what each refers to. References are found when they are first asked
-//! for, and again only when a pod's spec has changed; most changes of pods are changes of their status.
+//! for, and again only when a pod's spec has changed; most changes of pods are changes of their status. Objects between a
+//! pod and what is asked for (claims, volumes, attachments) are looked up in the cache.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -15,15 +18,22 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Attributes;
+use super::rules::Rule;
 use crate::UserInfo;
 use crate::cache::feed::Listener;
 use crate::cache::{Cache, Change, Entry, ResourceCache};
 
 const NODE_NAME: &str = "spec.nodeName";
+/// Where the leases of nodes are.
+pub(crate) const LEASES: &str = "kube-node-lease";
+/// Of a pod that stands for one of the kubelet's own: it opens the way to nothing.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Judges kubelets.
-#[derive(Default)]
 pub(crate) struct NodeAuthorizer {
+    cache: Arc<Cache>,
+    /// For resources that are the same for all nodes.
+    rules: Vec<Rule>,
     nodes: RwLock<HashMap<Box<str>, Pods>>,
     hasher: RandomState,
 }
@@ -48,50 +58,135 @@ struct References {
 
 #[derive(Deserialize)]
 struct Specified<'a> {
+    metadata: Metadata,
     #[serde(borrow)]
     spec: &'a RawValue,
 }
 
+#[derive(Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    annotations: Option<HashMap<String, String>>,
+}
+
+/// `Err` says why it is not allowed.
+type Opinion = Result<(), String>;
+
 impl NodeAuthorizer {
-    /// Why a kubelet may not do this, whatever its roles say; `None` for everything that roles decide.
-    pub(crate) fn refusal(&self, user: &UserInfo, attributes: &Attributes) -> Option<String> {
-        let node = user.as_node()?;
-        let Attributes { verb, name, namespace, .. } = attributes;
-        let reads = matches!(verb.as_str(), "get" | "list" | "watch");
-        let lists = matches!(verb.as_str(), "list" | "watch");
-        let kind = match (attributes.group.as_str(), attributes.resource.as_str(), attributes.subresource.as_str()) {
-            ("", "nodes", "") if reads => {
-                return match name.as_str() {
-                    "" => Some(format!("node '{node}' cannot read all nodes, only its own Node object")),
-                    name if name == node => None,
-                    name => Some(format!("node '{node}' cannot read '{name}', only its own Node object")),
-                };
-            }
-            ("", "pods", "") if reads => {
-                let own = |(field, value): &(String, String)| field == NODE_NAME && value == node;
-                if lists && attributes.fields.iter().any(own) {
-                    return None;
-                }
-                if lists && name.is_empty() {
-                    return Some("can only list/watch pods with spec.nodeName field selector".into());
-                }
-                return (!self.has_pod(node, namespace, name)).then(|| unrelated(node));
-            }
-            ("", "secrets", _) => Reference::Secret,
-            ("", "configmaps", _) => Reference::ConfigMap,
-            ("", "serviceaccounts", "token") => Reference::Account,
-            _ => return None,
+    /// With the rules that hold for all nodes.
+    pub(crate) fn new(cache: Arc<Cache>, rules: Vec<Rule>) -> Self {
+        Self { cache, rules, nodes: RwLock::default(), hasher: RandomState::new() }
+    }
+
+    /// Whether a kubelet may do this; `None` for everybody else.
+    pub(crate) fn opinion(&self, user: &UserInfo, attributes: &Attributes) -> Option<Opinion> {
+        Some(self.judge(user.as_node()?, attributes))
+    }
+
+    fn judge(&self, node: &str, attributes: &Attributes) -> Opinion {
+        let Attributes { verb, name, namespace, subresource, fields, .. } = attributes;
+        let (verb, subresource) = (verb.as_str(), subresource.as_str());
+        let refuse = |why: &str| Err(why.to_owned());
+        let reads = matches!(verb, "get" | "list" | "watch");
+        let one_of_its_own = matches!(verb, "get" | "create" | "update" | "patch" | "delete");
+        let selects_own = fields.iter().any(|(field, value)| field == NODE_NAME && value == node);
+        let related = |found: &dyn Fn() -> bool| match name.as_str() {
+            "" => refuse("No Object name found"),
+            _ if found() => Ok(()),
+            _ => Err(unrelated(node)),
         };
-        if kind != Reference::Account && !reads {
-            return Some("can only read resources of this type".into());
+        let referred = |kind| related(&|| self.refers(node, namespace, kind, name));
+        match (attributes.group.as_str(), attributes.resource.as_str()) {
+            ("", "secrets" | "configmaps") if !reads => refuse("can only read resources of this type"),
+            ("", "secrets" | "configmaps") if !subresource.is_empty() => refuse("cannot read subresource"),
+            ("", "secrets" | "configmaps") if namespace.is_empty() => {
+                refuse("can only read namespaced object of this type")
+            }
+            ("", "configmaps") => referred(Reference::ConfigMap),
+            ("", "secrets") => related(&|| {
+                self.refers(node, namespace, Reference::Secret, name) || self.mounts_with(node, namespace, name)
+            }),
+            ("", "persistentvolumeclaims") if subresource == "status" => match verb {
+                "update" | "patch" => referred(Reference::Claim),
+                _ => refuse("can only get/update/patch this type"),
+            },
+            ("", "persistentvolumeclaims" | "persistentvolumes")
+            | ("resource.k8s.io", "resourceclaims")
+            | ("storage.k8s.io", "volumeattachments")
+                if verb != "get" =>
+            {
+                refuse("can only get individual resources of this type")
+            }
+            ("", "persistentvolumeclaims" | "persistentvolumes")
+            | ("resource.k8s.io", "resourceclaims")
+            | ("storage.k8s.io", "volumeattachments")
+                if !subresource.is_empty() =>
+            {
+                refuse("cannot get subresource")
+            }
+            ("", "persistentvolumeclaims") => referred(Reference::Claim),
+            ("", "persistentvolumes") => related(&|| self.has_volume(node, name)),
+            ("resource.k8s.io", "resourceclaims") => related(&|| {
+                self.refers(node, namespace, Reference::ResourceClaim, name)
+                    || self.was_given_claim(node, namespace, name)
+            }),
+            ("storage.k8s.io", "volumeattachments") => {
+                related(&|| self.is_of_node("storage.k8s.io", "volumeattachments", name, node))
+            }
+            ("", "serviceaccounts") => match (verb, subresource) {
+                ("get", "") | ("create", "token") => referred(Reference::Account),
+                ("create", _) => refuse("can only create token subresource of serviceaccount"),
+                _ => refuse("can only create tokens for individual service accounts"),
+            },
+            ("coordination.k8s.io", "leases") => match namespace.as_str() {
+                _ if !one_of_its_own => refuse("can only get, create, update, patch, or delete a node lease"),
+                LEASES if verb == "create" || name == node => Ok(()),
+                LEASES => refuse("can only access node lease with the same name as the requesting node"),
+                _ => Err(format!("can only access leases in the {LEASES:?} system namespace")),
+            },
+            ("storage.k8s.io", "csinodes") => match verb {
+                _ if !one_of_its_own => refuse("can only get, create, update, patch, or delete a CSINode"),
+                _ if !subresource.is_empty() => refuse("cannot authorize CSINode subresources"),
+                "create" => Ok(()),
+                _ if name == node => Ok(()),
+                _ => refuse("can only access CSINode with the same name as the requesting node"),
+            },
+            ("resource.k8s.io", "resourceslices") => match verb {
+                _ if !subresource.is_empty() => refuse("cannot authorize ResourceSlice subresources"),
+                "create" => Ok(()),
+                "get" | "update" | "patch" | "delete" => {
+                    related(&|| self.is_of_node("resource.k8s.io", "resourceslices", name, node))
+                }
+                "list" | "watch" | "deletecollection" if selects_own => Ok(()),
+                "list" | "watch" | "deletecollection" => refuse(
+                    "can only list/watch/deletecollection resourceslices with spec.nodeName field selector",
+                ),
+                _ => refuse(
+                    "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, \
+                     delete, deletecollection",
+                ),
+            },
+            ("", "nodes") => match (verb, subresource) {
+                ("create" | "update" | "patch", "") | ("update" | "patch", "status") => Ok(()),
+                ("get" | "list" | "watch", "") => match name.as_str() {
+                    "" => Err(format!("node '{node}' cannot read all nodes, only its own Node object")),
+                    name if name == node => Ok(()),
+                    name => Err(format!("node '{node}' cannot read '{name}', only its own Node object")),
+                },
+                _ => refuse(""),
+            },
+            ("", "pods") => match (verb, subresource) {
+                ("create" | "delete", "") | ("update" | "patch", "status") | ("create", "eviction") => Ok(()),
+                ("list" | "watch", "") if selects_own => Ok(()),
+                ("list" | "watch", "") if name.is_empty() => {
+                    refuse("can only list/watch pods with spec.nodeName field selector")
+                }
+                ("get" | "list" | "watch", "") => related(&|| self.has_pod(node, namespace, name)),
+                _ => refuse(""),
+            },
+            _ if self.rules.iter().any(|rule| rule.allows(attributes)) => Ok(()),
+            _ => refuse(""),
         }
-        if kind != Reference::Account && !attributes.subresource.is_empty() {
-            return Some("cannot read subresource".into());
-        }
-        if name.is_empty() || namespace.is_empty() {
-            return Some("No Object name found".into());
-        }
-        (!self.refers(node, namespace, kind, name)).then(|| unrelated(node))
     }
 
     fn has_pod(&self, node: &str, namespace: &str, name: &str) -> bool {
@@ -109,17 +204,79 @@ impl NodeAuthorizer {
             .any(|pod| self.references(pod).found.binary_search_by(wanted).is_ok())
     }
 
+    /// Whether a pod on the node has a claim that this volume is bound to.
+    fn has_volume(&self, node: &str, name: &str) -> bool {
+        let Some(volume) = self.cached("", "persistentvolumes", "", name) else { return false };
+        let claim = |field: &str| volume.pointer("/spec/claimRef").and_then(|claim| claim.get(field)?.as_str());
+        let (Some(namespace), Some(claim)) = (claim("namespace"), claim("name")) else { return false };
+        self.refers(node, namespace, Reference::Claim, claim)
+    }
+
+    /// Whether a volume that a pod on the node has a claim to is mounted with this Secret.
+    fn mounts_with(&self, node: &str, namespace: &str, secret: &str) -> bool {
+        let claims: Vec<(String, Box<str>)> = {
+            let nodes = self.nodes.read();
+            let pods = nodes.get(node).into_iter().flat_map(HashMap::values);
+            pods.flat_map(|pod| {
+                let claims = self.references(pod).found.iter().filter(|(kind, _)| *kind == Reference::Claim);
+                claims.map(|(_, name)| (pod.entry.namespace().to_owned(), name.clone()))
+            })
+            .collect()
+        };
+        claims.iter().any(|(of, name)| {
+            let Some(claim) = self.cached("", "persistentvolumeclaims", of, name) else { return false };
+            let Some(volume) = claim.pointer("/spec/volumeName").and_then(Value::as_str) else { return false };
+            let Some(volume) = self.cached("", "persistentvolumes", "", volume) else { return false };
+            let bound = |field: &str| volume.pointer("/spec/claimRef").and_then(|claim| claim.get(field)?.as_str());
+            bound("namespace") == Some(of)
+                && bound("name") == Some(name)
+                && volume.get("spec").is_some_and(|spec| mounts_with(spec, of, namespace, secret))
+        })
+    }
+
+    /// Whether the status of a pod on the node says that this claim was made for it.
+    fn was_given_claim(&self, node: &str, namespace: &str, name: &str) -> bool {
+        let nodes = self.nodes.read();
+        let pods = nodes.get(node).into_iter().flat_map(HashMap::values);
+        pods.filter(|pod| pod.entry.namespace() == namespace).any(|pod| {
+            let Ok(pod) = pod.entry.decode() else { return false };
+            let is_it = |status: &Value| status.get("resourceClaimName").is_some_and(|claim| claim == name);
+            let each = pod.pointer("/status/resourceClaimStatuses").and_then(Value::as_array);
+            !is_mirror(&pod)
+                && (each.into_iter().flatten().any(is_it)
+                    || pod.pointer("/status/extendedResourceClaimStatus").is_some_and(is_it))
+        })
+    }
+
+    /// Whether the `spec.nodeName` of an object without namespace is this node.
+    fn is_of_node(&self, group: &str, resource: &str, name: &str, node: &str) -> bool {
+        let object = self.cached(group, resource, "", name);
+        object.is_some_and(|object| object.pointer("/spec/nodeName").is_some_and(|of| of == node))
+    }
+
+    fn cached(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.cache.resource(group, resource)?.get(namespace, name)?.decode().ok()
+    }
+
     fn references<'a>(&self, pod: &'a Pod) -> &'a References {
         pod.references.get_or_init(|| {
-            let spec = serde_json::from_slice::<Specified<'_>>(&pod.entry.value).map(|object| object.spec.get());
-            let spec = spec.unwrap_or_default();
-            let spec_hash = self.hasher.hash_one(spec);
+            let nothing = || Arc::new(References { spec_hash: 0, found: Vec::new() });
+            let Ok(object) = serde_json::from_slice::<Specified<'_>>(&pod.entry.value) else { return nothing() };
+            if object.metadata.annotations.is_some_and(|all| all.contains_key(MIRROR)) {
+                return nothing();
+            }
+            let spec_hash = self.hasher.hash_one(object.spec.get());
             if let Some(earlier) = pod.earlier.as_ref().filter(|earlier| earlier.spec_hash == spec_hash) {
                 return earlier.clone();
             }
-            let spec: Value = serde_json::from_str(spec).unwrap_or_default();
+            let spec: Value = serde_json::from_str(object.spec.get()).unwrap_or_default();
             let mut found = Vec::new();
             Reference::each(&spec, &mut |kind, name| found.push((kind, name.into())));
+            let volumes = spec.get("volumes").and_then(Value::as_array).into_iter().flatten();
+            for volume in volumes.filter(|volume| volume.get("ephemeral").is_some_and(Value::is_object)) {
+                let volume = volume.get("name").and_then(Value::as_str).unwrap_or_default();
+                found.push((Reference::Claim, format!("{}-{volume}", pod.entry.name()).into()));
+            }
             found.sort_unstable();
             found.dedup();
             Arc::new(References { spec_hash, found })
@@ -138,6 +295,32 @@ impl NodeAuthorizer {
         let earlier = pods.remove(&entry.key).and_then(|pod| pod.references.into_inner().or(pod.earlier));
         pods.insert(entry.key.clone(), Pod { entry: entry.clone(), references: OnceLock::new(), earlier });
     }
+}
+
+fn is_mirror(pod: &Value) -> bool {
+    pod.pointer("/metadata/annotations").is_some_and(|annotations| annotations.get(MIRROR).is_some())
+}
+
+/// Whether a volume's `spec`, bound to a claim of the namespace `claimed_in`, names the Secret. Where no namespace is given
+/// with it, it is the claim's.
+fn mounts_with(spec: &Value, claimed_in: &str, namespace: &str, secret: &str) -> bool {
+    let Some(spec) = spec.as_object() else { return false };
+    let text = |object: &Value, field: &str| object.get(field).and_then(Value::as_str).map(str::to_owned);
+    spec.values().filter_map(Value::as_object).any(|source| {
+        source.iter().any(|(key, value)| {
+            // `azureFile` names its Secret in two fields, everything else in an object whose key ends so.
+            let (name, given) = match key.as_str() {
+                "secretName" => {
+                    let given = source.get("secretNamespace").and_then(Value::as_str);
+                    (value.as_str().map(str::to_owned), given.map(str::to_owned))
+                }
+                key if key.ends_with("ecretRef") => (text(value, "name"), text(value, "namespace")),
+                _ => return false,
+            };
+            let given = given.filter(|namespace| !namespace.is_empty());
+            name.as_deref() == Some(secret) && given.as_deref().unwrap_or(claimed_in) == namespace
+        })
+    })
 }
 
 fn unrelated(node: &str) -> String {
@@ -195,6 +378,9 @@ pub(crate) enum Reference {
     Secret,
     ConfigMap,
     Account,
+    /// A PersistentVolumeClaim.
+    Claim,
+    ResourceClaim,
 }
 
 impl Reference {
@@ -228,6 +414,11 @@ impl Reference {
                     value.as_array().into_iter().flatten().for_each(|secret| named(Self::Secret, secret, "name"));
                 }
                 "configMap" | "configMapRef" | "configMapKeyRef" => named(Self::ConfigMap, value, "name"),
+                "persistentVolumeClaim" => named(Self::Claim, value, "claimName"),
+                "resourceClaims" => {
+                    let claims = value.as_array().into_iter().flatten();
+                    claims.for_each(|claim| named(Self::ResourceClaim, claim, "resourceClaimName"));
+                }
                 "serviceAccountName" => {
                     if let Some(name) = value.as_str().filter(|name| !name.is_empty()) {
                         found(Self::Account, name);
@@ -252,8 +443,10 @@ mod tests {
             "serviceAccountName": "sa", "imagePullSecrets": [{"name": "pull"}],
             "volumes": [
                 {"name": "a", "secret": {"secretName": "vol"}}, {"name": "b", "configMap": {"name": "cm"}},
+                {"name": "d", "persistentVolumeClaim": {"claimName": "pvc"}},
                 {"name": "c", "projected": {"sources": [{"secret": {"name": "proj"}}, {"configMap": {"name": "root"}}]}},
             ],
+            "resourceClaims": [{"name": "r", "resourceClaimName": "gpu"}, {"name": "t", "resourceClaimTemplateName": "x"}],
             "initContainers": [{"name": "i", "envFrom": [{"configMapRef": {"name": "env"}}]}],
             "containers": [{"name": "x", "env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}]}],
         });
@@ -264,6 +457,18 @@ mod tests {
         assert_eq!(of(Reference::Secret), ["key", "proj", "pull", "vol"], "a volume's name is no secret's");
         assert_eq!(of(Reference::ConfigMap), ["cm", "env", "root"]);
         assert_eq!(of(Reference::Account), ["sa"]);
+        assert_eq!(of(Reference::Claim), ["pvc"]);
+        assert_eq!(of(Reference::ResourceClaim), ["gpu"]);
         assert!(!Reference::Account.is_in(&json!({"serviceAccountName": ""})));
+    }
+
+    #[test]
+    fn volumes_name_secrets() {
+        let csi = json!({"csi": {"driver": "d", "nodePublishSecretRef": {"name": "a", "namespace": "x"}}});
+        assert!(mounts_with(&csi, "default", "x", "a"));
+        assert!(!mounts_with(&csi, "default", "default", "a"));
+        let azure = json!({"azureFile": {"secretName": "a", "shareName": "s"}, "claimRef": {"name": "a"}});
+        assert!(mounts_with(&azure, "default", "default", "a"));
+        assert!(!mounts_with(&azure, "default", "default", "s"));
     }
 }

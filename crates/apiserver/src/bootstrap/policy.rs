@@ -53,6 +53,13 @@ pub(super) fn all() -> Vec<Wanted> {
     wanted
 }
 
+/// The rules of `system:node`, for the Node authorizer.
+pub(crate) fn node_rules() -> Vec<Rule> {
+    let role = all().into_iter().find(|wanted| crate::registry::create::text(&wanted.object, "name") == "system:node");
+    let rules = role.and_then(|role| serde_json::from_value(role.object.get("rules")?.clone()).ok());
+    rules.unwrap_or_default()
+}
+
 fn list(words: &str) -> Vec<String> {
     words.split(',').map(|word| if word == "core" { String::new() } else { word.to_owned() }).collect()
 }

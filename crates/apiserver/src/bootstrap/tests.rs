@@ -20,9 +20,16 @@ fn policy_is_well_formed() {
             let resource = if role["kind"] == "Role" { "roles" } else { "clusterroles" };
             let name = role["name"].as_str().unwrap().to_owned();
             assert!(role_names.contains(&(resource, name.clone())), "{name} is bound but not defined");
-            assert!(!wanted.object["subjects"].as_array().unwrap().is_empty());
+            let bound = !wanted.object["subjects"].as_array().unwrap().is_empty();
+            assert_eq!(bound, wanted.object["metadata"]["name"] != "system:node", "{}", wanted.object);
         }
     }
+}
+
+#[test]
+fn the_node_authorizer_has_rules() {
+    let services = crate::authz::Attributes::on("watch", "", "services", "", "");
+    assert!(policy::node_rules().iter().any(|rule| rule.allows(&services)));
 }
 
 #[test]
