@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -72,7 +72,8 @@ impl Webhook {
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
             let body = body.map_err(|e| fail(format!("reading the answer: {e}")))?.to_bytes();
-            if status != StatusCode::OK {
+            // As upstream's client.
+            if !(200..=206).contains(&status.as_u16()) {
                 let reason = status.canonical_reason().unwrap_or_default();
                 return Err(Error(format!("the server responded with the status code {} {reason}", status.as_u16())));
             }
