@@ -155,10 +155,14 @@ async fn kubelets_keep_to_what_is_theirs() {
     kubelet.ok(&format!("DELETE {slices}?fieldSelector=spec.nodeName%3Dn1"), json!(null)).await;
     api.ok(&format!("GET {slices}/n2"), json!(null)).await;
     // What the Node authorizer does not allow, a role may.
-    api.ok(&format!("POST {RBAC}/clusterrolebindings"), json!({
-        "metadata": {"name": "more"}, "subjects": [{"kind": "User", "name": "system:node:n1"}],
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
-    })).await;
+    api.ok(
+        &format!("POST {RBAC}/clusterrolebindings"),
+        json!({
+            "metadata": {"name": "more"}, "subjects": [{"kind": "User", "name": "system:node:n1"}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        }),
+    )
+    .await;
     kubelet.ok("GET /apis/apps/v1/deployments", json!(null)).await;
     kubelet.ok("GET /api/v1/namespaces/default/configmaps", json!(null)).await;
 }

@@ -138,9 +138,7 @@ fn judge_pod(request: &Request<'_>, node: &str, object: &Value) -> Result<(), St
             refuse(format!("node {node:?} can only evict pods with spec.nodeName set to itself"))
         }
         (_, "" | "status" | "eviction") => Ok(()),
-        (_, other) => {
-            refuse(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))
-        }
+        (_, other) => refuse(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed")),
     }
 }
 

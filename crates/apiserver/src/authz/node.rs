@@ -158,9 +158,9 @@ impl NodeAuthorizer {
                     related(&|| self.is_of_node("resource.k8s.io", "resourceslices", name, node))
                 }
                 "list" | "watch" | "deletecollection" if selects_own => Ok(()),
-                "list" | "watch" | "deletecollection" => refuse(
-                    "can only list/watch/deletecollection resourceslices with spec.nodeName field selector",
-                ),
+                "list" | "watch" | "deletecollection" => {
+                    refuse("can only list/watch/deletecollection resourceslices with spec.nodeName field selector")
+                }
                 _ => refuse(
                     "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, \
                      delete, deletecollection",

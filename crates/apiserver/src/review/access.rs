@@ -109,7 +109,8 @@ pub(super) fn rules(call: &Call, object: &Value) -> Result<Value, Status> {
             non_resource_rules.push(to_value(&rule)?);
         }
     }
-    let mut status = json!({"resourceRules": resource_rules, "nonResourceRules": non_resource_rules, "incomplete": false});
+    let mut status =
+        json!({"resourceRules": resource_rules, "nonResourceRules": non_resource_rules, "incomplete": false});
     if call.user.as_node().is_some() {
         status["incomplete"] = true.into();
         status["evaluationError"] = "node authorizer does not support user rule resolution".into();
