@@ -1,20 +1,21 @@
 //! Runs checked expressions and counts what they cost. Errors are values to `&&`, `||`, `all` and `exists`, which go on
 //! when the other side decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use regex::Regex;
+
 use crate::ast::{Fold, FoldKind, Id, Kind};
+use crate::budget::{Budget, PATTERN_BYTES, STEPS};
 use crate::check::Reference;
 use crate::cost::{LIST, MAP, OBJECT, run};
 use crate::error::Error;
+use crate::functions::Function;
 use crate::library::{lists, regexes};
 use crate::program::{Bindings, Program};
-use crate::types::{ListKind, Object};
-use crate::value::{Key, List, Map, Value, compare};
-
-/// Values compared or copied for one unit.
-const STEPS: u64 = 128;
+use crate::types::Object;
+use crate::value::{Key, List, Map, Text, Value};
 
 type Outcome<'a> = Result<Value<'a>, Error>;
 
@@ -25,11 +26,14 @@ pub(crate) struct Machine<'a, 'b> {
     locals: Vec<Value<'a>>,
     cost: u64,
     limit: u64,
+    budget: Budget,
+    /// The last pattern of each node that has no constant one.
+    patterns: HashMap<Id, (Text<'a>, Result<Regex, Error>)>,
 }
 
 impl<'a, 'b> Machine<'a, 'b> {
     pub(crate) fn new(program: &'a Program, bindings: &'b Bindings<'a>, limit: u64) -> Self {
-        Self { program, bindings, locals: Vec::new(), cost: 0, limit }
+        Self { program, bindings, locals: Vec::new(), cost: 0, limit, budget: Budget::new(), patterns: HashMap::new() }
     }
 
     pub(crate) fn cost(&self) -> u64 {
@@ -133,6 +137,7 @@ impl<'a, 'b> Machine<'a, 'b> {
             Value::Map(map) => map.get(&Value::borrowed(field)).transpose()?,
             _ => return Err(Error::NoSuchOverload),
         };
+        let found = found.map(|value| self.read(value)).transpose()?;
         if test {
             return Ok(Value::Bool(found.is_some()));
         }
@@ -156,7 +161,7 @@ impl<'a, 'b> Machine<'a, 'b> {
             value => (value, false),
         };
         let index = index?;
-        let found = lists::index(&container, &index)?;
+        let found = lists::index(&container, &index)?.map(|value| self.read(value)).transpose()?;
         if wrapped || optional {
             return Ok(found.map_or(Value::Optional(None), Value::some));
         }
@@ -241,34 +246,68 @@ impl<'a, 'b> Machine<'a, 'b> {
             self.charge(1)?;
             return Err(error);
         }
-        self.charge(run::cost(program.call_cost(id), &values))?;
+        // Upstream counts most values only by their size at the top. What is below costs a unit for many, beyond what the
+        // call's own cost has paid for, or large values in a loop would be looked at for hours.
+        let most = self.budget.allow(self.limit.saturating_sub(self.cost).saturating_add(1));
+        let mut paid = 0;
+        let value = self.apply(id, function, args, &mut values, &mut paid);
+        self.charge(((most - self.budget.steps()) / STEPS).saturating_sub(paid))?;
+        let value = value?;
+        self.budget.built(&value)?;
+        Ok(value)
+    }
+
+    /// Calls a function; `paid` becomes what the call costs by its model.
+    fn apply(
+        &mut self,
+        id: Id,
+        function: &Function,
+        args: &[Id],
+        values: &mut Vec<Value<'a>>,
+        paid: &mut u64,
+    ) -> Outcome<'a> {
+        let program = self.program;
+        *paid = run::cost(program.call_cost(id), values, &mut self.budget)?;
+        self.charge(*paid)?;
         if let (&[_, list], "@in") = (args, function.name)
             && let Some(set) = program.set(list)
         {
             return Ok(Value::Bool(values.first().is_some_and(|item| set.contains(&lists::Ordered(item.clone())))));
         }
-        if let &[_, pattern, ..] = args
-            && let Some(regex) = program.regex(pattern)
+        if let (&[_, pattern, ..], "matches" | "find" | "findAll") = (args, function.name) {
+            let text = values.remove(1);
+            if let Some(regex) = program.regex(pattern) {
+                return regexes::run(function.name, regex, values, &self.budget);
+            }
+            let Value::String(text) = text else { return Err(Error::NoSuchOverload) };
+            let regex = self.pattern(pattern, text)?;
+            return regexes::run(function.name, &regex, values, &self.budget);
+        }
+        function.run.ok_or(Error::NoSuchOverload)?.run(values, &mut self.budget)
+    }
+
+    /// The pattern that a node came to, compiled; the last one is kept.
+    fn pattern(&mut self, id: Id, text: Text<'a>) -> Result<Regex, Error> {
+        if let Some((last, regex)) = self.patterns.get(&id)
+            && *last == text
         {
-            values.remove(1);
-            return regexes::run(function.name, regex, &values);
+            return regex.clone();
         }
-        if let ("_==_" | "_!=_", [a, b]) = (function.name, &values[..]) {
-            // Upstream counts only the size at the top. What is below costs a little too, or comparing large objects in a
-            // loop would run for hours.
-            let most = self.limit.saturating_sub(self.cost).saturating_add(1).saturating_mul(STEPS);
-            let mut steps = most;
-            let equal = compare::equals_within(a, b, &mut steps)?;
-            self.charge((most - steps) / STEPS)?;
-            return Ok(Value::Bool(equal == (function.name == "_==_")));
-        }
-        if let ("_+_", [Value::List(a), Value::List(b)]) = (function.name, &values[..])
-            && a.decl().is_some_and(|decl| decl.list != ListKind::Atomic)
-        {
-            self.charge((a.len() + b.len()) as u64 / STEPS)?;
-        }
-        let run = function.run.ok_or(Error::NoSuchOverload)?;
-        run(&values)
+        self.budget.take(PATTERN_BYTES)?;
+        let regex = regexes::compile(text.as_str());
+        self.patterns.insert(id, (text, regex.clone()));
+        regex
+    }
+
+    /// Counts what reading a part of an object made: base64 becomes bytes.
+    fn read(&mut self, value: Value<'a>) -> Outcome<'a> {
+        self.budget.built(&value)?;
+        Ok(value)
+    }
+
+    fn assembled(&mut self, value: Value<'a>) -> Outcome<'a> {
+        self.budget.assembled(&value)?;
+        Ok(value)
     }
 
     fn list(&mut self, items: &'a [(Id, bool)]) -> Outcome<'a> {
@@ -282,7 +321,7 @@ impl<'a, 'b> Machine<'a, 'b> {
             }
         }
         self.charge(LIST)?;
-        Ok(Value::list(values))
+        self.assembled(Value::list(values))
     }
 
     fn map(&mut self, entries: &'a [(Id, Id, bool)]) -> Outcome<'a> {
@@ -301,7 +340,7 @@ impl<'a, 'b> Machine<'a, 'b> {
             }
         }
         self.charge(MAP)?;
-        Ok(Value::map(map))
+        self.assembled(Value::map(map))
     }
 
     fn structure(&mut self, id: Id, fields: &'a [(String, Id, bool)]) -> Outcome<'a> {
@@ -323,7 +362,7 @@ impl<'a, 'b> Machine<'a, 'b> {
             map.insert(Key::String(text), value);
         }
         self.charge(OBJECT)?;
-        Ok(Value::Map(Map::Struct(object, Arc::new(map))))
+        self.assembled(Value::Map(Map::Struct(object, Arc::new(map))))
     }
 
     fn fold(&mut self, fold: &'a Fold) -> Outcome<'a> {
@@ -364,20 +403,24 @@ impl<'a, 'b> Machine<'a, 'b> {
             match (&fold.var2, map) {
                 (Some(_), _) => {
                     self.locals.push(key.clone());
-                    self.locals.push(source.value()?);
+                    let value = self.read(source.value()?)?;
+                    self.locals.push(value);
                 }
                 (None, true) => self.locals.push(key.clone()),
-                (None, false) => self.locals.push(source.value()?),
+                (None, false) => {
+                    let value = self.read(source.value()?)?;
+                    self.locals.push(value);
+                }
             }
             self.round(fold, &mut state, key)?;
         }
         self.charge(if fold.kind == FoldKind::ExistsOne { 2 } else { 1 })?;
-        Ok(match state {
-            State::Decision(decision) => return decision.map(Value::Bool),
-            State::Count(count) => Value::Bool(count == 1),
-            State::List(items) => Value::list(items),
-            State::Map(map) => Value::map(map),
-        })
+        match state {
+            State::Decision(decision) => decision.map(Value::Bool),
+            State::Count(count) => Ok(Value::Bool(count == 1)),
+            State::List(items) => self.assembled(Value::list(items)),
+            State::Map(map) => self.assembled(Value::map(map)),
+        }
     }
 
     /// The condition before each round.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use crate::library::{self, Builtin};
+use crate::library::{self, Code};
 use crate::types::{OpaqueType, Type};
 
 /// A function or operator with all of its overloads.
@@ -13,7 +13,7 @@ pub(crate) struct Function {
     pub name: &'static str,
     pub overloads: Vec<Overload>,
     /// `None` for operators that the evaluator sees to itself.
-    pub run: Option<Builtin>,
+    pub run: Option<Code>,
 }
 
 #[derive(Debug)]

@@ -28,6 +28,7 @@
 
 pub mod admission;
 mod ast;
+mod budget;
 mod check;
 mod cost;
 pub mod crd;

@@ -18,13 +18,32 @@ mod url;
 
 pub(crate) use formats::MAX_FORMAT_REGEX;
 
+use crate::budget::Budget;
 use crate::error::Error;
 use crate::value::Value;
 
 /// The arguments of a call, the target first.
 pub(crate) type Args<'x, 'a> = &'x [Value<'a>];
-/// The code of a function.
+/// The code of a function whose work is in proportion to what it costs.
 pub(crate) type Builtin = for<'x, 'a> fn(Args<'x, 'a>) -> Result<Value<'a>, Error>;
+/// The code of a function that looks at all of a value, or makes more than it was given.
+pub(crate) type Measured = for<'x, 'a> fn(Args<'x, 'a>, &mut Budget) -> Result<Value<'a>, Error>;
+
+/// The code of a function.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Code {
+    Plain(Builtin),
+    Measured(Measured),
+}
+
+impl Code {
+    pub(crate) fn run<'a>(self, args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
+        match self {
+            Self::Plain(run) => run(args),
+            Self::Measured(run) => run(args, budget),
+        }
+    }
+}
 
 fn no_overload<T>() -> Result<T, Error> {
     Err(Error::NoSuchOverload)
@@ -34,11 +53,35 @@ fn string_arg<'x>(value: &'x Value<'_>) -> Result<&'x str, Error> {
     value.as_str().ok_or(Error::NoSuchOverload)
 }
 
-/// The code of a function; `None` for what the evaluator does itself because it does not evaluate all arguments.
-pub(crate) fn implementation(name: &str) -> Option<Builtin> {
+/// The code of a function; `None` for what the evaluator does itself: what does not evaluate all arguments, and patterns,
+/// which it keeps compiled.
+pub(crate) fn implementation(name: &str) -> Option<Code> {
+    measured(name).map(Code::Measured).or_else(|| plain(name).map(Code::Plain))
+}
+
+fn measured(name: &str) -> Option<Measured> {
+    Some(match name {
+        "_==_" => |args, budget| arithmetic::equal(args, true, budget),
+        "_!=_" => |args, budget| arithmetic::equal(args, false, budget),
+        "_+_" => arithmetic::add,
+        "@in" => lists::contained,
+        "format" => strings::format::format,
+        "indexOf" => lists::index_of,
+        "lastIndexOf" => lists::last_index_of,
+        "join" => strings::join,
+        "replace" => strings::replace,
+        "split" => strings::split,
+        "sets.contains" => lists::sets_contains,
+        "sets.equivalent" => lists::sets_equivalent,
+        "sets.intersects" => lists::sets_intersects,
+        "sum" => lists::sum,
+        _ => return None,
+    })
+}
+
+fn plain(name: &str) -> Option<Builtin> {
     Some(match name {
         "!_" => arithmetic::not,
-        "_+_" => arithmetic::add,
         "_-_" => arithmetic::subtract,
         "_*_" => arithmetic::multiply,
         "_/_" => arithmetic::divide,
@@ -48,7 +91,6 @@ pub(crate) fn implementation(name: &str) -> Option<Builtin> {
         "_<=_" => |args| arithmetic::compare(args, |order| order.is_le()),
         "_>_" => |args| arithmetic::compare(args, |order| order.is_gt()),
         "_>=_" => |args| arithmetic::compare(args, |order| order.is_ge()),
-        "@in" => lists::contained,
         "size" => lists::size,
         "type" => convert::type_of,
         "dyn" => convert::same,
@@ -73,26 +115,13 @@ pub(crate) fn implementation(name: &str) -> Option<Builtin> {
         "contains" => |args| strings::test(args, |text, part| text.contains(part)),
         "endsWith" => |args| strings::test(args, |text, part| text.ends_with(part)),
         "startsWith" => |args| strings::test(args, |text, part| text.starts_with(part)),
-        "matches" => regexes::matches,
-        "find" => regexes::find,
-        "findAll" => regexes::find_all,
         "charAt" => strings::char_at,
-        "format" => strings::format::format,
-        "indexOf" => lists::index_of,
-        "lastIndexOf" => lists::last_index_of,
-        "join" => strings::join,
         "lowerAscii" => strings::lower_ascii,
         "upperAscii" => strings::upper_ascii,
-        "replace" => strings::replace,
-        "split" => strings::split,
         "substring" => strings::substring,
         "trim" => strings::trim,
         "strings.quote" => strings::quote,
-        "sets.contains" => lists::sets_contains,
-        "sets.equivalent" => lists::sets_equivalent,
-        "sets.intersects" => lists::sets_intersects,
         "isSorted" => lists::is_sorted,
-        "sum" => lists::sum,
         "max" => |args| lists::extreme(args, "max", |order| order.is_gt()),
         "min" => |args| lists::extreme(args, "min", |order| order.is_lt()),
         "url" => url::to_url,

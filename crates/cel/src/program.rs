@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use regex::Regex;
 
 use crate::ast::{Id, Kind, Literal};
+use crate::budget::Budget;
 use crate::check::{Checked, Reference};
 use crate::cost::run::{CallCost, model};
 use crate::cost::{Range, estimate};
@@ -184,7 +185,7 @@ impl Program {
                 let [arg] = args[..] else { return None };
                 let value = self.constants[arg].clone().filter(|_| conversion)?;
                 let run = self.checked.function(id)?.0.run?;
-                run(&[value]).ok()
+                run.run(&[value], &mut Budget::new()).ok()
             }
             _ => None,
         }

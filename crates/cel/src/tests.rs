@@ -1,3 +1,4 @@
+mod bounds;
 mod costs;
 mod errors;
 mod estimates;

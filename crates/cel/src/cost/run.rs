@@ -1,6 +1,8 @@
 //! What calls cost when they run.
 
 use super::{AUTHORIZATION, CHARACTER, PATTERN_CHARACTER, scaled};
+use crate::budget::Budget;
+use crate::error::Error;
 use crate::functions::{Function, Overload};
 use crate::library::opaque::Opaque;
 use crate::value::Value;
@@ -79,8 +81,11 @@ fn size(args: &[Value<'_>], index: usize) -> u64 {
 }
 
 /// What the call costs; found before it runs.
-pub(crate) fn cost(model: CallCost, args: &[Value<'_>]) -> u64 {
-    match model {
+///
+/// # Errors
+/// [`Error::CostLimit`] when finding it takes more steps than are left.
+pub(crate) fn cost(model: CallCost, args: &[Value<'_>], budget: &mut Budget) -> Result<u64, Error> {
+    Ok(match model {
         CallCost::Fixed(cost) => cost,
         CallCost::First(factor) => scaled(size(args, 0), factor),
         CallCost::Items => size(args, 1),
@@ -88,14 +93,16 @@ pub(crate) fn cost(model: CallCost, args: &[Value<'_>]) -> u64 {
         CallCost::Both => scaled(size(args, 0).saturating_add(size(args, 1)), CHARACTER),
         CallCost::Matches => scaled(size(args, 0) + 1, CHARACTER) * scaled(size(args, 1), PATTERN_CHARACTER),
         CallCost::Contains => scaled(size(args, 0), CHARACTER) * scaled(size(args, 1), CHARACTER),
-        CallCost::Traversal => args.first().map_or(0, |value| traversal(value, 0)),
+        CallCost::Traversal => args.first().map_or(Ok(0), |value| traversal(value, budget))?,
         CallCost::Join => {
             let separator = if args.len() > 1 { size(args, 1) } else { 0 };
             let total = match args.first() {
-                Some(Value::List(list)) => list
-                    .iter()
-                    .map(|item| item.map_or(0, |item| item.size()).saturating_add(separator))
-                    .fold(0u64, u64::saturating_add),
+                Some(Value::List(list)) => {
+                    budget.step(list.len() as u64)?;
+                    list.iter()
+                        .map(|item| item.map_or(0, |item| item.size()).saturating_add(separator))
+                        .fold(0u64, u64::saturating_add)
+                }
                 _ => 0,
             };
             scaled(total.saturating_sub(separator), 2.0 * CHARACTER)
@@ -116,28 +123,29 @@ pub(crate) fn cost(model: CallCost, args: &[Value<'_>]) -> u64 {
             };
             scaled(size(args, 1) + 1, CHARACTER) * scaled(pattern, PATTERN_CHARACTER)
         }
-    }
+    })
 }
 
 /// Of looking at all of a value. Bytes of strings, rounded down.
-fn traversal(value: &Value<'_>, depth: usize) -> u64 {
-    if depth > 64 {
-        return 1;
-    }
+fn traversal(value: &Value<'_>, budget: &mut Budget) -> Result<u64, Error> {
+    budget.step(1)?;
+    let mut sum = 0u64;
     match value {
-        Value::String(text) => (text.as_str().len() as f64 * CHARACTER) as u64,
-        Value::Bytes(bytes) => (bytes.len() as f64 * CHARACTER) as u64,
+        Value::String(text) => sum = (text.as_str().len() as f64 * CHARACTER) as u64,
+        Value::Bytes(bytes) => sum = (bytes.len() as f64 * CHARACTER) as u64,
         Value::List(list) => {
-            list.iter().map(|item| item.map_or(1, |item| traversal(&item, depth + 1))).fold(0, u64::saturating_add)
+            for item in list.iter() {
+                sum = sum.saturating_add(item.map_or(Ok(1), |item| traversal(&item, budget))?);
+            }
         }
-        Value::Map(map) => map
-            .keys()
-            .iter()
-            .map(|key| {
-                let value = map.entry(key).and_then(Result::ok).map_or(1, |value| traversal(&value, depth + 1));
-                traversal(&key.value(), depth + 1).saturating_add(value)
-            })
-            .fold(0, u64::saturating_add),
-        _ => 1,
+        Value::Map(map) => {
+            for key in map.keys() {
+                let value = map.entry(&key).and_then(Result::ok);
+                let value = value.map_or(Ok(1), |value| traversal(&value, budget))?;
+                sum = sum.saturating_add(traversal(&key.value(), budget)?).saturating_add(value);
+            }
+        }
+        _ => sum = 1,
     }
+    Ok(sum)
 }

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::{Args, lists, no_overload, time};
+use crate::budget::Budget;
 use crate::error::Error;
 use crate::value::{Value, compare};
 
@@ -30,21 +31,32 @@ pub(super) fn compare<'a>(args: Args<'_, 'a>, test: fn(Ordering) -> bool) -> Res
     Ok(Value::Bool(compare::order(a, b).is_some_and(test)))
 }
 
-pub(super) fn add<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(super) fn equal<'a>(args: Args<'_, 'a>, wanted: bool, budget: &mut Budget) -> Result<Value<'a>, Error> {
+    let [a, b] = args else { return no_overload() };
+    Ok(Value::Bool(compare::equals(a, b, budget)? == wanted))
+}
+
+pub(super) fn add<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     let [a, b] = args else { return no_overload() };
     Ok(match (a, b) {
         (Value::Int(a), Value::Int(b)) => Value::Int(a.checked_add(*b).ok_or_else(overflow)?),
         (Value::Uint(a), Value::Uint(b)) => Value::Uint(a.checked_add(*b).ok_or_else(unsigned_overflow)?),
         (Value::Double(a), Value::Double(b)) => Value::Double(a + b),
-        (Value::String(a), Value::String(b)) => Value::text([a.as_str(), b.as_str()].concat()),
-        (Value::Bytes(a), Value::Bytes(b)) => Value::Bytes(Arc::from([&**a, &**b].concat())),
+        (Value::String(a), Value::String(b)) => {
+            budget.fits((a.as_str().len() + b.as_str().len()) as u64)?;
+            Value::text([a.as_str(), b.as_str()].concat())
+        }
+        (Value::Bytes(a), Value::Bytes(b)) => {
+            budget.fits((a.len() + b.len()) as u64)?;
+            Value::Bytes(Arc::from([&**a, &**b].concat()))
+        }
         (Value::Duration(a), Value::Duration(b)) => {
             Value::Duration(a.checked_add(*b).ok_or_else(|| Error::new("duration overflow"))?)
         }
         (Value::Timestamp(at), Value::Duration(nanos)) | (Value::Duration(nanos), Value::Timestamp(at)) => {
             Value::Timestamp(time::shift(*at, *nanos)?)
         }
-        (Value::List(a), Value::List(b)) => Value::List(lists::concat(a, b)?),
+        (Value::List(a), Value::List(b)) => Value::List(lists::concat(a, b, budget)?),
         _ => return no_overload(),
     })
 }

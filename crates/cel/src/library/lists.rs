@@ -1,10 +1,10 @@
 //! Lists, sets and membership.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Args, no_overload, strings};
+use crate::budget::Budget;
 use crate::error::Error;
 use crate::types::ListKind;
 use crate::value::{Key, List, Value, compare};
@@ -19,17 +19,17 @@ pub(super) fn size<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
     }
 }
 
-pub(super) fn contained<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(super) fn contained<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     match args {
-        [item, Value::List(list)] => Ok(Value::Bool(contains(list, item)?)),
+        [item, Value::List(list)] => Ok(Value::Bool(contains(list, item, budget)?)),
         [key, Value::Map(map)] => Ok(Value::Bool(map.get(key).transpose()?.is_some())),
         _ => no_overload(),
     }
 }
 
-fn contains(list: &List<'_>, item: &Value<'_>) -> Result<bool, Error> {
+fn contains(list: &List<'_>, item: &Value<'_>, budget: &mut Budget) -> Result<bool, Error> {
     for candidate in list.iter() {
-        if compare::equals(&candidate?, item)? {
+        if compare::equals(&candidate?, item, budget)? {
             return Ok(true);
         }
     }
@@ -37,52 +37,48 @@ fn contains(list: &List<'_>, item: &Value<'_>) -> Result<bool, Error> {
 }
 
 /// `a + b`: for plain lists one after the other; sets and keyed lists merge, and keep the place of what `a` has.
-pub(super) fn concat<'a>(a: &List<'a>, b: &List<'a>) -> Result<List<'a>, Error> {
-    let decl = a.decl().or(b.decl());
-    let (Some(decl), Some(_)) = (decl, a.decl()) else { return List::joined(a.clone(), b.clone()) };
-    let mut items = match &decl.list {
-        ListKind::Atomic => return List::joined(a.clone(), b.clone()),
-        _ => a.iter().collect::<Result<Vec<_>, _>>()?,
+pub(super) fn concat<'a>(a: &List<'a>, b: &List<'a>, budget: &mut Budget) -> Result<List<'a>, Error> {
+    let Some(decl) = a.decl().filter(|decl| decl.list != ListKind::Atomic) else {
+        return List::joined(a.clone(), b.clone());
     };
-    match &decl.list {
-        ListKind::Map(keys) => {
-            let key = |item: &Value<'a>| -> Result<Vec<Ordered<'a>>, Error> {
-                let Value::Map(map) = item else { return no_overload() };
-                keys.iter()
-                    .map(|key| {
-                        map.get(&Value::borrowed(key)).transpose().map(|found| Ordered(found.unwrap_or(Value::Null)))
-                    })
-                    .collect()
-            };
-            let mut places = BTreeMap::new();
-            for (index, item) in items.iter().enumerate() {
-                places.insert(key(item)?, index);
-            }
-            for item in b.iter() {
-                let item = item?;
-                match places.get(&key(&item)?) {
-                    Some(place) => items[*place] = item,
-                    None => {
-                        places.insert(key(&item)?, items.len());
-                        items.push(item);
-                    }
+    budget.list(a.len().saturating_add(b.len()))?;
+    let items = a.iter().chain(b.iter()).collect::<Result<Vec<_>, _>>()?;
+    let identity = |item: &Value<'a>| -> Result<Vec<Value<'a>>, Error> {
+        let ListKind::Map(keys) = &decl.list else { return Ok(vec![item.clone()]) };
+        let Value::Map(map) = item else { return no_overload() };
+        keys.iter()
+            .map(|key| map.get(&Value::borrowed(key)).transpose().map(|found| found.unwrap_or(Value::Null)))
+            .collect()
+    };
+    let order: Vec<(Vec<Value<'a>>, usize)> =
+        items.iter().enumerate().map(|(place, item)| Ok((identity(item)?, place))).collect::<Result<_, Error>>()?;
+    let order = compare::sort(order, &mut |x, y| compare::sequence(&x.0, &y.0, budget))?;
+    let mut merged: Vec<Option<Value<'a>>> = items.into_iter().map(Some).collect();
+    let mut rest = &order[..];
+    while let Some((first, _)) = rest.first() {
+        let mut len = 1;
+        while let Some((next, _)) = rest.get(len)
+            && compare::sequence(first, next, budget)?.is_eq()
+        {
+            len += 1;
+        }
+        let (same, after) = rest.split_at(len);
+        // Those of `a` come first, and all stay; of the others, the first stays when `a` has none.
+        let own = same.iter().take_while(|(_, place)| *place < a.len()).count();
+        if let Some(((_, stays), later)) = same.split_at(own.saturating_sub(1)).1.split_first() {
+            for (_, place) in later {
+                let item = merged[*place].take();
+                if matches!(decl.list, ListKind::Map(_)) {
+                    merged[*stays] = item;
                 }
             }
         }
-        _ => {
-            let mut known: BTreeSet<Ordered<'a>> = items.iter().cloned().map(Ordered).collect();
-            for item in b.iter() {
-                let item = item?;
-                if known.insert(Ordered(item.clone())) {
-                    items.push(item);
-                }
-            }
-        }
+        rest = after;
     }
-    Ok(List::Owned(Arc::new(items), Some(decl)))
+    Ok(List::Owned(Arc::new(merged.into_iter().flatten().collect()), Some(decl)))
 }
 
-/// A value in the total order.
+/// A value in the total order, of a set of values that hold no others.
 #[derive(Clone, Debug)]
 pub(crate) struct Ordered<'a>(pub Value<'a>);
 
@@ -102,7 +98,7 @@ impl PartialOrd for Ordered<'_> {
 
 impl Ord for Ordered<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
-        compare::total(&self.0, &other.0)
+        compare::flat(&self.0, &other.0)
     }
 }
 
@@ -113,23 +109,42 @@ fn two<'x, 'a>(args: Args<'x, 'a>) -> Result<(&'x List<'a>, &'x List<'a>), Error
     }
 }
 
-fn set<'a>(list: &List<'a>) -> Result<BTreeSet<Ordered<'a>>, Error> {
-    list.iter().map(|item| item.map(Ordered)).collect()
-}
-
-pub(super) fn sets_contains<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(super) fn sets_contains<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     let (list, part) = two(args)?;
-    Ok(Value::Bool(set(part)?.is_subset(&set(list)?)))
+    let (list, part) = (compare::sorted(list, budget)?, compare::sorted(part, budget)?);
+    let shared = shared(&part, &list, budget)?;
+    Ok(Value::Bool(shared == part.len()))
 }
 
-pub(super) fn sets_equivalent<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(super) fn sets_equivalent<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     let (a, b) = two(args)?;
-    Ok(Value::Bool(set(a)? == set(b)?))
+    let (a, b) = (compare::sorted(a, budget)?, compare::sorted(b, budget)?);
+    Ok(Value::Bool(shared(&a, &b, budget)? == a.len() && shared(&b, &a, budget)? == b.len()))
 }
 
-pub(super) fn sets_intersects<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(super) fn sets_intersects<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     let (a, b) = two(args)?;
-    Ok(Value::Bool(!set(a)?.is_disjoint(&set(b)?)))
+    let (a, b) = (compare::sorted(a, budget)?, compare::sorted(b, budget)?);
+    Ok(Value::Bool(shared(&a, &b, budget)? > 0))
+}
+
+/// How many items of `a` are in `b`; both are sorted.
+fn shared(a: &[Value<'_>], b: &[Value<'_>], budget: &mut Budget) -> Result<usize, Error> {
+    let mut others = b.iter().peekable();
+    let mut count = 0;
+    for item in a {
+        while let Some(other) = others.peek() {
+            match compare::total(other, item, budget)? {
+                Ordering::Less => others.next(),
+                Ordering::Equal => {
+                    count += 1;
+                    break;
+                }
+                Ordering::Greater => break,
+            };
+        }
+    }
+    Ok(count)
 }
 
 pub(super) fn is_sorted<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
@@ -150,7 +165,7 @@ pub(super) fn is_sorted<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
     Ok(Value::Bool(true))
 }
 
-pub(super) fn sum<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(super) fn sum<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     let [Value::List(list)] = args else { return no_overload() };
     let mut items = list.iter();
     let Some(first) = items.next() else { return Ok(Value::Int(0)) };
@@ -159,7 +174,7 @@ pub(super) fn sum<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
         return no_overload();
     }
     for item in items {
-        total = super::arithmetic::add(&[total, item?])?;
+        total = super::arithmetic::add(&[total, item?], budget)?;
     }
     Ok(total)
 }
@@ -184,24 +199,29 @@ pub(super) fn extreme<'a>(args: Args<'_, 'a>, name: &str, better: fn(Ordering) -
     best.ok_or_else(|| Error::new(format!("{name} called on empty list")))
 }
 
-pub(super) fn index_of<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(super) fn index_of<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     match args {
-        [Value::List(list), item] => find(list, item, 0..list.len()),
+        [Value::List(list), item] => find(list, item, 0..list.len(), budget),
         _ => strings::index_of(args),
     }
 }
 
-pub(super) fn last_index_of<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(super) fn last_index_of<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     match args {
-        [Value::List(list), item] => find(list, item, (0..list.len()).rev()),
+        [Value::List(list), item] => find(list, item, (0..list.len()).rev(), budget),
         _ => strings::last_index_of(args),
     }
 }
 
-fn find<'a>(list: &List<'a>, item: &Value<'a>, places: impl Iterator<Item = usize>) -> Result<Value<'a>, Error> {
+fn find<'a>(
+    list: &List<'a>,
+    item: &Value<'a>,
+    places: impl Iterator<Item = usize>,
+    budget: &mut Budget,
+) -> Result<Value<'a>, Error> {
     for place in places {
         if let Some(candidate) = list.get(place)
-            && compare::equals(&candidate?, item)?
+            && compare::equals(&candidate?, item, budget)?
         {
             return Ok(Value::Int(place as i64));
         }

@@ -3,8 +3,8 @@
 pub(super) mod format;
 
 use super::{Args, no_overload, string_arg};
+use crate::budget::Budget;
 use crate::error::Error;
-use crate::limits;
 use crate::value::{Text, Value};
 
 pub(super) fn test<'a>(args: Args<'_, 'a>, holds: fn(&str, &str) -> bool) -> Result<Value<'a>, Error> {
@@ -74,7 +74,7 @@ pub(super) fn last_index_of<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> 
     Ok(Value::Int(text[..end].rfind(part).map_or(-1, |at| text[..at].chars().count() as i64)))
 }
 
-pub(super) fn join<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(super) fn join<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     let (list, separator) = match args {
         [Value::List(list)] => (list, ""),
         [Value::List(list), separator] => (list, string_arg(separator)?),
@@ -86,9 +86,7 @@ pub(super) fn join<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
             joined.push_str(separator);
         }
         joined.push_str(string_arg(&item?)?);
-        if joined.len() as u64 > limits::MEMORY {
-            return Err(Error::CostLimit);
-        }
+        budget.fits(joined.len() as u64)?;
     }
     Ok(Value::text(joined))
 }
@@ -103,7 +101,7 @@ pub(super) fn upper_ascii<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
     Ok(Value::text(string_arg(text)?.to_ascii_uppercase()))
 }
 
-pub(super) fn replace<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(super) fn replace<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     let (text, from, to, count) = match args {
         [text, from, to] => (string_arg(text)?, string_arg(from)?, string_arg(to)?, -1),
         [text, from, to, Value::Int(count)] => (string_arg(text)?, string_arg(from)?, string_arg(to)?, *count),
@@ -111,13 +109,11 @@ pub(super) fn replace<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
     };
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let found = text.matches(from).take(count).count() as u64;
-    if (text.len() as u64).saturating_add(found.saturating_mul(to.len() as u64)) > limits::MEMORY {
-        return Err(Error::CostLimit);
-    }
+    budget.fits((text.len() as u64).saturating_add(found.saturating_mul(to.len() as u64)))?;
     Ok(Value::text(text.replacen(from, to, count)))
 }
 
-pub(super) fn split<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(super) fn split<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     let (text, separator, limit) = match args {
         [Value::String(text), separator] => (text, string_arg(separator)?, -1),
         [Value::String(text), separator, Value::Int(limit)] => (text, string_arg(separator)?, *limit),
@@ -145,9 +141,7 @@ pub(super) fn split<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
     {
         items.push(slice(text, from, end));
         from = start;
-        if items.len() as u64 * 48 > limits::MEMORY {
-            return Err(Error::CostLimit);
-        }
+        budget.fits((items.len() * size_of::<Value<'_>>()) as u64)?;
     }
     if !(separator.is_empty() && source.is_empty()) {
         items.push(slice(text, from, source.len()));

@@ -3,52 +3,56 @@
 use std::cmp::Ordering;
 
 use super::{List, Map, Value};
+use crate::budget::Budget;
 use crate::error::Error;
 use crate::types::ListKind;
 
 /// `a == b`. Values of different types are unequal; numbers compare by value.
-pub(crate) fn equals(a: &Value<'_>, b: &Value<'_>) -> Result<bool, Error> {
-    let mut steps = u64::MAX;
-    equals_within(a, b, &mut steps)
-}
-
-/// [`equals`], looking at no more than so many values.
-pub(crate) fn equals_within(a: &Value<'_>, b: &Value<'_>, steps: &mut u64) -> Result<bool, Error> {
-    *steps = steps.checked_sub(1).ok_or(Error::CostLimit)?;
+pub(crate) fn equals(a: &Value<'_>, b: &Value<'_>, budget: &mut Budget) -> Result<bool, Error> {
+    budget.step(1)?;
     Ok(match (a, b) {
         (Value::Null, Value::Null) => true,
         (Value::Bool(a), Value::Bool(b)) => a == b,
         (Value::Int(_) | Value::Uint(_) | Value::Double(_), Value::Int(_) | Value::Uint(_) | Value::Double(_)) => {
             number(a, b) == Some(Ordering::Equal)
         }
-        (Value::String(a), Value::String(b)) => a == b,
-        (Value::Bytes(a), Value::Bytes(b)) => a == b,
+        (Value::String(a), Value::String(b)) => {
+            a.as_str().len() == b.as_str().len() && {
+                budget.step_bytes(a.as_str().len())?;
+                a == b
+            }
+        }
+        (Value::Bytes(a), Value::Bytes(b)) => {
+            a.len() == b.len() && {
+                budget.step_bytes(a.len())?;
+                a == b
+            }
+        }
         (Value::Duration(a), Value::Duration(b)) => a == b,
         (Value::Timestamp(a), Value::Timestamp(b)) => a == b,
         (Value::Type(a), Value::Type(b)) => a.runtime_name() == b.runtime_name(),
         (Value::Opaque(a), Value::Opaque(b)) => a == b,
         (Value::Optional(a), Value::Optional(b)) => match (a, b) {
-            (Some(a), Some(b)) => equals_within(a, b, steps)?,
+            (Some(a), Some(b)) => equals(a, b, budget)?,
             (a, b) => a.is_none() && b.is_none(),
         },
-        (Value::List(a), Value::List(b)) => lists(a, b, steps)?,
-        (Value::Map(a), Value::Map(b)) => maps(a, b, steps)?,
+        (Value::List(a), Value::List(b)) => lists(a, b, budget)?,
+        (Value::Map(a), Value::Map(b)) => maps(a, b, budget)?,
         _ => false,
     })
 }
 
-fn lists(a: &List<'_>, b: &List<'_>, steps: &mut u64) -> Result<bool, Error> {
+fn lists(a: &List<'_>, b: &List<'_>, budget: &mut Budget) -> Result<bool, Error> {
     if a.len() != b.len() {
         return Ok(false);
     }
     let kind = a.decl().or(b.decl()).map_or(&ListKind::Atomic, |decl| &decl.list);
     if *kind != ListKind::Atomic {
-        *steps = steps.checked_sub(a.len() as u64).ok_or(Error::CostLimit)?;
         // In any order. Keyed items are equal when their keys and all else is.
-        return Ok(sorted(a)?.iter().zip(&sorted(b)?).all(|(a, b)| total(a, b) == Ordering::Equal));
+        return Ok(sequence(&sorted(a, budget)?, &sorted(b, budget)?, budget)?.is_eq());
     }
     for (a, b) in a.iter().zip(b.iter()) {
-        if !equals_within(&a?, &b?, steps)? {
+        if !equals(&a?, &b?, budget)? {
             return Ok(false);
         }
     }
@@ -56,19 +60,39 @@ fn lists(a: &List<'_>, b: &List<'_>, steps: &mut u64) -> Result<bool, Error> {
 }
 
 /// The items in [`total`] order.
-pub(crate) fn sorted<'a>(list: &List<'a>) -> Result<Vec<Value<'a>>, Error> {
-    let mut items = list.iter().collect::<Result<Vec<_>, _>>()?;
-    items.sort_by(total);
-    Ok(items)
+pub(crate) fn sorted<'a>(list: &List<'a>, budget: &mut Budget) -> Result<Vec<Value<'a>>, Error> {
+    budget.list(list.len())?;
+    sort(list.iter().collect::<Result<Vec<_>, _>>()?, &mut |a, b| total(a, b, budget))
 }
 
-fn maps(a: &Map<'_>, b: &Map<'_>, steps: &mut u64) -> Result<bool, Error> {
+/// Sorts, and keeps the places of equals. The standard library's sorting cannot stop halfway.
+pub(crate) fn sort<T>(
+    mut left: Vec<T>,
+    compare: &mut impl FnMut(&T, &T) -> Result<Ordering, Error>,
+) -> Result<Vec<T>, Error> {
+    if left.len() < 2 {
+        return Ok(left);
+    }
+    let mut merged = Vec::with_capacity(left.len());
+    let right = left.split_off(left.len() / 2);
+    let mut left = sort(left, compare)?.into_iter().peekable();
+    let mut right = sort(right, compare)?.into_iter().peekable();
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        let lesser = if compare(a, b)?.is_le() { &mut left } else { &mut right };
+        merged.extend(lesser.next());
+    }
+    merged.extend(left);
+    merged.extend(right);
+    Ok(merged)
+}
+
+fn maps(a: &Map<'_>, b: &Map<'_>, budget: &mut Budget) -> Result<bool, Error> {
     if a.len() != b.len() || a.object().map(|object| &object.name) != b.object().map(|object| &object.name) {
         return Ok(false);
     }
     for key in a.keys() {
         let (Some(left), Some(right)) = (a.entry(&key), b.entry(&key)) else { return Ok(false) };
-        if !equals_within(&left?, &right?, steps)? {
+        if !equals(&left?, &right?, budget)? {
             return Ok(false);
         }
     }
@@ -135,65 +159,93 @@ fn rank(value: &Value<'_>) -> u8 {
     }
 }
 
+/// [`total`] for values of which at least one holds no others.
+pub(crate) fn flat(a: &Value<'_>, b: &Value<'_>) -> Ordering {
+    rank(a).cmp(&rank(b)).then_with(|| order(a, b).unwrap_or_else(|| is_nan(a).cmp(&is_nan(b))))
+}
+
 /// A total order in which equal values are equal. Lists with items that cannot be read (a bad date) come first.
-pub(crate) fn total(a: &Value<'_>, b: &Value<'_>) -> Ordering {
-    let by_rank = rank(a).cmp(&rank(b));
-    if by_rank != Ordering::Equal {
-        return by_rank;
-    }
-    match (a, b) {
+pub(crate) fn total(a: &Value<'_>, b: &Value<'_>, budget: &mut Budget) -> Result<Ordering, Error> {
+    budget.step(1)?;
+    Ok(match (a, b) {
         (Value::List(x), Value::List(y)) => {
             let by_length = x.len().cmp(&y.len());
             if by_length != Ordering::Equal {
-                return by_length;
+                return Ok(by_length);
             }
             let unordered = x.decl().or(y.decl()).is_some_and(|decl| decl.list != ListKind::Atomic);
-            match (read(x, unordered), read(y, unordered)) {
-                (Some(x), Some(y)) => sequence(&x, &y),
+            match (read(x, unordered, budget)?, read(y, unordered, budget)?) {
+                (Some(x), Some(y)) => sequence(&x, &y, budget)?,
                 (x, y) => x.is_some().cmp(&y.is_some()),
             }
         }
-        (Value::Map(x), Value::Map(y)) => {
-            let (keys, others) = (x.keys(), y.keys());
-            keys.len().cmp(&others.len()).then_with(|| {
-                // JSON maps are sorted by key, unless the crate's `preserve_order` is on.
-                let (mut keys, mut others) = (keys, others);
-                keys.sort();
-                others.sort();
-                keys.cmp(&others).then_with(|| {
-                    for key in &keys {
-                        let (Some(Ok(a)), Some(Ok(b))) = (x.entry(key), y.entry(key)) else { continue };
-                        let found = total(&a, &b);
-                        if found != Ordering::Equal {
-                            return found;
-                        }
-                    }
-                    Ordering::Equal
-                })
-            })
-        }
+        (Value::Map(x), Value::Map(y)) => maps_total(x, y, budget)?,
         (Value::Optional(x), Value::Optional(y)) => match (x, y) {
-            (Some(x), Some(y)) => total(x, y),
+            (Some(x), Some(y)) => total(x, y, budget)?,
             (x, y) => x.is_some().cmp(&y.is_some()),
         },
         (Value::Type(x), Value::Type(y)) => x.runtime_name().cmp(&y.runtime_name()),
         (Value::Opaque(x), Value::Opaque(y)) => x.text().cmp(&y.text()),
-        _ => order(a, b).unwrap_or_else(|| is_nan(a).cmp(&is_nan(b))),
-    }
+        (Value::String(x), Value::String(y)) => {
+            budget.step_bytes(x.as_str().len().min(y.as_str().len()))?;
+            x.cmp(y)
+        }
+        (Value::Bytes(x), Value::Bytes(y)) => {
+            budget.step_bytes(x.len().min(y.len()))?;
+            x.cmp(y)
+        }
+        _ => flat(a, b),
+    })
 }
 
-fn read<'a>(list: &List<'a>, unordered: bool) -> Option<Vec<Value<'a>>> {
-    if unordered { sorted(list).ok() } else { list.iter().collect::<Result<_, _>>().ok() }
+fn maps_total(x: &Map<'_>, y: &Map<'_>, budget: &mut Budget) -> Result<Ordering, Error> {
+    let by_length = x.len().cmp(&y.len());
+    if by_length != Ordering::Equal {
+        return Ok(by_length);
+    }
+    budget.step(x.len() as u64)?;
+    // JSON maps are sorted by key, unless the crate's `preserve_order` is on.
+    let (mut keys, mut others) = (x.keys(), y.keys());
+    keys.sort();
+    others.sort();
+    let by_keys = keys.cmp(&others);
+    if by_keys != Ordering::Equal {
+        return Ok(by_keys);
+    }
+    for key in &keys {
+        let (Some(Ok(a)), Some(Ok(b))) = (x.entry(key), y.entry(key)) else { continue };
+        let found = total(&a, &b, budget)?;
+        if found != Ordering::Equal {
+            return Ok(found);
+        }
+    }
+    Ok(Ordering::Equal)
+}
+
+/// The items; `None` when one cannot be read.
+fn read<'a>(list: &List<'a>, unordered: bool, budget: &mut Budget) -> Result<Option<Vec<Value<'a>>>, Error> {
+    let items = if unordered {
+        sorted(list, budget)
+    } else {
+        budget.list(list.len())?;
+        list.iter().collect()
+    };
+    match items {
+        Err(Error::CostLimit) => Err(Error::CostLimit),
+        items => Ok(items.ok()),
+    }
 }
 
 fn is_nan(value: &Value<'_>) -> bool {
     matches!(value, Value::Double(value) if value.is_nan())
 }
 
-fn sequence(a: &[Value<'_>], b: &[Value<'_>]) -> Ordering {
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| total(a, b))
-        .find(|found| *found != Ordering::Equal)
-        .unwrap_or_else(|| a.len().cmp(&b.len()))
+pub(crate) fn sequence(a: &[Value<'_>], b: &[Value<'_>], budget: &mut Budget) -> Result<Ordering, Error> {
+    for (a, b) in a.iter().zip(b) {
+        let found = total(a, b, budget)?;
+        if found != Ordering::Equal {
+            return Ok(found);
+        }
+    }
+    Ok(a.len().cmp(&b.len()))
 }

@@ -2,15 +2,15 @@
 
 use std::fmt::Write;
 
+use crate::budget::Budget;
 use crate::error::Error;
 use crate::library::{Args, no_overload, time};
-use crate::limits;
 use crate::value::{List, Map, Value};
 
 /// The most decimals of `%f` and `%e`.
 const PRECISION: usize = 100;
 
-pub(in crate::library) fn format<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
+pub(in crate::library) fn format<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     let [Value::String(pattern), Value::List(values)] = args else { return no_overload() };
     let mut out = String::new();
     let mut next = 0;
@@ -41,15 +41,19 @@ pub(in crate::library) fn format<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Er
         let verb = rest.next().ok_or_else(|| Error::new("unexpected end of string"))?;
         let value = values.get(next).ok_or_else(|| Error::new(format!("index {next} out of range")))??;
         next += 1;
-        clause(&mut out, verb, precision, &value)?;
-        if out.len() as u64 > limits::MEMORY {
-            return Err(Error::CostLimit);
-        }
+        clause(&mut out, verb, precision, &value, budget)?;
+        budget.fits(out.len() as u64)?;
     }
     Ok(Value::text(out))
 }
 
-fn clause(out: &mut String, verb: char, precision: Option<usize>, value: &Value<'_>) -> Result<(), Error> {
+fn clause(
+    out: &mut String,
+    verb: char,
+    precision: Option<usize>,
+    value: &Value<'_>,
+    budget: &Budget,
+) -> Result<(), Error> {
     let wrong = |what: &str| {
         let found = value.ty().runtime_name();
         Err(Error::new(format!("error during formatting: {what} clause cannot be used on {found}")))
@@ -68,7 +72,7 @@ fn clause(out: &mut String, verb: char, precision: Option<usize>, value: &Value<
     };
     let written = match (verb, value) {
         ('s', _) => {
-            shown(out, value, 0)?;
+            shown(out, value, 0, budget)?;
             return Ok(());
         }
         ('d', Value::Int(value)) => write!(out, "{value}"),
@@ -146,10 +150,11 @@ fn superscript(digit: char) -> char {
 }
 
 /// `%s`
-fn shown(out: &mut String, value: &Value<'_>, depth: usize) -> Result<(), Error> {
-    if depth > 50 || out.len() as u64 > limits::MEMORY {
+fn shown(out: &mut String, value: &Value<'_>, depth: usize, budget: &Budget) -> Result<(), Error> {
+    if depth > 50 {
         return Err(Error::CostLimit);
     }
+    budget.fits(out.len() as u64)?;
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -162,8 +167,8 @@ fn shown(out: &mut String, value: &Value<'_>, depth: usize) -> Result<(), Error>
         Value::Duration(nanos) => out.push_str(&time::format_duration(*nanos)),
         Value::Timestamp(timestamp) => out.push_str(&time::format_timestamp(*timestamp)),
         Value::Type(ty) => out.push_str(&ty.runtime_name()),
-        Value::List(list) => list_shown(out, list, depth)?,
-        Value::Map(map) => map_shown(out, map, depth)?,
+        Value::List(list) => list_shown(out, list, depth, budget)?,
+        Value::Map(map) => map_shown(out, map, depth, budget)?,
         Value::Opaque(opaque) => match opaque.text() {
             Some(text) => out.push_str(&text),
             None => return no_overload(),
@@ -178,19 +183,19 @@ fn shown(out: &mut String, value: &Value<'_>, depth: usize) -> Result<(), Error>
     Ok(())
 }
 
-fn list_shown(out: &mut String, list: &List<'_>, depth: usize) -> Result<(), Error> {
+fn list_shown(out: &mut String, list: &List<'_>, depth: usize, budget: &Budget) -> Result<(), Error> {
     out.push('[');
     for (index, item) in list.iter().enumerate() {
         if index > 0 {
             out.push_str(", ");
         }
-        shown(out, &item?, depth + 1)?;
+        shown(out, &item?, depth + 1, budget)?;
     }
     out.push(']');
     Ok(())
 }
 
-fn map_shown(out: &mut String, map: &Map<'_>, depth: usize) -> Result<(), Error> {
+fn map_shown(out: &mut String, map: &Map<'_>, depth: usize, budget: &Budget) -> Result<(), Error> {
     out.push('{');
     let mut keys = map.keys();
     keys.sort();
@@ -198,10 +203,10 @@ fn map_shown(out: &mut String, map: &Map<'_>, depth: usize) -> Result<(), Error>
         if index > 0 {
             out.push_str(", ");
         }
-        shown(out, &key.value(), depth + 1)?;
+        shown(out, &key.value(), depth + 1, budget)?;
         out.push_str(": ");
         if let Some(value) = map.entry(key) {
-            shown(out, &value?, depth + 1)?;
+            shown(out, &value?, depth + 1, budget)?;
         }
     }
     out.push('}');
