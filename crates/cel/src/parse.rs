@@ -8,7 +8,7 @@ use crate::lex::{Spanned, Token, lex};
 use crate::limits;
 
 /// Words that name nothing.
-const RESERVED: [&str; 16] = [
+const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",
@@ -25,6 +25,7 @@ const RESERVED: [&str; 16] = [
     "return",
     "var",
     "void",
+    "while",
 ];
 
 pub(crate) struct Parser {

@@ -21,7 +21,7 @@ const MIN_DURATION: u64 = 3;
 const MIN_STRING: u64 = 2;
 
 /// Words that field names are escaped for.
-const RESERVED: [&str; 20] = [
+const RESERVED: [&str; 21] = [
     "true",
     "false",
     "null",
@@ -42,6 +42,7 @@ const RESERVED: [&str; 20] = [
     "return",
     "var",
     "void",
+    "while",
 ];
 
 /// What a schema node declares; `None` for what expressions cannot see (no type, unknown fields only). Fields that

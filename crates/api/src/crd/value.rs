@@ -152,7 +152,7 @@ impl Checks {
         {
             errors.push(type_error(view, "int64".into(), "must be of type int32: \"int64\""));
         }
-        if let Some(multiple) = self.multiple_of.filter(|m| *m > 0.0 && (value / m).fract() != 0.0) {
+        if let Some(multiple) = self.multiple_of.filter(|m| *m > 0.0 && !is_multiple(value, *m)) {
             fail(errors, format!("should be a multiple of {}", shown(multiple)));
         }
         match self.maximum {
@@ -281,5 +281,23 @@ fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
         _ => a == b,
+    }
+}
+
+/// Whether `value` is `factor` times a whole number, as near as floats can tell: 0.3 is a multiple of 0.1.
+fn is_multiple(value: f64, factor: f64) -> bool {
+    let times = if factor < 1.0 { 1.0 / factor * value } else { value / factor };
+    let whole = times.trunc();
+    times == whole || (times - whole).abs() / (times.abs() + whole.abs()) < 1e-9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_multiple;
+
+    #[test]
+    fn multiples_are_told_in_spite_of_rounding() {
+        assert!(is_multiple(0.3, 0.1) && is_multiple(6.0, 3.0) && is_multiple(0.0, 5.0) && is_multiple(-4.0, 2.0));
+        assert!(!is_multiple(0.35, 0.1) && !is_multiple(7.0, 2.0) && !is_multiple(0.5, 1.0));
     }
 }

@@ -70,6 +70,8 @@ pub(super) fn to_uint<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
         [Value::Int(value)] => u64::try_from(*value).map_err(|_| overflow())?,
         [Value::Double(value)] if (0.0..18_446_744_073_709_551_615.0).contains(value) => *value as u64,
         [Value::Double(_)] => return Err(overflow()),
+        // Unlike ours, Go's reader of unsigned numbers takes no sign.
+        [Value::String(text)] if text.as_str().starts_with('+') => return Err(type_error("string", "uint")),
         [Value::String(text)] => text.as_str().parse().map_err(|_| type_error("string", "uint"))?,
         _ => return no_overload(),
     }))

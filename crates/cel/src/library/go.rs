@@ -1,6 +1,6 @@
 //! Numbers as Go's `strconv` reads and writes them.
 
-/// `FormatFloat(value, 'g', -1, 64)`: the shortest digits, with an exponent below 1e-4 and from 1e21 on.
+/// `FormatFloat(value, 'g', -1, 64)`: the shortest digits, with an exponent below 1e-4 and from 1e6 on.
 pub(super) fn format_float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".into();
@@ -14,8 +14,7 @@ pub(super) fn format_float(value: f64) -> String {
     let scientific = format!("{value:e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
-    // Shortest formatting switches at 21 digits, as `%v` does.
-    if (-4..21).contains(&exponent) {
+    if (-4..6).contains(&exponent) {
         return format!("{value}");
     }
     let sign = if exponent < 0 { '-' } else { '+' };

@@ -108,7 +108,7 @@ fn conversions() {
     all_hold(&[
         "int('5') == 5 && int(5.9) == 5 && int(5u) == 5 && int(timestamp('1970-01-01T00:00:05Z')) == 5",
         "uint('5') == 5u && double('1.5') == 1.5 && double(2) == 2.0",
-        "string(1) == '1' && string(1.5) == '1.5' && string(true) == 'true' && string(b'a') == 'a'",
+        "string(1) == '1' && string(1.5) == '1.5' && string(1000000.0) == '1e+06' && string(123456.0) == '123456' && string(true) == 'true' && string(b'a') == 'a'",
         "string(duration('1h2m3s4ms')) == '3723.004s' && string(timestamp('2000-01-01T00:00:00.5Z')) == '2000-01-01T00:00:00.5Z'",
         "bytes('a') == b'a' && bool('true') && !bool('f')",
         "type(1) == int && type(1.0) == double && type('a') == string && type([]) == list && type({}) == map",

@@ -474,7 +474,8 @@ fn built_in_names_are_not_given_away() {
     };
     for (plural, kind, short, why) in [
         ("networkpolicies", "Other", json!(null), "False PluralConflict networkpolicies is already in use"),
-        ("others", "NetworkPolicy", json!(null), "False KindConflict NetworkPolicy is already in use"),
+        // The list's name is looked at last, and is what is told.
+        ("others", "NetworkPolicy", json!(null), "False ListKindConflict NetworkPolicyList is already in use"),
         ("others", "Other", json!(["netpol"]), "False ShortNamesConflict netpol is already in use"),
         ("others", "IngressList", json!(null), "False KindConflict IngressList is already in use"),
     ] {
