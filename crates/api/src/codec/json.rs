@@ -9,6 +9,9 @@ use super::{Decoded, Error, MAX_DEPTH, MAX_STRICT_ERRORS};
 
 #[cfg(test)]
 mod tests;
+mod write;
+
+pub use write::{write, write_prefixed, write_text};
 
 /// Reads one JSON document. Bytes that are not UTF-8 become U+FFFD, as in upstream.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, Error> {

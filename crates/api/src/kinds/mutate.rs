@@ -67,22 +67,27 @@ pub(crate) fn prepare(object: &mut Value, write: Write<'_>, rules: Rules) {
             }
         }
         Write::Update(old) => {
-            match old.get("status") {
-                Some(status) => drop(map.insert("status".into(), status.clone())),
-                None => drop(map.remove("status")),
-            }
+            keep(map, old, "status");
             count_change(map, old, rules);
         }
         Write::Subresource("status", old) => {
-            map.retain(|key, _| matches!(key.as_str(), "metadata" | "status"));
-            for (key, value) in old.as_object().into_iter().flatten() {
-                if !matches!(key.as_str(), "metadata" | "status") {
-                    map.insert(key.clone(), value.clone());
-                }
+            let own = |key: &String| matches!(key.as_str(), "metadata" | "status");
+            map.retain(|key, _| own(key) || old.get(key).is_some());
+            for key in old.as_object().into_iter().flat_map(Object::keys).filter(|key| !own(key)) {
+                keep(map, old, key);
             }
         }
         // `scale`, `binding`, …: whoever serves them has made the change and nothing else.
         Write::Subresource(_, old) => count_change(map, old, rules),
+    }
+}
+
+/// Puts back what `old` has under `key`. Most writes leave it alone, and to see that is cheaper than a copy.
+fn keep(map: &mut Object, old: &Value, key: &str) {
+    match old.get(key) {
+        Some(value) if map.get(key) == Some(value) => {}
+        Some(value) => drop(map.insert(key.into(), value.clone())),
+        None => drop(map.remove(key)),
     }
 }
 
@@ -102,10 +107,7 @@ pub(super) fn metadata_map<'a>(object: &'a mut Value, key: &str) -> Option<&'a m
 pub(super) fn keep_metadata(object: &mut Value, old: &Value) {
     let Some(meta) = object.as_object_mut().and_then(|object| make(object, "metadata")) else { return };
     for field in ["labels", "annotations", "ownerReferences", "finalizers"] {
-        match old["metadata"].get(field) {
-            Some(value) => drop(meta.insert(field.into(), value.clone())),
-            None => drop(meta.remove(field)),
-        }
+        keep(meta, &old["metadata"], field);
     }
 }
 

@@ -25,7 +25,9 @@ pub(super) fn read(kind: &Kind, bytes: &[u8]) -> Result<Value, serde_json::Error
         }
         wanted.push(path);
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    // Text is checked once here, not string by string.
+    let text = std::str::from_utf8(bytes).map_err(serde::de::Error::custom)?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Shallow { depth: 0, wanted }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
-use keelson_api::codec::Encoding;
+use keelson_api::codec::{Encoding, json};
 use keelson_api::status::Status;
 use serde_json::Value;
 
@@ -31,7 +31,10 @@ pub(crate) fn encoded(code: u16, encoding: Encoding, body: impl Into<Body>) -> R
 
 /// A JSON document, and the line feed that ends it.
 pub(crate) fn value(code: u16, value: &Value) -> Response<Body> {
-    encoded(code, Encoding::Json, Bytes::from(format!("{value}\n")))
+    let mut text = Vec::with_capacity(1024);
+    json::write(value, &mut text);
+    text.push(b'\n');
+    encoded(code, Encoding::Json, Bytes::from(text))
 }
 
 /// Plain text.
