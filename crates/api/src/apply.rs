@@ -4,6 +4,7 @@
 mod diff;
 mod element;
 mod fields;
+mod first;
 mod managed;
 mod merge;
 mod node;
@@ -18,6 +19,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+pub use first::{first, is_first};
 pub use scale::{from_scale, to_scale};
 pub use set::Set;
 

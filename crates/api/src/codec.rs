@@ -6,7 +6,7 @@ pub mod convert;
 pub mod json;
 pub mod protobuf;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 pub mod yaml;

@@ -58,18 +58,24 @@ impl Resource {
         self.custom.as_deref()
     }
 
-    /// The bytes to store of an object of this resource.
-    pub(crate) async fn to_stored(&self, object: &Value) -> Result<bytes::Bytes, Status> {
+    /// Whether objects are stored as they are.
+    pub(crate) fn stores_own_json(&self) -> bool {
+        self.plain() && self.custom.as_ref().is_none_or(|shared| shared.storage.version == self.kind.version)
+    }
+
+    /// The bytes to store of an object of this resource. `managed` is the JSON of its managed fields, if they are not in it;
+    /// they may only be left apart if [`Resource::stores_own_json`].
+    pub(crate) async fn to_stored(&self, object: &Value, managed: Option<&[u8]>) -> Result<bytes::Bytes, Status> {
         match (&self.custom, &self.kind.storage) {
             (Some(shared), _) if shared.storage.version != self.kind.version => {
-                encode(&shared.converter.convert(object.clone(), &shared.storage).await?)
+                encode(&shared.converter.convert(object.clone(), &shared.storage).await?, None)
             }
             (_, Some(storage)) => {
                 let mut stored = object.clone();
                 (storage.to_stored)(&mut stored);
-                encode(&stored)
+                encode(&stored, None)
             }
-            _ => encode(object),
+            _ => encode(object, managed),
         }
     }
 

@@ -1,6 +1,5 @@
 //! What a write changed: two objects of one type compared, field by field.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
@@ -65,7 +64,7 @@ pub(super) fn diff(schema: &Schema, old: Option<&Value>, new: &Value) -> Diff {
 
 /// The older value of a field.
 #[derive(Clone, Copy, Debug)]
-enum Side<'a> {
+pub(super) enum Side<'a> {
     Absent,
     /// A struct that Go always has: its fields are not there, but it is.
     Zero,
@@ -144,7 +143,7 @@ fn compare_deduced(old: &Value, new: &Value, found: &mut Found) {
 }
 
 impl<'a> Side<'a> {
-    fn is_empty(self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         match self {
             Self::Absent | Self::Zero => true,
             Self::Value(value) => is_empty(value),
@@ -155,6 +154,14 @@ impl<'a> Side<'a> {
         match self {
             Self::Value(value) => value.as_array(),
             _ => None,
+        }
+    }
+
+    /// The same for a key that this side does not have.
+    pub(super) fn below(self, node: Node<'a>, name: &str) -> Self {
+        match self {
+            Self::Absent => self,
+            _ => node.whole().and_then(|schema| schema.field(name)).map_or(Self::Absent, Self::zero),
         }
     }
 
@@ -207,24 +214,15 @@ fn each_key<'a>(
         Side::Value(value) => value.as_object(),
         Side::Absent | Side::Zero => None,
     };
-    // Structs that Go does not point to are always there, if what they are part of is.
-    let whole = match node {
-        Node::Struct(schema) if !schema.name.is_empty() => Some(schema),
-        _ => None,
-    };
     zip(old_map.into_iter().flatten(), new.into_iter().flatten(), |name, before, new| match (before, new) {
         (Some(before), Some(after)) => {
             if before.is_object() || before.is_array() || before != after {
                 visit(name, node.below(name), Side::Value(before), new);
             }
         }
-        (None, _) if !matches!(old, Side::Absent) => {
-            let zero = whole.and_then(|schema| schema.field(name)).map_or(Side::Absent, Side::zero);
-            visit(name, node.below(name), zero, new);
-        }
-        (None, _) => visit(name, node.below(name), Side::Absent, new),
+        (None, _) => visit(name, node.below(name), old.below(node, name), new),
         (Some(before), None) => {
-            let field = whole.and_then(|schema| schema.field(name));
+            let field = node.whole().and_then(|schema| schema.field(name));
             let stays = field.is_some_and(|field| field.drop_empty && matches!(field.ty, Type::Struct(_)));
             visit(name, node.below(name), Side::Value(before), stays.then_some(&*EMPTY));
         }
@@ -252,41 +250,42 @@ fn zip<'a, V: 'a>(
     }
 }
 
-/// Items by path element; those that have none are left out.
-fn index<'a>(node: Node<'_>, list: Option<&'a Vec<Value>>) -> BTreeMap<String, Vec<&'a Value>> {
-    let mut items: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
-    for item in list.into_iter().flatten() {
-        if let Ok(key) = node.element(item) {
-            items.entry(key).or_default().push(item);
-        }
-    }
+/// An item of a list and its path element.
+pub(super) type Item<'a> = (String, &'a Value);
+
+/// Items sorted by path element, those of the same in their order; those that have none are left out.
+pub(super) fn index<'a>(node: Node<'_>, list: Option<&'a Vec<Value>>) -> Vec<Item<'a>> {
+    let items = list.into_iter().flatten().filter_map(|item| Some((node.element(item).ok()?, item)));
+    let mut items: Vec<Item<'a>> = items.collect();
+    items.sort_by(|(a, _), (b, _)| a.cmp(b));
     items
+}
+
+/// Items that have the same path element.
+pub(super) fn groups<'i, 'a>(items: &'i [Item<'a>]) -> impl Iterator<Item = (&'i String, &'i [Item<'a>])> {
+    items.chunk_by(|(a, _), (b, _)| a == b).filter_map(|group| Some((&group.first()?.0, group)))
 }
 
 /// Items that occur twice are owned as one value each, whatever is in them.
 fn compare_lists(node: Node<'_>, old: Option<&Vec<Value>>, new: Option<&Vec<Value>>, found: &mut Found) {
     let (old, new) = (index(node, old), index(node, new));
-    zip(old.iter(), new.iter(), |key, old, new| {
-        let (old, new) = (old.map_or(&[][..], Vec::as_slice), new.map_or(&[][..], Vec::as_slice));
+    zip(groups(&old), groups(&new), |key, old, new| {
+        let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+        let (first_old, first_new) = (old.first().map(|(_, item)| *item), new.first().map(|(_, item)| *item));
         let mut inner = Found::default();
         match (old, new) {
             ([] | [_], [] | [_]) => {
-                compare(
-                    node.item(),
-                    old.first().map_or(Side::Absent, |v| Side::Value(v)),
-                    new.first().copied(),
-                    &mut inner,
-                );
+                compare(node.item(), first_old.map_or(Side::Absent, Side::Value), first_new, &mut inner);
             }
             ([_, _, ..], [_, _, ..]) => inner.changed.member = old != new,
             ([_, _, ..], _) => {
-                if let Some(new) = new.first() {
+                if let Some(new) = first_new {
                     compare(node.item(), Side::Absent, Some(new), &mut inner);
                 }
                 inner.removed.member = true;
             }
             _ => {
-                if let Some(old) = old.first() {
+                if let Some(old) = first_old {
                     compare(node.item(), Side::Value(old), None, &mut inner);
                 }
                 inner.changed.member = true;

@@ -1,6 +1,8 @@
 //! Path elements as `FieldsV1` spells them: `f:` and a field's name, `k:` and the keys of an item of a list map, `v:` and an
 //! item of a set, `i:` and an index.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::schema::{Merge, Schema, Type};
@@ -24,7 +26,11 @@ pub(super) fn value(item: &Value) -> Result<String, String> {
         Value::Object(_) => Err("associative list without keys has an element that's a map type".into()),
         Value::Array(_) => Err("not supported: associative list with lists as elements".into()),
         Value::Null => Err("associative list without keys has an element that's an explicit null".into()),
-        scalar => Ok(format!("v:{scalar}")),
+        scalar => {
+            let mut element = String::from("v:");
+            write_json(scalar, &mut element);
+            Ok(element)
+        }
     }
 }
 
@@ -35,22 +41,39 @@ pub(super) fn key(item: &Value, schema: &Schema, merge: &Merge) -> Result<String
         Value::Null => return Err("associative list with keys may not have a null element".into()),
         _ => return Err("associative list with keys may not have non-map elements".into()),
     };
-    if let [only] = merge.list_map_keys.as_slice()
-        && let Some(value) = map.get(only.as_ref())
-    {
-        return Ok(format!("k:{{\"{only}\":{value}}}"));
-    }
-    let mut keys = Map::new();
+    let mut keys: Vec<(&str, Cow<'_, Value>)> = Vec::with_capacity(merge.list_map_keys.len());
     for name in &merge.list_map_keys {
         let value = match map.get(name.as_ref()) {
-            Some(value) => value.clone(),
-            None => default(name, schema, merge).ok_or_else(|| {
+            Some(value) => Cow::Borrowed(value),
+            None => Cow::Owned(default(name, schema, merge).ok_or_else(|| {
                 format!("associative list with keys has an element that omits key field {name:?} (and doesn't have default value)")
-            })?,
+            })?),
         };
-        keys.insert(name.to_string(), value);
+        keys.push((name, value));
     }
-    Ok(format!("k:{}", Value::Object(keys)))
+    keys.sort_unstable_by_key(|(name, _)| *name);
+    let mut key = String::with_capacity(48);
+    key.push_str("k:{");
+    for (i, (name, value)) in keys.iter().enumerate() {
+        key.push_str(if i == 0 { "\"" } else { ",\"" });
+        key.push_str(name);
+        key.push_str("\":");
+        write_json(value, &mut key);
+    }
+    key.push('}');
+    Ok(key)
+}
+
+fn write_json(value: &Value, out: &mut String) {
+    match value {
+        // As almost all of them are: nothing to escape.
+        Value::String(text) if text.bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\') => {
+            out.push('"');
+            out.push_str(text);
+            out.push('"');
+        }
+        other => out.push_str(&other.to_string()),
+    }
 }
 
 fn default(name: &str, schema: &Schema, merge: &Merge) -> Option<Value> {

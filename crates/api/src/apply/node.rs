@@ -69,6 +69,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// A struct of which Go always has every field that it does not point to.
+    pub(super) fn whole(self) -> Option<&'a Schema> {
+        match self {
+            Self::Struct(schema) if !schema.name.is_empty() => Some(schema),
+            _ => None,
+        }
+    }
+
     /// Whether the struct has a field of this name.
     pub(super) fn declares(self, name: &str) -> bool {
         matches!(self, Self::Struct(schema) if schema.field(name).is_some())

@@ -5,13 +5,13 @@ use serde_json::{Map, Value, json};
 use crate::schema::{Field, Instead, Schema, Type};
 
 /// An object drawn at random, without empty lists (in protobuf they are the same as none).
-pub(super) fn random(schema: &Schema, seed: u64) -> Value {
+pub(crate) fn random(schema: &Schema, seed: u64) -> Value {
     Draw(seed).object(schema, 0)
 }
 
 /// An object with every field of the type set, always the same, but for `kind` and `apiVersion`, which protobuf keeps only
 /// of whole objects. Types that hold themselves do so once.
-pub(super) fn full(schema: &Schema) -> Value {
+pub(crate) fn full(schema: &Schema) -> Value {
     Full { inside: Vec::new(), count: 0 }.object(schema)
 }
 

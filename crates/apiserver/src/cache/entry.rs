@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use keelson_api::codec::{cbor, protobuf};
+use keelson_api::codec::{cbor, json, protobuf};
 use keelson_api::kind::Kind;
 use keelson_api::schema::Schema;
 use keelson_api::selector::Labels;
@@ -160,7 +160,9 @@ impl Entry {
 
     /// As [`Entry::decode`], with another resourceVersion (a deletion's).
     pub(crate) fn decode_at(&self, revision: u64) -> Result<Value, Status> {
-        let mut object: Value = serde_json::from_slice(&self.value).map_err(Status::internal)?;
+        // Text is checked once here, not string by string.
+        let text = std::str::from_utf8(&self.value).map_err(Status::internal)?;
+        let mut object: Value = serde_json::from_str(text).map_err(Status::internal)?;
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("resourceVersion".into(), revision.to_string().into());
         }
@@ -202,33 +204,54 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
 
-/// Serializes an object for the store: type first, no resourceVersion.
-pub(crate) fn encode(object: &Value) -> Result<Bytes, Status> {
-    let mut out = Vec::with_capacity(1024);
+/// A comma, unless the object has just begun.
+fn separate(out: &mut Vec<u8>) {
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+}
+
+/// Bytes that most objects fit into; what is too much is given back.
+const ROOM: usize = 8192;
+
+/// Serializes an object for the store: type first, no resourceVersion. `managed` is the JSON of managed fields that the object
+/// has not.
+pub(crate) fn encode(object: &Value, managed: Option<&[u8]>) -> Result<Bytes, Status> {
+    let mut out = Vec::with_capacity(ROOM);
     let Some(map) = object.as_object() else { return Err(Status::internal("an object to store is no JSON object")) };
     let empty = Value::Object(serde_json::Map::new());
-    let write = |out: &mut Vec<u8>, value: &Value| serde_json::to_writer(out, value).map_err(Status::internal);
     out.extend_from_slice(b"{\"kind\":");
-    write(&mut out, map.get("kind").unwrap_or(&Value::Null))?;
+    json::write(map.get("kind").unwrap_or(&Value::Null), &mut out);
     out.extend_from_slice(b",\"apiVersion\":");
-    write(&mut out, map.get("apiVersion").unwrap_or(&Value::Null))?;
+    json::write(map.get("apiVersion").unwrap_or(&Value::Null), &mut out);
     out.extend_from_slice(b",\"metadata\":{");
     let metadata = map.get("metadata").unwrap_or(&empty).as_object();
     let fields = metadata.into_iter().flatten().filter(|(k, v)| *k != "resourceVersion" && !v.is_null());
-    for (i, (key, value)) in fields.enumerate() {
-        if i > 0 {
-            out.push(b',');
+    // Among the others by its name, where it would be if it were one of them.
+    let mut managed = managed;
+    let put_managed = |out: &mut Vec<u8>, managed: &[u8]| {
+        separate(out);
+        out.extend_from_slice(b"\"managedFields\":");
+        out.extend_from_slice(managed);
+    };
+    for (key, value) in fields {
+        if let Some(managed) = managed.take_if(|_| key.as_str() > "managedFields") {
+            put_managed(&mut out, managed);
         }
-        serde_json::to_writer(&mut out, key).map_err(Status::internal)?;
+        separate(&mut out);
+        json::write_text(key, &mut out);
         out.push(b':');
-        write(&mut out, value)?;
+        json::write(value, &mut out);
+    }
+    if let Some(managed) = managed {
+        put_managed(&mut out, managed);
     }
     out.push(b'}');
     for (key, value) in map.iter().filter(|(k, _)| !matches!(k.as_str(), "kind" | "apiVersion" | "metadata")) {
         out.push(b',');
-        serde_json::to_writer(&mut out, key).map_err(Status::internal)?;
+        json::write_text(key, &mut out);
         out.push(b':');
-        write(&mut out, value)?;
+        json::write(value, &mut out);
     }
     out.push(b'}');
     // An engine may keep the buffer itself, so it should not be larger than what is in it.
@@ -254,7 +277,7 @@ mod tests {
         });
         let kv = KeyValue {
             key: "/registry/secrets/n/a".into(),
-            value: encode(&object).unwrap(),
+            value: encode(&object, None).unwrap(),
             create_revision: 3,
             mod_revision: 7,
         };
@@ -286,6 +309,18 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(made, 3);
+    }
+
+    #[test]
+    fn managed_fields_may_come_apart() {
+        for others in
+            [json!({}), json!({"labels": {"a": "b"}, "name": "a"}), json!({"name": "a"}), json!({"labels": {}})]
+        {
+            let apart = json!({"kind": "K", "apiVersion": "v1", "metadata": others, "data": {}});
+            let mut inside = apart.clone();
+            inside["metadata"]["managedFields"] = json!([{"manager": "m"}]);
+            assert_eq!(encode(&apart, Some(br#"[{"manager":"m"}]"#)).unwrap(), encode(&inside, None).unwrap());
+        }
     }
 
     #[test]

@@ -198,7 +198,7 @@ impl Convert for Viewer {
             let objects: Result<Vec<Value>, Status> = batch.iter().map(|entry| entry.decode()).collect();
             let converted = self.converter.convert_all(objects?, &self.kind).await?;
             for (entry, object) in batch.iter().zip(converted) {
-                let value = if stored::is_of(entry, &self.kind) { entry.value.clone() } else { encode(&object)? };
+                let value = if stored::is_of(entry, &self.kind) { entry.value.clone() } else { encode(&object, None)? };
                 let revision = entry.revision;
                 let kv = KeyValue { key: entry.key.clone(), value, create_revision: revision, mod_revision: revision };
                 out.push(Arc::new(Entry::new(&self.kind, kv).map_err(Status::internal)?));

@@ -21,7 +21,7 @@ pub(crate) fn entry(definition: &Definition, storage: &Kind, mut kv: KeyValue, t
         storage.retype(&mut object);
     }
     definition.normalize(&mut object);
-    let value = encode(&object).map_err(|status| wrong(status.message))?;
+    let value = encode(&object, None).map_err(|status| wrong(status.message))?;
     let stale = value != kv.value;
     if stale {
         kv.value = value;

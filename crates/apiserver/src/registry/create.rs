@@ -1,5 +1,7 @@
 //! Create: names, admission, defaults, validation, and the write.
 
+use std::sync::Arc;
+
 use keelson_api::kind::{Kind, Scope, Stamp, Write};
 use keelson_api::status::Status;
 use keelson_api::validation::meta;
@@ -11,6 +13,7 @@ use super::ownership::{Conversions, Ownership};
 use super::{Resource, update};
 use crate::UserInfo;
 use crate::admission::{self, Operation};
+use crate::cache::{Entry, ResourceCache};
 use crate::core::Core;
 use crate::expressions;
 
@@ -26,6 +29,8 @@ pub(crate) struct Written {
     pub(crate) object: Value,
     pub(crate) warnings: Vec<String>,
     pub(crate) created: bool,
+    /// The version that was written, if the cache still shows it. That of a create has managed fields which `object` has not.
+    pub(crate) entry: Option<Arc<Entry>>,
 }
 
 /// Five random characters, as in the names of a ReplicaSet's pods.
@@ -97,7 +102,10 @@ async fn create_named(
     // What admission and the server itself fill in afterwards belongs to nobody.
     let conversions = Conversions::of(resource);
     let owners = Ownership::new(core, kind, "", options).converted(&conversions);
-    let mut errors = owners.track(None, &mut object).await?;
+    let (mut managed, mut errors) = match resource.stores_own_json() {
+        true => owners.track_new(&mut object).await?,
+        false => (None, owners.track(None, &mut object).await?),
+    };
     admission::mutate(&request, &mut object).await?;
     kind.strategy.prepare(&mut object, Write::Create);
     stamp(kind, &mut object, Write::Create, &options.user);
@@ -116,27 +124,45 @@ async fn create_named(
         if cache.get(namespace, &name).is_some() {
             return Err(Status::already_exists(&kind.group, &kind.resource, &name));
         }
-        return Ok(Written { object, warnings, created: true });
+        own(&mut object, managed)?;
+        return Ok(Written { object, warnings, created: true, entry: None });
     }
-    let stored = resource.to_stored(&object).await?;
-    match put(core, resource, &key, (&mut object, stored), Expect::Absent, options).await? {
+    let stored = resource.to_stored(&object, managed.as_deref()).await?;
+    match put(core, resource, &key, (&mut object, &mut managed, stored), Expect::Absent, options).await? {
         Ok(revision) => {
             claim.keep();
             set(&mut object, "resourceVersion", revision.to_string().into());
             core.cache.wait_for(revision).await?;
-            Ok(Written { object, warnings, created: true })
+            let entry = shown(cache, namespace, &name, revision);
+            if entry.is_none() {
+                own(&mut object, managed)?;
+            }
+            Ok(Written { object, warnings, created: true, entry })
         }
         Err(keelson_store::Error::Conflict { .. }) => Err(Status::already_exists(&kind.group, &kind.resource, &name)),
         Err(error) => Err(update::store_error(error)),
     }
 }
 
-/// Writes an object, which is given as it is stored, too. One that is too large only with its managed fields goes without them, unless it was applied.
+/// Puts managed fields that were left apart into the object.
+fn own(object: &mut Value, managed: Option<Vec<u8>>) -> Result<(), Status> {
+    if let Some(managed) = managed {
+        set(object, "managedFields", serde_json::from_slice(&managed).map_err(Status::internal)?);
+    }
+    Ok(())
+}
+
+/// What the cache shows of an object, if that is what was written at `revision`.
+pub(crate) fn shown(cache: &ResourceCache, namespace: &str, name: &str, revision: u64) -> Option<Arc<Entry>> {
+    cache.get(namespace, name).filter(|entry| entry.revision == revision)
+}
+
+/// Writes an object, which is given with managed fields that were left apart and as it is stored. One that is too large only with its managed fields goes without them, unless it was applied.
 pub(crate) async fn put(
     core: &Core,
     resource: &Resource,
     key: &str,
-    (object, stored): (&mut Value, bytes::Bytes),
+    (object, managed, stored): (&mut Value, &mut Option<Vec<u8>>, bytes::Bytes),
     expect: Expect,
     options: &WriteOptions,
 ) -> Result<Result<u64, keelson_store::Error>, Status> {
@@ -145,10 +171,11 @@ pub(crate) async fn put(
         return Ok(result);
     }
     let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
-    if metadata.and_then(|metadata| metadata.remove("managedFields")).is_none() {
+    let inside = metadata.and_then(|metadata| metadata.remove("managedFields"));
+    if managed.take().is_none() && inside.is_none() {
         return Ok(result);
     }
-    Ok(core.store.put(key, resource.to_stored(object).await?, expect).await)
+    Ok(core.store.put(key, resource.to_stored(object, None).await?, expect).await)
 }
 
 /// Lets the kind write down who asks, and when.

@@ -86,7 +86,7 @@ pub(crate) async fn delete(
                 })
             }
             Step::Mark(mut marked) => {
-                let stored = resource.to_stored(&marked).await?;
+                let stored = resource.to_stored(&marked, None).await?;
                 core.store.put(&entry.key, stored, expect).await.map(|revision| {
                     set(&mut marked, "resourceVersion", revision.to_string().into());
                     (revision, Deleted::Marked(marked))

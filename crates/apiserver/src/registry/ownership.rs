@@ -82,6 +82,18 @@ impl<'a> Ownership<'a> {
         Ok(apply::update(&self.writer()?, old, new).err().unwrap_or_default())
     }
 
+    /// As [`Ownership::track`], for a new object whose stored form is its JSON: if it can be, what there is to note is left apart, ready to
+    /// be stored by [`Resource::to_stored`](super::Resource::to_stored).
+    pub(crate) async fn track_new(&self, new: &mut Value) -> Result<(Option<Vec<u8>>, Vec<FieldError>), Status> {
+        if self.options.tracked {
+            let writer = self.writer()?;
+            if apply::is_first(&writer, new) {
+                return Ok((apply::first(&writer, new), Vec::new()));
+            }
+        }
+        Ok((None, self.track(None, new).await?))
+    }
+
     /// The live object with a configuration applied to it.
     pub(crate) fn apply(&self, live: Option<&Value>, config: &Value) -> Result<Value, Status> {
         apply::apply(&self.writer()?, live, config, self.options.force)

@@ -47,7 +47,7 @@ pub(crate) async fn get(
     accepted: Accepted,
 ) -> Reply {
     let entry = get_entry(core, resource, namespace, name, query).await?;
-    render::entry(resource, &entry, accepted, query)
+    render::entry(resource, 200, &entry, accepted, query)
 }
 
 /// The version that a GET is owed.

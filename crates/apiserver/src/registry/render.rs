@@ -29,11 +29,11 @@ pub(crate) fn offers(kind: &Kind, watch: bool) -> Offers {
 }
 
 /// A stored object in the wanted form.
-pub(crate) fn entry(resource: &Resource, entry: &Entry, accepted: Accepted, query: &Query) -> Reply {
+pub(crate) fn entry(resource: &Resource, code: u16, entry: &Entry, accepted: Accepted, query: &Query) -> Reply {
     let partial = match accepted.shape {
         Shape::Object => None,
         Shape::PartialObjectMetadata { beta } => Some(beta),
-        _ => return object(resource, 200, resource.decode(entry)?, accepted, query),
+        _ => return object(resource, code, resource.decode(entry)?, accepted, query),
     };
     let form = Form::new(resource.clone(), accepted.encoding, partial);
     let mut out = BytesMut::new();
@@ -41,7 +41,7 @@ pub(crate) fn entry(resource: &Resource, entry: &Entry, accepted: Accepted, quer
     if accepted.encoding == Encoding::Json {
         out.put_u8(b'\n');
     }
-    Ok(reply::encoded(200, accepted.encoding, out.freeze()))
+    Ok(reply::encoded(code, accepted.encoding, out.freeze()))
 }
 
 /// One object in the wanted shape.

@@ -160,7 +160,12 @@ async fn delete_collection(call: &Call, body: Bytes) -> Reply {
 /// A write's answer.
 pub(crate) fn finish(call: &Call, written: Written) -> Reply {
     let code = if written.created { 201 } else { 200 };
-    let mut response = render::object(&call.resource, code, written.object, call.accepted()?, &call.query)?;
+    let accepted = call.accepted()?;
+    let mut response = match &written.entry {
+        // Its bytes need not be made again.
+        Some(entry) if call.resource.plain() => render::entry(&call.resource, code, entry, accepted, &call.query)?,
+        _ => render::object(&call.resource, code, written.object, accepted, &call.query)?,
+    };
     reply::warn(&mut response, &written.warnings);
     Ok(response)
 }

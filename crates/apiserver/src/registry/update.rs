@@ -115,30 +115,36 @@ async fn attempt(
     }
     admission::validate(&request, &object).await?;
     warnings.extend(kind.strategy.warnings(&object, write));
-    let done = |object: Value| Ok(Attempt::Done(Box::new(Written { object, warnings, created: false })));
+    let done = |object: Value, entry: Option<Arc<Entry>>| {
+        Ok(Attempt::Done(Box::new(Written { object, warnings, created: false, entry })))
+    };
     set(&mut object, "resourceVersion", entry.revision.to_string().into());
     let gone = is_gone(kind, &object);
     keep_times(&mut object, &old);
     let stale = resource.is_stale(entry);
-    if options.dry_run || (object == old && !gone && !stale) {
-        return done(object);
+    if options.dry_run {
+        return done(object, None);
     }
-    let stored = resource.to_stored(&object).await?;
+    if object == old && !gone && !stale {
+        return done(object, Some(entry.clone()));
+    }
+    let stored = resource.to_stored(&object, None).await?;
     if stored == entry.value && !gone && !stale {
-        return done(object);
+        return done(object, Some(entry.clone()));
     }
     let expect = Expect::Revision(entry.revision);
     let result = if gone {
         core.store.delete(&entry.key, expect).await.map(|(revision, _)| revision)
     } else {
-        create::put(core, resource, &entry.key, (&mut object, stored), expect, options).await?
+        create::put(core, resource, &entry.key, (&mut object, &mut None, stored), expect, options).await?
     };
     match result {
         Ok(revision) => {
             claim.keep();
             set(&mut object, "resourceVersion", revision.to_string().into());
             core.cache.wait_for(revision).await?;
-            done(object)
+            let entry = create::shown(resource.cache()?, namespace, name, revision);
+            done(object, entry)
         }
         Err(keelson_store::Error::Conflict { current }) => Ok(Attempt::Raced(current)),
         Err(error) => Err(store_error(error)),
