@@ -12,7 +12,7 @@ use crate::codec::json::{write_prefixed, write_text};
 /// Whether [`first`] can tell: the object brings no managed fields, and what its writer does not own are whole fields of it.
 pub fn is_first(writer: &Writer<'_>, new: &Value) -> bool {
     let whole = |path: &&[&str]| matches!(path, [only] if only.starts_with("f:"));
-    let simple = matches!(writer.reset, Reset::Fields(paths) if paths.iter().all(|path| whole(path)));
+    let simple = matches!(writer.reset, Reset::Fields(paths) if paths.iter().all(whole));
     simple && writer.subresource.is_empty() && managed::of(new).is_none()
 }
 
