@@ -11,6 +11,7 @@ mod e2e {
     mod helm;
     mod isolation;
     mod kubectl;
+    mod late_kinds;
     mod lifecycle;
     mod nodes;
     mod python;
