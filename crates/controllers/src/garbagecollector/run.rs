@@ -87,25 +87,23 @@ async fn follow_definitions(collector: Arc<Collector>) {
             event = events.next() => event,
             () = shutdown.cancelled() => return,
         };
-        let outcome = match event {
+        let error = match event {
             None => return,
             Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => continue,
             Some(Ok(_)) => {
                 // Definitions come in flocks.
                 while let Ok(Some(_)) = tokio::time::timeout(FLOCK, events.next()).await {}
-                collector.refresh().await.map_err(|error| error.to_string())
-            }
-            Some(Err(error)) => Err(error.to_string()),
-        };
-        match outcome {
-            Ok(()) => backoff.reset(),
-            Err(error) => {
-                tracing::debug!(%error, "garbage collector cannot follow the definitions of resources");
                 tokio::select! {
-                    () = backoff.wait() => {}
+                    () = collector.refresh_at_last(&mut backoff) => continue,
                     () = shutdown.cancelled() => return,
                 }
             }
+            Some(Err(error)) => error,
+        };
+        tracing::debug!(%error, "garbage collector cannot follow the definitions of resources");
+        tokio::select! {
+            () = backoff.wait() => {}
+            () = shutdown.cancelled() => return,
         }
     }
 }
@@ -139,6 +137,15 @@ struct Watched {
 }
 
 impl Collector {
+    /// Refreshes until that succeeds: a change of definitions is not told again.
+    async fn refresh_at_last(&self, backoff: &mut Backoff) {
+        while let Err(error) = self.refresh().await {
+            tracing::debug!(%error, "garbage collector cannot discover resources");
+            backoff.wait().await;
+        }
+        backoff.reset();
+    }
+
     /// Asks which resources there are, watches the new ones and forgets those that are gone.
     async fn refresh(&self) -> Result<(), kube::Error> {
         let found = discover(&self.context.client).await?;
