@@ -26,7 +26,7 @@ use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{make_dir, read_json};
+use crate::layout::{Mount, make_dir, read_json};
 use crate::{Context as _, Error, Result, cgroup, rootfs};
 
 /// First wait before a component that ended is started again; doubles up to [`MAX_BACKOFF`].
@@ -56,6 +56,9 @@ pub struct NodeConfig {
     pub exe: PathBuf,
     /// Path of the fabric's network namespace.
     pub fabric: PathBuf,
+    /// Directories of the host that the node sees.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
     pub components: Vec<Component>,
 }
 

@@ -5,7 +5,8 @@ use std::fs;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -34,6 +35,82 @@ pub struct Profile {
     pub runtime: Runtime,
     /// The kubeconfig that holds the context.
     pub kubeconfig: PathBuf,
+    /// Settings of components beyond what `up` itself gives them.
+    #[serde(default)]
+    pub extra_config: Vec<Setting>,
+    /// Directories of the host that every node sees.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+}
+
+/// A component's flag, as minikube writes it: `apiserver.audit-policy-file=/etc/policy.yaml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    pub component: String,
+    /// The flag's name, without dashes.
+    pub flag: String,
+    pub value: String,
+}
+
+impl Setting {
+    /// The flag as an argument.
+    pub fn argument(&self) -> String {
+        format!("--{}={}", self.flag, self.value)
+    }
+
+    /// The program of a node that the component is a part of.
+    pub fn program(&self) -> Option<&'static str> {
+        match self.component.as_str() {
+            "apiserver" | "controller-manager" | "scheduler" => Some("server"),
+            "kubelet" | "proxy" => Some("agent"),
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for Setting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shape = || format!("{text:?} is not COMPONENT.FLAG=VALUE");
+        let (name, value) = text.split_once('=').ok_or_else(shape)?;
+        let (component, flag) = name.split_once('.').filter(|(_, flag)| !flag.is_empty()).ok_or_else(shape)?;
+        let setting = Self { component: component.into(), flag: flag.into(), value: value.into() };
+        match setting.program() {
+            Some(_) => Ok(setting),
+            None => Err(format!(
+                "{component:?} is no component: use apiserver, controller-manager, scheduler, kubelet or proxy"
+            )),
+        }
+    }
+}
+
+/// A directory of the host in every node, read and written by both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub host: PathBuf,
+    /// Absolute.
+    pub node: PathBuf,
+}
+
+impl FromStr for Mount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, node) = text.split_once(':').ok_or_else(|| format!("{text:?} is not HOST:NODE"))?;
+        let (host, node) = (PathBuf::from(host), PathBuf::from(node));
+        if !host.is_dir() {
+            return Err(format!("{} is no directory", host.display()));
+        }
+        let host = std::path::absolute(&host).map_err(|e| format!("{}: {e}", host.display()))?;
+        // The node's root is made of other mounts; these two lie under none of them, or are the node's own.
+        if !["/mnt", "/var", "/etc"].iter().any(|dir| node.starts_with(dir) && node != Path::new(dir))
+            || node.components().any(|part| part == Component::ParentDir)
+        {
+            return Err(format!("{}: a node takes mounts below /mnt, /var and /etc", node.display()));
+        }
+        Ok(Self { host, node })
+    }
 }
 
 /// A node as it is planned; its process is another record ([`crate::process::Handle`]).

@@ -16,7 +16,7 @@ use crate::fabric::Fabric;
 use crate::init::{Component, NodeConfig};
 use crate::kubeconfig::{self, Access};
 use crate::layout::{
-    Layout, Node, Profile, Runtime, make_dir, make_private_dir, plan_nodes, write_json, write_private,
+    Layout, Mount, Node, Profile, Runtime, Setting, make_dir, make_private_dir, plan_nodes, write_json, write_private,
 };
 use crate::pki::{self, Identity, KeyCert, Pki};
 use crate::process::Handle;
@@ -41,6 +41,10 @@ pub struct UpOptions {
     pub nodes: Option<usize>,
     pub port: Option<u16>,
     pub runtime: Option<Runtime>,
+    /// Settings of components; they replace all that the cluster has.
+    pub extra_config: Option<Vec<Setting>>,
+    /// Directories that nodes see; they replace all that the cluster has.
+    pub mounts: Option<Vec<Mount>>,
     /// Where the context is written.
     pub kubeconfig: PathBuf,
     /// Our binary.
@@ -89,6 +93,15 @@ pub async fn up(options: &UpOptions, mut progress: impl FnMut(Step)) -> Result<P
     }
     let running: Vec<Option<Handle>> =
         profile.nodes.iter().map(|node| running(&layout, &node.name)).collect::<Result<_>>()?;
+    if let Some(known) = known.as_ref().filter(|_| running.iter().any(Option::is_some)) {
+        let stop_first = || format!("nodes run with other ones: `keelson down --profile {}` first", known.name);
+        if known.extra_config != profile.extra_config {
+            return Err(invalid("--extra-config", stop_first()));
+        }
+        if known.mounts != profile.mounts {
+            return Err(invalid("--mount", stop_first()));
+        }
+    }
     let starts = running.first().is_none_or(Option::is_none);
     if known.is_some() && starts && !take(profile.port) {
         // Somebody has taken it while the cluster was down; the kubeconfig follows.
@@ -247,7 +260,14 @@ fn plan_profile(known: Option<&Profile>, options: &UpOptions, take: impl FnMut(u
         nodes: plan_nodes(&options.profile, count),
         runtime: known.map(|k| k.runtime).or(options.runtime).unwrap_or_default(),
         kubeconfig: options.kubeconfig.clone(),
+        extra_config: kept(&options.extra_config, known.map(|k| &k.extra_config)),
+        mounts: kept(&options.mounts, known.map(|k| &k.mounts)),
     })
+}
+
+/// What was asked for, or else what the cluster has.
+fn kept<T: Clone>(asked: &Option<Vec<T>>, known: Option<&Vec<T>>) -> Vec<T> {
+    asked.as_ref().or(known).cloned().unwrap_or_default()
 }
 
 /// The port that was asked for, or the first that can be taken.
@@ -300,21 +320,25 @@ fn node_config(layout: &Layout, profile: &Profile, index: usize, fabric: &Fabric
         server_dir: is_first.then(|| layout.server()),
         exe: exe.into(),
         fabric: fabric.path(),
-        components: components(node, is_first, profile.runtime),
+        mounts: profile.mounts.clone(),
+        components: components(profile, node, is_first),
     }
 }
 
 /// The programs of a node, in the order of their start.
-fn components(node: &Node, is_first: bool, runtime: Runtime) -> Vec<Component> {
+fn components(profile: &Profile, node: &Node, is_first: bool) -> Vec<Component> {
     let component = |name: &str, program: &str, args: Vec<String>, listens: bool| Component {
         name: name.into(),
         program: program.into(),
         args,
         listens,
     };
+    let extra = |program: &str| -> Vec<String> {
+        profile.extra_config.iter().filter(|s| s.program() == Some(program)).map(Setting::argument).collect()
+    };
     let mut components = Vec::new();
     if is_first {
-        let args = vec![
+        let mut args = vec![
             "server".into(),
             format!("--data-dir={}", rootfs::SERVER_DIR),
             format!("--advertise-address={}", node.ip),
@@ -323,9 +347,10 @@ fn components(node: &Node, is_first: bool, runtime: Runtime) -> Vec<Component> {
             format!("--publish-netns={}", rootfs::HOST_NETNS),
             "--listen-on-stdin".into(),
         ];
+        args.extend(extra("server"));
         components.push(component("server", rootfs::EXE, args, true));
     }
-    let endpoint = match runtime {
+    let endpoint = match profile.runtime {
         Runtime::Keelson => None,
         Runtime::Containerd => {
             let args = vec!["containerd".into(), "--config-dir=/etc/containerd".into()];
@@ -343,6 +368,7 @@ fn components(node: &Node, is_first: bool, runtime: Runtime) -> Vec<Component> {
     if let Some(endpoint) = endpoint {
         args.push(format!("--container-runtime-endpoint={endpoint}"));
     }
+    args.extend(extra("agent"));
     components.push(component("agent", rootfs::EXE, args, false));
     components
 }
@@ -500,6 +526,8 @@ mod tests {
             nodes: None,
             port: None,
             runtime: None,
+            extra_config: None,
+            mounts: None,
             kubeconfig: "/k".into(),
             exe: "/e".into(),
         }
@@ -526,10 +554,35 @@ mod tests {
 
     #[test]
     fn only_the_first_node_runs_the_control_plane() {
-        let node = &plan_nodes("demo", 1)[0];
-        let names = |first, runtime| components(node, first, runtime).into_iter().map(|c| c.name).collect::<Vec<_>>();
+        let names = |first, runtime| {
+            let asked = UpOptions { runtime: Some(runtime), ..options() };
+            let profile = plan_profile(None, &asked, |_| true).unwrap();
+            components(&profile, &profile.nodes[0], first).into_iter().map(|c| c.name).collect::<Vec<_>>()
+        };
         assert_eq!(names(true, Runtime::Keelson), ["server", "agent"]);
         assert_eq!(names(false, Runtime::Keelson), ["agent"]);
         assert_eq!(names(false, Runtime::Containerd), ["containerd", "agent"]);
+    }
+
+    #[test]
+    fn settings_reach_their_program_and_are_kept() {
+        let settings = ["apiserver.a=b=c", "kubelet.x=y"].map(|text| text.parse().unwrap()).to_vec();
+        let asked = UpOptions { extra_config: Some(settings), ..options() };
+        let known = plan_profile(None, &asked, |_| true).unwrap();
+        let profile = plan_profile(Some(&known), &options(), |_| true).unwrap();
+        let last = |component: &Component| component.args.last().unwrap().clone();
+        let components = components(&profile, &profile.nodes[0], true);
+        assert_eq!(components.iter().map(last).collect::<Vec<_>>(), ["--a=b=c", "--x=y"]);
+    }
+
+    #[test]
+    fn bad_settings_and_mounts_are_refused() {
+        for bad in ["apiserver", "apiserver.a", "apiserver.=x", "etcd.a=b"] {
+            assert!(bad.parse::<Setting>().is_err(), "{bad}");
+        }
+        for bad in ["/tmp", "/tmp:relative", "/nowhere:/mnt/x", "/tmp:/usr/x", "/tmp:/mnt", "/tmp:/mnt/../usr"] {
+            assert!(bad.parse::<Mount>().is_err(), "{bad}");
+        }
+        assert_eq!("/tmp:/mnt/x".parse::<Mount>().unwrap().node, PathBuf::from("/mnt/x"));
     }
 }

@@ -57,6 +57,9 @@ pub(crate) fn enter(config: &NodeConfig, hierarchies: &[cgroup::Hierarchy]) -> R
     if let Some(server) = &config.server_dir {
         bind(server, &in_root(root, SERVER_DIR), false)?;
     }
+    for mount in &config.mounts {
+        bind(&mount.host, &in_root(root, &mount.node.to_string_lossy()), true)?;
+    }
     for dir in ["opt/cni/bin", "opt/keelson/bin", "root", "mnt", "proc", "sys", "run/netns"] {
         make_dir(&root.join(dir))?;
     }

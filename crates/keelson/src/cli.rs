@@ -8,7 +8,8 @@ mod node;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use keelson_cluster::layout::Setting;
 
 pub(crate) use node::{cni, node_init};
 
@@ -102,6 +103,21 @@ pub(crate) fn main() -> ExitCode {
         Command::Profile { command } => command.run(),
     };
     finish_with(result.map(|()| ExitCode::SUCCESS))
+}
+
+/// Whether the program that the setting is for knows the flag: a node's init would start it again and again.
+fn check_setting(setting: &Setting) -> Result<(), Failure> {
+    let program = setting.program().unwrap_or_default();
+    let command = Cli::command();
+    let flags = command.find_subcommand(program).map(clap::Command::get_arguments);
+    if flags.is_some_and(|mut flags| flags.any(|flag| flag.get_long() == Some(setting.flag.as_str()))) {
+        return Ok(());
+    }
+    Err(format!(
+        "--extra-config: {} has no flag --{}; `keelson {program} --help` lists them",
+        setting.component, setting.flag
+    )
+    .into())
 }
 
 fn finish_with(result: Result<ExitCode, Failure>) -> ExitCode {

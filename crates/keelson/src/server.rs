@@ -1,6 +1,8 @@
 //! `keelson server`: the whole control plane in one process. The API server owns the store; controller manager, scheduler
 //! and cloud controller manager are its clients, each as its own user, without a socket between.
 
+mod flags;
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -42,6 +44,8 @@ pub(crate) struct Server {
     /// Publish Services of type LoadBalancer on loopback in this network namespace (a file)
     #[arg(long)]
     publish_netns: Option<PathBuf>,
+    #[command(flatten)]
+    api: flags::ApiServerFlags,
     /// Also serve on the listening socket that is standard input
     #[arg(long)]
     listen_on_stdin: bool,
@@ -140,7 +144,7 @@ impl Server {
     fn api_config(&self) -> Config {
         let pem = |file: &str| Pem::from(self.pki(file));
         let pair = |name: &str| Identity { certificate: pem(&format!("{name}.crt")), key: pem(&format!("{name}.key")) };
-        Config {
+        let mut config = Config {
             serving: Some(pair("apiserver")),
             client_ca: Some(pem("ca.crt")),
             service_account: Some(ServiceAccountKeys {
@@ -154,7 +158,9 @@ impl Server {
             advertise_address: self.advertise_address.into(),
             advertise_port: self.secure_port,
             ..Config::default()
-        }
+        };
+        self.api.apply(&mut config);
+        config
     }
 }
 

@@ -24,17 +24,38 @@ impl Cluster {
     /// # Panics
     /// When the cluster does not come up.
     pub fn up(exe: &str, args: &[&str]) -> Self {
+        let cluster = Self::planned(exe);
+        cluster.keelson_ok("up", args);
+        cluster
+    }
+
+    /// The same, with a directory that nodes see as `/mnt/shared` and the test as `path("shared")`; it has `files` (name, text)
+    /// when the cluster starts.
+    ///
+    /// # Panics
+    /// When the cluster does not come up.
+    pub fn up_with_files(exe: &str, files: &[(&str, &str)], args: &[&str]) -> Self {
+        let cluster = Self::planned(exe);
+        let shared = cluster.path("shared");
+        std::fs::create_dir(&shared).expect("a directory");
+        for (name, text) in files {
+            std::fs::write(shared.join(name), text).expect("writing a file");
+        }
+        let mount = format!("--mount={}:/mnt/shared", shared.display());
+        cluster.keelson_ok("up", &[&[mount.as_str()], args].concat());
+        cluster
+    }
+
+    fn planned(exe: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let kubectl = std::env::var_os("KEELSON_KUBECTL").map(PathBuf::from).expect("KEELSON_KUBECTL: run `make test`");
-        let cluster = Self {
+        Self {
             exe: exe.into(),
             kubectl,
             profile: format!("test-{}-{number}", std::process::id()),
             dir: tempfile::Builder::new().prefix("keelson-test-").tempdir().expect("a temporary directory"),
-        };
-        cluster.keelson_ok("up", args);
-        cluster
+        }
     }
 
     /// The cluster's name.

@@ -114,6 +114,8 @@ fn options(data_dir: &Path) -> Result<UpOptions, Failure> {
         nodes: None,
         port: None,
         runtime: None,
+        extra_config: None,
+        mounts: None,
         kubeconfig: data_dir.join("kubeconfig"),
         exe: std::env::current_exe()?,
     })

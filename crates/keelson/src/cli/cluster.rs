@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
-use keelson_cluster::layout::{Layout, Runtime};
+use keelson_cluster::layout::{Layout, Mount, Runtime, Setting};
 use keelson_cluster::{kubeconfig as config_file, lifecycle, preflight};
 
 use super::{DataDir, Failure, Selected};
@@ -25,6 +25,12 @@ pub(super) struct Up {
     /// The container runtime of the nodes [default: keelson]
     #[arg(long, value_enum)]
     container_runtime: Option<ContainerRuntime>,
+    /// A flag of a component, as `apiserver.audit-policy-file=/mnt/policy.yaml`; may be repeated
+    #[arg(long, value_name = "COMPONENT.FLAG=VALUE")]
+    extra_config: Vec<Setting>,
+    /// A directory of this machine that every node sees below /mnt, /var or /etc; may be repeated
+    #[arg(long, value_name = "HOST:NODE")]
+    mount: Vec<Mount>,
     /// Where to write the context [default: $KUBECONFIG or ~/.kube/config]
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
@@ -50,6 +56,9 @@ impl From<ContainerRuntime> for Runtime {
 impl Up {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let start = Instant::now();
+        for setting in &self.extra_config {
+            super::check_setting(setting)?;
+        }
         let home = std::env::home_dir();
         let kubeconfig = match self.kubeconfig {
             Some(path) => path,
@@ -62,6 +71,8 @@ impl Up {
             nodes: self.nodes,
             port: self.port,
             runtime: self.container_runtime.map(Runtime::from),
+            extra_config: Some(self.extra_config).filter(|all| !all.is_empty()),
+            mounts: Some(self.mount).filter(|all| !all.is_empty()),
             kubeconfig: std::path::absolute(kubeconfig)?,
             exe: std::env::current_exe()?,
         };

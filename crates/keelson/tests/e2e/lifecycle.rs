@@ -41,6 +41,24 @@ fn down_and_up_again_bring_everything_back() {
 }
 
 #[test]
+fn components_take_settings_and_nodes_take_mounts() {
+    let exe = env!("CARGO_BIN_EXE_keelson");
+    let issuer = "--extra-config=apiserver.service-account-issuer=https://issuer.test";
+    let cluster = Cluster::up_with_files(exe, &[("words.txt", "from the host\n")], &[issuer]);
+    let payload = "kubectl create token default | cut -d. -f2 | tr '_-' '/+' | sed 's/$/==/' | base64 -d 2>/dev/null";
+    let claims = cluster.shell(payload);
+    assert!(claims.contains(r#""iss":"https://issuer.test""#), "{claims}");
+    let init = cluster.init_pid(cluster.profile());
+    let seen = std::fs::read_to_string(format!("/proc/{init}/root/mnt/shared/words.txt"));
+    assert_eq!(seen.expect("the mounted file"), "from the host\n");
+
+    let refused = cluster.keelson("up", &["--extra-config=apiserver.no-such-flag=x"]);
+    assert!(text(&refused).contains("apiserver has no flag --no-such-flag"), "{}", text(&refused));
+    let refused = cluster.keelson("up", &["--extra-config=apiserver.api-audiences=x"]);
+    assert!(text(&refused).contains("down --profile"), "{}", text(&refused));
+}
+
+#[test]
 fn killed_parts_come_back_and_containers_go_on() {
     let cluster = up();
     let node = cluster.profile().to_owned();
