@@ -6,6 +6,9 @@ pub enum Error {
     /// A configured file cannot be read.
     #[error("{path}: {source}")]
     File { path: String, source: std::io::Error },
+    /// A configured file says what it must not.
+    #[error("{path}: {why}")]
+    Configuration { path: String, why: String },
     /// A configured certificate or key makes no sense.
     #[error("{what}: {why}")]
     Credentials { what: &'static str, why: String },

@@ -3,19 +3,21 @@
 //! followed. What is asked and answered is the caller's: conversion here, admission later.
 
 mod connect;
+pub(crate) mod kubeconfig;
 
 use std::sync::Weak;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{Method, Request};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 
 use self::connect::Connector;
+use self::kubeconfig::Credentials;
 use crate::core::Core;
 
 /// Longest answer: a webhook converts a whole batch of objects at once.
@@ -32,6 +34,7 @@ pub(crate) struct Error(String);
 pub(crate) struct Webhook {
     client: HyperClient<Connector, Full<Bytes>>,
     url: String,
+    credentials: Credentials,
 }
 
 impl Webhook {
@@ -48,44 +51,59 @@ impl Webhook {
         } else {
             (Connector::to_url(config)?, config["url"].as_str().unwrap_or_default().to_owned())
         };
+        Ok(Self::over(connector, url, Credentials::None))
+    }
+
+    fn over(connector: Connector, url: String, credentials: Credentials) -> Self {
         let client = HyperClient::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Ok(Self { client, url })
+        Self { client, url, credentials }
     }
 
     /// Posts a review and returns the answer.
     pub(crate) async fn call(&self, review: &Value, timeout: Duration) -> Result<Value, Error> {
+        let (status, body) = self.post(Bytes::from(review.to_string()), timeout).await?;
+        // As upstream's client.
+        if !(200..=206).contains(&status.as_u16()) {
+            return Err(Error(refusal(status)));
+        }
+        let decoded = keelson_api::codec::json::decode(&body);
+        Ok(decoded.map_err(|e| Error(format!("Post {:?}: reading the answer: {e}", self.url)))?.value)
+    }
+
+    /// Posts JSON and returns what was answered, whatever the status.
+    pub(crate) async fn post(&self, body: Bytes, timeout: Duration) -> Result<(StatusCode, Bytes), Error> {
         let url = format!("{}?timeout={}s", self.url, timeout.as_secs());
         let fail = |why: String| Error(format!("Post {url:?}: {why}"));
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(&url)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, */*")
-            .header(USER_AGENT, "kube-apiserver-admission")
-            .body(Full::new(Bytes::from(review.to_string())))
-            .map_err(|e| fail(e.to_string()))?;
+            .header(USER_AGENT, "kube-apiserver-admission");
+        if let Some(authorization) = self.credentials.header().map_err(|e| fail(e.to_string()))? {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let request = request.body(Full::new(body)).map_err(|e| fail(e.to_string()))?;
         let exchange = async {
             let response = self.client.request(request).await.map_err(|e| fail(chain(&e)))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-            let body = body.map_err(|e| fail(format!("reading the answer: {e}")))?.to_bytes();
-            // As upstream's client.
-            if !(200..=206).contains(&status.as_u16()) {
-                let reason = status.canonical_reason().unwrap_or_default();
-                return Err(Error(format!("the server responded with the status code {} {reason}", status.as_u16())));
-            }
-            let decoded =
-                keelson_api::codec::json::decode(&body).map_err(|e| fail(format!("reading the answer: {e}")))?;
-            Ok(decoded.value)
+            Ok((status, body.map_err(|e| fail(format!("reading the answer: {e}")))?.to_bytes()))
         };
         match tokio::time::timeout(timeout, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(fail("context deadline exceeded".into())),
         }
     }
+}
+
+/// What upstream's client says of a status that is no success.
+fn refusal(status: StatusCode) -> String {
+    let reason = status.canonical_reason().unwrap_or_default();
+    format!("the server responded with the status code {} {reason}", status.as_u16())
 }
 
 /// An error and what caused it.

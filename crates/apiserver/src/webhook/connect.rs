@@ -12,7 +12,8 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::WantsClientCert;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use rustls_pki_types::ServerName;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::Value;
@@ -44,11 +45,17 @@ enum Place {
 pub(super) struct Connector {
     place: Place,
     tls: TlsConnector,
+    /// The name on the server's certificate, when it is not the host.
+    server_name: Option<ServerName<'static>>,
 }
 
 impl Connector {
+    pub(super) fn with(tls: Arc<ClientConfig>, server_name: Option<ServerName<'static>>) -> Self {
+        Self { place: Place::Url, tls: TlsConnector::from(tls), server_name }
+    }
+
     pub(super) fn to_url(config: &Value) -> Result<Self, Error> {
-        Ok(Self { place: Place::Url, tls: tls(config)? })
+        Ok(Self { place: Place::Url, tls: tls(config)?, server_name: None })
     }
 
     pub(super) fn to_service(
@@ -59,7 +66,7 @@ impl Connector {
         config: &Value,
     ) -> Result<Self, Error> {
         let place = Place::Service { core, namespace: namespace.to_owned(), name: name.to_owned(), port };
-        Ok(Self { place, tls: tls(config)? })
+        Ok(Self { place, tls: tls(config)?, server_name: None })
     }
 
     async fn connect(self, uri: Uri) -> Result<Stream, Error> {
@@ -84,7 +91,10 @@ impl Connector {
             Err(_) => return Err(failed(&format!("dial tcp {}", show(&addresses)), &"i/o timeout")),
         };
         let _ = stream.set_nodelay(true);
-        let name = ServerName::try_from(host.clone()).map_err(|e| failed("tls", &e))?;
+        let name = match self.server_name {
+            Some(name) => name,
+            None => ServerName::try_from(host.clone()).map_err(|e| failed("tls", &e))?,
+        };
         match tokio::time::timeout(CONNECT_TIMEOUT, self.tls.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(Stream(TokioIo::new(stream))),
             Ok(Err(error)) => Err(failed("tls: failed to verify certificate", &error)),
@@ -97,19 +107,27 @@ fn show(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Trusts the bundle, or without one what the system trusts.
+/// Trusts the configuration's bundle.
 fn tls(config: &Value) -> Result<TlsConnector, Error> {
     let bad = |why: String| Error(format!("unable to load root certificates: {why}"));
+    let bundle = config["caBundle"].as_str().filter(|bundle| !bundle.is_empty());
+    let pem = bundle.map(|bundle| base64::prelude::BASE64_STANDARD.decode(bundle)).transpose();
+    let roots = roots(pem.map_err(|e| bad(e.to_string()))?.as_deref()).map_err(bad)?;
+    let config = trusting(roots).map_err(bad)?.with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// The certificates of a bundle, or without one what the system trusts.
+pub(super) fn roots(bundle: Option<&[u8]>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    match config["caBundle"].as_str().filter(|bundle| !bundle.is_empty()) {
-        Some(bundle) => {
-            let pem = base64::prelude::BASE64_STANDARD.decode(bundle).map_err(|e| bad(e.to_string()))?;
-            for certificate in rustls_pki_types::CertificateDer::pem_slice_iter(&pem) {
-                let certificate = certificate.map_err(|e| bad(e.to_string()))?;
-                roots.add(certificate).map_err(|e| bad(e.to_string()))?;
+    match bundle {
+        Some(pem) => {
+            for certificate in rustls_pki_types::CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|e| e.to_string())?;
+                roots.add(certificate).map_err(|e| e.to_string())?;
             }
             if roots.is_empty() {
-                return Err(bad("unable to parse bytes as PEM block".into()));
+                return Err("unable to parse bytes as PEM block".into());
             }
         }
         None => {
@@ -117,12 +135,13 @@ fn tls(config: &Value) -> Result<TlsConnector, Error> {
             roots.add_parsable_certificates(system.certs);
         }
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| bad(e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(roots)
+}
+
+pub(super) fn trusting(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
+    Ok(builder.with_root_certificates(roots))
 }
 
 impl tower::Service<Uri> for Connector {
