@@ -1,5 +1,5 @@
 //! OpenAPI v3 and v2 documents, made when asked for from `k8s-openapi`'s schemas and the kinds, and not kept: their
-//! descriptions are megabytes. The API server may hold on to the bytes for a while, by the hashes here.
+//! descriptions are megabytes. The API server holds on to the bytes for a while, by the hashes here.
 
 mod gnostic;
 mod names;
@@ -14,6 +14,7 @@ mod tests;
 mod types;
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value, json};
@@ -36,17 +37,43 @@ impl Format {
     }
 }
 
-/// The document at `/openapi/v3`: where each document is.
-pub fn v3_index<K: Borrow<Kind>>(kinds: &[K]) -> Vec<u8> {
-    let mut all: Vec<String> = roots::all(kinds).into_iter().map(|root| root.path).collect();
-    all.extend(group_versions(kinds).into_iter().map(|(group, version)| group_version_path(group, version)));
-    all.sort_unstable();
-    let mut paths = Map::new();
-    for path in all {
-        let url = format!("/openapi/v3/{path}?hash={}", v3_hash(kinds, &path));
-        paths.insert(path, json!({ "serverRelativeURL": url }));
+/// The hashes of all documents of some kinds: each changes when its document does.
+pub struct Hashes {
+    v2: String,
+    /// By path of the v3 index.
+    v3: BTreeMap<String, String>,
+}
+
+impl Hashes {
+    pub fn new<K: Borrow<Kind>>(kinds: &[K]) -> Self {
+        // What is said of the server itself is the same for as long as this program is.
+        let constant = hash(std::iter::empty());
+        let mut v3: BTreeMap<_, _> = roots::all(kinds).into_iter().map(|root| (root.path, constant.clone())).collect();
+        let mut groups: BTreeMap<String, Vec<&Kind>> = BTreeMap::new();
+        for kind in kinds.iter().map(K::borrow) {
+            groups.entry(group_version_path(&kind.group, &kind.version)).or_default().push(kind);
+        }
+        v3.extend(groups.into_iter().map(|(path, kinds)| (path, hash(kinds.into_iter()))));
+        Self { v2: hash(kinds.iter().map(K::borrow)), v3 }
     }
-    to_bytes(&json!({ "paths": paths }))
+
+    /// Of the v2 document.
+    pub fn v2(&self) -> &str {
+        &self.v2
+    }
+
+    /// Of the v3 document of a path; `None` when there is none.
+    pub fn v3(&self, path: &str) -> Option<&str> {
+        self.v3.get(path).map(String::as_str)
+    }
+
+    /// The document at `/openapi/v3`: where each document is.
+    pub fn v3_index(&self) -> Vec<u8> {
+        let url = |path: &str, hash: &str| format!("/openapi/v3/{path}?hash={hash}");
+        let path = |(path, hash): (&String, &String)| (path.clone(), json!({ "serverRelativeURL": url(path, hash) }));
+        let paths: Map<_, _> = self.v3.iter().map(path).collect();
+        to_bytes(&json!({ "paths": paths }))
+    }
 }
 
 /// The document of a path of the index (`api/v1`, `apis/apps/v1`, `apis/apps`, `version`); `None` when there is none.
@@ -108,20 +135,6 @@ fn v2<K: Borrow<Kind>>(kinds: &[K]) -> Value {
     })
 }
 
-/// Changes when the document of a path of the v3 index does.
-pub fn v3_hash<K: Borrow<Kind>>(kinds: &[K], path: &str) -> String {
-    // What is said of the server itself is the same for as long as this program is.
-    match of_group_version(kinds, path).as_slice() {
-        [] => hash(std::iter::empty()),
-        kinds => hash(kinds.iter().copied()),
-    }
-}
-
-/// Changes when the v2 document does.
-pub fn v2_hash<K: Borrow<Kind>>(kinds: &[K]) -> String {
-    hash(kinds.iter().map(K::borrow))
-}
-
 /// Built-in documents follow from this program's version and the kinds' shapes.
 fn hash<'a>(kinds: impl Iterator<Item = &'a Kind>) -> String {
     let mut hasher = DefaultHasher::new();
@@ -137,17 +150,6 @@ fn hash<'a>(kinds: impl Iterator<Item = &'a Kind>) -> String {
     let first = hasher.finish();
     first.hash(&mut hasher);
     format!("{first:016X}{:016X}", hasher.finish())
-}
-
-fn group_versions<K: Borrow<Kind>>(kinds: &[K]) -> Vec<(&str, &str)> {
-    let mut found = Vec::new();
-    for kind in kinds.iter().map(K::borrow) {
-        let group_version = (kind.group.as_ref(), kind.version.as_ref());
-        if !found.contains(&group_version) {
-            found.push(group_version);
-        }
-    }
-    found
 }
 
 /// `api/v1`, `apis/apps/v1`

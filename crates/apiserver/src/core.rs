@@ -10,6 +10,7 @@ use crate::alloc::ServiceAllocator;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::cache::Cache;
+use crate::discovery::openapi;
 use crate::kubelet::Kubelets;
 use crate::limits::Limits;
 use crate::registry::Registry;
@@ -26,6 +27,7 @@ pub(crate) struct Core {
     /// `None` without credentials for kubelets.
     pub(crate) kubelets: Option<Kubelets>,
     pub(crate) limits: Limits,
+    pub(crate) openapi: openapi::Kept,
     /// Ends the watches and the server's own tasks.
     pub(crate) shutdown: CancellationToken,
 }

@@ -2,7 +2,7 @@
 
 pub(crate) mod documents;
 pub(crate) mod health;
-mod openapi;
+pub(crate) mod openapi;
 
 use http::header::{ACCEPT, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Method};
@@ -18,11 +18,12 @@ use crate::registry::render;
 pub(crate) use documents::Discovery;
 
 /// Answers a path outside the resources.
-pub(crate) fn serve(core: &Core, method: &Method, path: &str, query: &Query, headers: &HeaderMap) -> Reply {
+pub(crate) async fn serve(core: &Core, method: &Method, path: &str, query: &Query, headers: &HeaderMap) -> Reply {
     let accepts = headers.get(ACCEPT).and_then(|v| v.to_str().ok());
     if let Some(reply) = health::serve(core, path, query.get("verbose").is_some()) {
         return Ok(reply);
     }
+    let _permit = core.limits.request()?;
     let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(Status::new(
@@ -32,7 +33,7 @@ pub(crate) fn serve(core: &Core, method: &Method, path: &str, query: &Query, hea
         ));
     }
     if path.starts_with("/openapi/") {
-        return openapi::serve(core, path, query, accepts, headers);
+        return openapi::serve(core, path, query, accepts, headers).await;
     }
     if let Some(tokens) = &core.authenticator.tokens {
         match path {

@@ -95,7 +95,7 @@ async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBod
     let user = authn::impersonate::effective_user(&core, user, request.headers())?;
     core.authorizer.check(&user, &Attributes::from(&info))?;
     let Some(target) = info.target else {
-        return discovery::serve(&core, request.method(), &info.path, &query, request.headers());
+        return discovery::serve(&core, request.method(), &info.path, &query, request.headers()).await;
     };
     let Some(resource) = core.registry.get(&target.group, &target.version, &target.resource) else {
         return Err(Status::unknown_path());
@@ -123,12 +123,15 @@ async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBod
     }
     let reads = matches!(call.verb.as_str(), "get" | "list");
     let timeout = deadline(&call.query, core.config.request_timeout)?;
+    let begin = tokio::time::Instant::now();
     let work = async {
         let mut held = None;
         // Before a place is taken: a client that sends slowly keeps none from others.
         let body = if reads { Bytes::new() } else { read_body(&core.limits, body, &mut held).await? };
-        let _permit = core.limits.request()?;
-        run(call, body).await
+        let permit = core.limits.request()?;
+        // As upstream, the time is the whole response's.
+        let left = || timeout.saturating_sub(begin.elapsed());
+        Ok(run(call, body).await?.map(|body| body.within(left(), permit)))
     };
     match tokio::time::timeout(timeout, work).await {
         Ok(reply) => reply,

@@ -17,7 +17,7 @@ const BODY_BYTES: usize = 256 << 20;
 
 /// The limits, with what is taken of them.
 pub(crate) struct Limits {
-    requests: Semaphore,
+    requests: Arc<Semaphore>,
     watches: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     body_bytes: Semaphore,
@@ -32,7 +32,7 @@ pub(crate) struct StreamPermit {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            requests: Semaphore::new(REQUESTS),
+            requests: Arc::new(Semaphore::new(REQUESTS)),
             watches: Arc::new(Semaphore::new(WATCHES)),
             streams: Arc::new(Semaphore::new(STREAMS)),
             body_bytes: Semaphore::new(BODY_BYTES),
@@ -41,8 +41,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub(crate) fn request(&self) -> Result<SemaphorePermit<'_>, Status> {
-        self.requests.try_acquire().map_err(|_| busy())
+    pub(crate) fn request(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.requests.clone().try_acquire_owned().map_err(|_| busy())
     }
 
     pub(crate) fn watch(&self) -> Result<OwnedSemaphorePermit, Status> {

@@ -19,13 +19,13 @@ pub(crate) mod update;
 pub(crate) mod watch;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use keelson_api::kind::{Kind, Str, Verb};
-use keelson_api::kinds;
 use keelson_api::status::Status;
+use keelson_api::{kinds, openapi};
 use serde_json::Value;
 use tokio::sync::watch as signal;
 
@@ -147,6 +147,7 @@ pub(crate) struct Served {
     /// Places in `ordered` by resource name; few resources share one.
     by_name: HashMap<Str, Vec<usize>>,
     pub(crate) discovery: Discovery,
+    openapi: OnceLock<openapi::Hashes>,
 }
 
 impl Served {
@@ -155,7 +156,7 @@ impl Served {
         for (at, resource) in ordered.iter().enumerate() {
             by_name.entry(resource.kind.resource.clone()).or_default().push(at);
         }
-        Self { by_name, discovery: Discovery::new(&ordered), ordered }
+        Self { by_name, discovery: Discovery::new(&ordered), openapi: OnceLock::new(), ordered }
     }
 
     /// A resource by its path's parts.
@@ -163,6 +164,14 @@ impl Served {
         let places = self.by_name.get(resource)?;
         let mut found = places.iter().filter_map(|at| self.ordered.get(*at));
         found.find(|r| r.kind.group == group && r.kind.version == version)
+    }
+
+    /// The hashes of the OpenAPI documents.
+    pub(crate) fn openapi(&self) -> &openapi::Hashes {
+        self.openapi.get_or_init(|| {
+            let kinds: Vec<&Kind> = self.ordered.iter().map(|resource| &*resource.kind).collect();
+            openapi::Hashes::new(&kinds)
+        })
     }
 
     /// All of them, in discovery order.

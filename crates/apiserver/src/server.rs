@@ -64,6 +64,7 @@ impl ApiServer {
             allocator,
             kubelets,
             limits: Limits::default(),
+            openapi: Default::default(),
             shutdown: shutdown.clone(),
         });
         let stop = Arc::new(shutdown.drop_guard());

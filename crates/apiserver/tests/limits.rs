@@ -59,6 +59,50 @@ async fn bodies_end_in_time_and_are_not_too_large() {
     assert!((59..62).contains(&begin.elapsed().as_secs()));
 }
 
+/// Objects whose list comes in more than one piece.
+async fn large_list(test: &TestServer) {
+    for name in ["a", "b"] {
+        let object = json!({"metadata": {"name": name}, "data": {"x": "x".repeat(70_000)}});
+        test.admin().ok(&format!("POST {CM}"), object).await;
+    }
+}
+
+#[tokio::test]
+async fn lists_that_nobody_reads_are_let_go() {
+    let test = TestServer::start().await;
+    large_list(&test).await;
+    tokio::time::pause();
+    let response = test.admin().send(&format!("GET {CM}"), "").await;
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    assert!(body.frame().await.unwrap().unwrap().into_data().unwrap().len() > 60_000);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "the response was not read in time");
+}
+
+#[tokio::test]
+async fn lists_count_as_requests_until_they_are_read() {
+    let test = TestServer::start().await;
+    large_list(&test).await;
+    let api = test.admin();
+    let mut unread = Vec::new();
+    let refused = loop {
+        let response = api.send(&format!("GET {CM}"), "").await;
+        if response.status() != 200 || unread.len() > 5000 {
+            break response.status();
+        }
+        unread.push(response.into_body());
+    };
+    assert_eq!(refused, 429);
+    assert_eq!(api.call("GET /openapi/v2", json!(null)).await.0, 429);
+    assert_eq!(api.call("GET /apis", json!(null)).await.0, 429);
+    assert_eq!(api.call("GET /readyz", json!(null)).await.0, 200);
+    assert!(unread.pop().unwrap().collect().await.is_ok());
+    assert_eq!(api.call("GET /apis", json!(null)).await.0, 200);
+    drop(unread);
+    assert_eq!(api.call(&format!("GET {CM}"), json!(null)).await.0, 200);
+}
+
 #[tokio::test]
 async fn timeouts_are_honoured() {
     let test = TestServer::start().await;

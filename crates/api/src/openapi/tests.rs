@@ -38,7 +38,7 @@ fn check_references(document: &Value) {
 #[test]
 fn documents_are_whole() {
     let kinds = kinds::all();
-    let index: Value = serde_json::from_slice(&super::v3_index(&kinds)).unwrap();
+    let index: Value = serde_json::from_slice(&super::Hashes::new(&kinds).v3_index()).unwrap();
     assert!(index["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap().starts_with("/openapi/v3/api/v1?hash="));
     for kind in &kinds {
         let path = super::group_version_path(&kind.group, &kind.version);
@@ -78,7 +78,8 @@ fn every_verb_has_its_operation() {
     add(&["GET"], "/version/");
     add(&["GET"], "/openid/v1/jwks");
     add(&["GET"], "/.well-known/openid-configuration");
-    for (group, version) in super::group_versions(&kinds) {
+    let versions: BTreeSet<_> = kinds.iter().map(|kind| (&*kind.group, &*kind.version)).collect();
+    for (group, version) in versions {
         add(&["GET"], &format!("/{}/", super::group_version_path(group, version)));
     }
     for group in kinds.iter().map(|kind| &kind.group).filter(|g| !g.is_empty()).collect::<BTreeSet<_>>() {
@@ -150,7 +151,7 @@ fn every_verb_has_its_operation() {
 
     let mut of_v3 = BTreeSet::new();
     let mut ids = BTreeSet::new();
-    let index: Value = serde_json::from_slice(&super::v3_index(&kinds)).unwrap();
+    let index: Value = serde_json::from_slice(&super::Hashes::new(&kinds).v3_index()).unwrap();
     for path in index["paths"].as_object().unwrap().keys() {
         let document: Value = serde_json::from_slice(&super::v3_document(&kinds, path).unwrap()).unwrap();
         for (name, operation, item) in operations(&document) {
@@ -229,9 +230,15 @@ fn defaults_and_what_is_required_are_as_upstream() {
 #[test]
 fn hashes_follow_the_kinds() {
     let kinds = kinds::all();
-    assert_eq!(super::v3_hash(&kinds, "apis/apps/v1"), super::v3_hash(&kinds, "apis/apps/v1"));
-    assert_ne!(super::v3_hash(&kinds, "apis/apps/v1"), super::v3_hash(&kinds[1..], "api/v1"));
-    assert_ne!(super::v2_hash(&kinds), super::v2_hash(&kinds[1..]));
+    let first = &kinds[0];
+    let path = super::group_version_path(&first.group, &first.version);
+    let [all, again, fewer] = [&kinds[..], &kinds[..], &kinds[1..]].map(super::Hashes::new);
+    assert_eq!((all.v2(), all.v3(&path)), (again.v2(), again.v3(&path)));
+    assert_ne!(all.v3(&path), fewer.v3(&path));
+    assert_ne!(all.v2(), fewer.v2());
+    let other = if path == "apis/batch/v1" { "apis/apps/v1" } else { "apis/batch/v1" };
+    assert_eq!(all.v3(other), fewer.v3(other), "another group's document is the same");
+    assert!(all.v3("apis/none/v1").is_none());
 }
 
 /// Finds fields of messages by their numbers.

@@ -1,13 +1,17 @@
 //! Bodies. A response is one buffer, a run of buffers made on demand (LIST), or a stream (WATCH, proxied bytes).
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
+use parking_lot::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Any error that ends a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -15,12 +19,15 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request's body.
 pub(crate) type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
+/// A body in pieces. Its size hint is zero once the last one was taken.
+pub(crate) type Pieces = Box<dyn Iterator<Item = Result<Bytes, BoxError>> + Send>;
+
 /// A response's body.
 pub enum Body {
     /// Sent at once; `None` once sent.
     Full(Option<Bytes>),
     /// Chunks of a response that is never built as a whole.
-    Chunks(Box<dyn Iterator<Item = Result<Bytes, BoxError>> + Send>),
+    Chunks(Pieces),
     /// Bytes as they come.
     Stream(BoxStream<'static, Result<Bytes, BoxError>>),
 }
@@ -41,6 +48,59 @@ impl Body {
             let _ = &guard;
         });
         Self::Stream(guarded.boxed())
+    }
+
+    /// Keeps `guard` until a body in pieces is over, dropped, or `longest` has passed: what the client did not read by then
+    /// is let go, whether it reads on or not. Its first piece is made at once; if there is no other, nothing is kept.
+    pub(crate) fn within(self, longest: Duration, guard: impl Send + 'static) -> Self {
+        let mut pieces = match self {
+            Self::Chunks(pieces) => pieces,
+            other => return other,
+        };
+        let first = match pieces.next() {
+            Some(Ok(first)) if pieces.size_hint().1 == Some(0) => return Self::Full(Some(first)),
+            Some(first) => first,
+            None => return Self::empty(),
+        };
+        let rest = Arc::new(Mutex::new(Some((pieces, guard))));
+        let timer = tokio::spawn({
+            let rest = Arc::downgrade(&rest);
+            async move {
+                tokio::time::sleep(longest).await;
+                let late = rest.upgrade().and_then(|rest| rest.lock().take());
+                drop(late);
+            }
+        });
+        let rest = Rest { held: rest, over: false, _timer: AbortOnDropHandle::new(timer) };
+        Self::Chunks(Box::new(std::iter::once(first).chain(rest)))
+    }
+}
+
+/// The rest of a body that has a time limit.
+struct Rest<G> {
+    /// `None` after the last piece, and after the time is up.
+    held: Arc<Mutex<Option<(Pieces, G)>>>,
+    over: bool,
+    _timer: AbortOnDropHandle<()>,
+}
+
+impl<G> Iterator for Rest<G> {
+    type Item = Result<Bytes, BoxError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let mut held = self.held.lock();
+        let next = match held.as_mut() {
+            Some((pieces, _)) => pieces.next(),
+            None => Some(Err("the response was not read in time".into())),
+        };
+        if !matches!(next, Some(Ok(_))) {
+            self.over = true;
+            *held = None;
+        }
+        next
     }
 }
 
@@ -80,3 +140,6 @@ impl std::fmt::Debug for Body {
         f.write_str("Body")
     }
 }
+
+#[cfg(test)]
+mod tests;

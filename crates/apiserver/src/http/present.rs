@@ -3,12 +3,11 @@
 mod gzip;
 mod indent;
 
-use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use keelson_api::status::Status;
 
-use super::body::{Body, BoxError};
+use super::body::Body;
 use super::query::Query;
 use super::reply;
 
@@ -52,9 +51,6 @@ impl Presentation {
         Response::from_parts(head, body)
     }
 }
-
-/// A body in pieces.
-type Pieces = Box<dyn Iterator<Item = Result<Bytes, BoxError>> + Send>;
 
 /// The query's `pretty`, the media type's, or a client that people use.
 fn indents(query: &str, headers: &HeaderMap) -> bool {

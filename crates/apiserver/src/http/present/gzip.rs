@@ -6,8 +6,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::Pieces;
-use crate::http::body::{Body, BoxError};
+use crate::http::body::{Body, BoxError, Pieces};
 
 /// Smaller bodies are not worth the work. Upstream's figure.
 const THRESHOLD_BYTES: usize = 128 << 10;

@@ -191,4 +191,8 @@ where
         }
         Some(Ok(out.freeze()))
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        if self.frame.is_none() { (0, Some(0)) } else { (1, None) }
+    }
 }
