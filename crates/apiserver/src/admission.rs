@@ -71,6 +71,6 @@ pub(crate) async fn mutate(request: &Request<'_>, object: &mut Value) -> Result<
 pub(crate) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     namespace_lifecycle::validate(request)?;
     node_restriction::validate(request, object)?;
-    certificates::validate(request, object)?;
-    rbac_escalation::validate(request, object)
+    certificates::validate(request, object).await?;
+    rbac_escalation::validate(request, object).await
 }

@@ -7,6 +7,7 @@ pub(crate) mod rules;
 
 use std::sync::Arc;
 
+use keelson_api::selector::FieldRequirement;
 use keelson_api::status::Status;
 
 use crate::UserInfo;
@@ -23,8 +24,10 @@ pub(crate) struct Attributes {
     pub(crate) subresource: String,
     pub(crate) namespace: String,
     pub(crate) name: String,
-    /// Fields that a list, watch or deletion of a collection fixes, with their values.
-    pub(crate) fields: Vec<(String, String)>,
+    /// What the field selector of a list, watch or deletion of a collection demands.
+    pub(crate) fields: Vec<FieldRequirement>,
+    /// Its label selector, as written.
+    pub(crate) labels: String,
     /// For non-resource requests.
     pub(crate) path: String,
 }
@@ -41,6 +44,7 @@ impl From<&RequestInfo> for Attributes {
                 namespace: target.namespace.clone(),
                 name: target.name.clone(),
                 fields: target.fields.clone(),
+                labels: target.labels.clone(),
                 path: String::new(),
             },
         }
@@ -79,11 +83,21 @@ impl Attributes {
     }
 }
 
-/// A decision, with the reason that the SubjectAccessReviews show.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A decision. Neither allowed nor denied: nobody had an opinion, which is no leave either.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
     pub(crate) allowed: bool,
+    /// Refused, whatever others would have said.
+    pub(crate) denied: bool,
     pub(crate) reason: String,
+    /// What kept somebody from an opinion.
+    pub(crate) error: String,
+}
+
+impl Decision {
+    fn allow(reason: String) -> Self {
+        Self { allowed: true, reason, ..Self::default() }
+    }
 }
 
 /// The authorizer.
@@ -93,25 +107,29 @@ pub(crate) struct Authorizer {
 }
 
 impl Authorizer {
-    /// Decides.
-    pub(crate) fn decide(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
+    /// Decides: the first that allows or denies has the last word.
+    pub(crate) async fn decide(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
         if user.in_group(MASTERS) {
-            return Decision { allowed: true, reason: String::new() };
+            return Decision::allow(String::new());
         }
         let reason = match self.node.opinion(user, attributes) {
-            Some(Ok(())) => return Decision { allowed: true, reason: String::new() },
+            Some(Ok(())) => return Decision::allow(String::new()),
             Some(Err(reason)) => reason,
             None => String::new(),
         };
         match self.rbac.allowing_binding(user, attributes) {
-            Some(reason) => Decision { allowed: true, reason },
-            None => Decision { allowed: false, reason },
+            Some(reason) => Decision::allow(reason),
+            None => Decision { reason, ..Decision::default() },
         }
     }
 
-    /// Lets pass or answers 403.
-    pub(crate) fn check(&self, user: &UserInfo, attributes: &Attributes) -> Result<(), Status> {
-        let Decision { allowed, reason } = self.decide(user, attributes);
-        if allowed { Ok(()) } else { Err(attributes.forbidden(user, &reason)) }
+    /// Lets pass or answers 403; 500 when somebody could not say.
+    pub(crate) async fn check(&self, user: &UserInfo, attributes: &Attributes) -> Result<(), Status> {
+        let Decision { allowed, reason, error, .. } = self.decide(user, attributes).await;
+        match error.as_str() {
+            _ if allowed => Ok(()),
+            "" => Err(attributes.forbidden(user, &reason)),
+            error => Err(Status::internal(error)),
+        }
     }
 }

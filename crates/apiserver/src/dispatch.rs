@@ -92,8 +92,8 @@ async fn answer(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBo
 async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBody>) -> Reply {
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
-    let user = authn::impersonate::effective_user(&core, user, request.headers())?;
-    core.authorizer.check(&user, &Attributes::from(&info))?;
+    let user = authn::impersonate::effective_user(&core, user, request.headers()).await?;
+    core.authorizer.check(&user, &Attributes::from(&info)).await?;
     let Some(target) = info.target else {
         return discovery::serve(&core, request.method(), &info.path, &query, request.headers()).await;
     };

@@ -32,9 +32,9 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
         return Err(Status::invalid(&kind.group, &kind.kind, text(&object, "name"), &errors));
     }
     let status = match (kind.group.as_ref(), kind.kind.as_ref()) {
-        ("authorization.k8s.io", "SelfSubjectAccessReview") => access::of_self(call, &object)?,
-        ("authorization.k8s.io", "SubjectAccessReview") => access::of_subject(call, &object)?,
-        ("authorization.k8s.io", "LocalSubjectAccessReview") => access::of_subject_here(call, &object)?,
+        ("authorization.k8s.io", "SelfSubjectAccessReview") => access::of_self(call, &object).await?,
+        ("authorization.k8s.io", "SubjectAccessReview") => access::of_subject(call, &object).await?,
+        ("authorization.k8s.io", "LocalSubjectAccessReview") => access::of_subject_here(call, &object).await?,
         ("authorization.k8s.io", "SelfSubjectRulesReview") => access::rules(call, &object)?,
         ("authentication.k8s.io", "TokenReview") => identity::token(call, &object)?,
         ("authentication.k8s.io", "SelfSubjectReview") => json!({"userInfo": identity::user(&call.user)}),

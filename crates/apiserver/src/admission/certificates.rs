@@ -12,18 +12,18 @@ use crate::user::MASTERS;
 const GROUP: &str = "certificates.k8s.io";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
-pub(super) fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     if !request.is_any(GROUP, "certificatesigningrequests") {
         return Ok(());
     }
     match (request.subresource, request.operation, request.old) {
-        ("approval", Operation::Update, Some(old)) => authorize(request, signer(old), "approve"),
+        ("approval", Operation::Update, Some(old)) => authorize(request, signer(old), "approve").await,
         ("status", Operation::Update, Some(old)) => {
             let part = |object: &Value, field: &str| object.get("status").and_then(|s| s.get(field)).cloned();
             if ["certificate", "conditions"].iter().all(|field| part(object, field) == part(old, field)) {
                 return Ok(());
             }
-            authorize(request, signer(old), "sign")
+            authorize(request, signer(old), "sign").await
         }
         ("", Operation::Create, _) if signer(object) == CLIENT_SIGNER => {
             let wanted = object.pointer("/spec/request").map(requested_groups).unwrap_or_default();
@@ -42,13 +42,13 @@ fn signer(object: &Value) -> &str {
 }
 
 /// `verb` on the signer, or on all of its domain (`example.com/*`).
-fn authorize(request: &Request<'_>, signer: &str, verb: &str) -> Result<(), Status> {
+async fn authorize(request: &Request<'_>, signer: &str, verb: &str) -> Result<(), Status> {
     let domain = signer.split('/').next().unwrap_or_default();
-    let may = |name: &str| {
+    let may = async |name: &str| {
         let attributes = Attributes::on(verb, GROUP, "signers", "", name);
-        request.core.authorizer.decide(request.user, &attributes).allowed
+        request.core.authorizer.decide(request.user, &attributes).await.allowed
     };
-    if may(signer) || may(&format!("{domain}/*")) {
+    if may(signer).await || may(&format!("{domain}/*")).await {
         return Ok(());
     }
     Err(request.forbidden(&format!("user not permitted to {verb} requests with signerName {signer:?}")))

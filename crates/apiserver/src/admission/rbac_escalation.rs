@@ -9,17 +9,17 @@ use crate::authz::Attributes;
 use crate::authz::index::GROUP;
 use crate::authz::rules::{Rule, uncovered};
 
-pub(super) fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     if request.resource.kind.group != GROUP || request.operation == Operation::Delete {
         return Ok(());
     }
     match request.resource.kind.resource.as_ref() {
-        "roles" | "clusterroles" => judge_role(request, object),
-        _ => judge_binding(request, object),
+        "roles" | "clusterroles" => judge_role(request, object).await,
+        _ => judge_binding(request, object).await,
     }
 }
 
-fn judge_role(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+async fn judge_role(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let rules = |o: &Value| o.get("rules").cloned().unwrap_or_default();
     let aggregation = |o: &Value| o.get("aggregationRule").cloned().unwrap_or_default();
     // Such a role gets its rules from roles that others write: who may say so must hold all there can be.
@@ -34,7 +34,7 @@ fn judge_role(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     }
     let resource = &request.resource.kind.resource;
     let escalate = Attributes::on("escalate", GROUP, resource, request.namespace, request.name);
-    if request.core.authorizer.decide(request.user, &escalate).allowed {
+    if request.core.authorizer.decide(request.user, &escalate).await.allowed {
         return Ok(());
     }
     judge(request, &wanted)
@@ -49,7 +49,7 @@ fn everything() -> [Rule; 2] {
     ]
 }
 
-fn judge_binding(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+async fn judge_binding(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let field = |name: &str| object.pointer(&format!("/roleRef/{name}")).and_then(Value::as_str).unwrap_or_default();
     if let Some(old) = request.old {
         if old.get("roleRef") != object.get("roleRef") {
@@ -65,7 +65,7 @@ fn judge_binding(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let (resource, namespace) =
         if field("kind") == "Role" { ("roles", request.namespace) } else { ("clusterroles", "") };
     let bind = Attributes::on("bind", GROUP, resource, request.namespace, field("name"));
-    if request.core.authorizer.decide(request.user, &bind).allowed {
+    if request.core.authorizer.decide(request.user, &bind).await.allowed {
         return Ok(());
     }
     let Some(rules) = request.core.authorizer.rbac.role(namespace, field("name")) else {

@@ -17,7 +17,7 @@ const UID: &str = "impersonate-uid";
 const EXTRA: &str = "impersonate-extra-";
 
 /// The user as whom the request is to be judged.
-pub(crate) fn effective_user(core: &Core, user: Arc<UserInfo>, headers: &HeaderMap) -> Result<Arc<UserInfo>, Status> {
+pub(crate) async fn effective_user(core: &Core, user: Arc<UserInfo>, headers: &HeaderMap) -> Result<Arc<UserInfo>, Status> {
     if !headers.keys().any(|key| key.as_str().starts_with("impersonate-")) {
         return Ok(user);
     }
@@ -25,35 +25,35 @@ pub(crate) fn effective_user(core: &Core, user: Arc<UserInfo>, headers: &HeaderM
     let Some(name) = values(USER).next() else {
         return Err(Status::internal("impersonation headers without a user to impersonate"));
     };
-    let may = |resource: &str, group: &str, namespace: &str, name: &str, subresource: &str| {
+    let may = async |resource: &str, group: &str, namespace: &str, name: &str, subresource: &str| {
         let mut attributes = Attributes::on("impersonate", group, resource, namespace, name);
         attributes.subresource = subresource.into();
-        core.authorizer.check(&user, &attributes)
+        core.authorizer.check(&user, &attributes).await
     };
     let mut groups: Vec<String> = values(GROUP).collect();
     let probe = UserInfo::new(name.as_str(), Vec::<String>::new());
     match probe.as_service_account() {
         Some((namespace, account)) => {
-            may("serviceaccounts", "", namespace, account, "")?;
+            may("serviceaccounts", "", namespace, account, "").await?;
             if groups.is_empty() {
                 groups = UserInfo::service_account(namespace, account, "").groups;
             }
         }
-        None => may("users", "", "", &name, "")?,
+        None => may("users", "", "", &name, "").await?,
     }
     for group in values(GROUP) {
-        may("groups", "", "", &group, "")?;
+        may("groups", "", "", &group, "").await?;
     }
     let uid = values(UID).next().unwrap_or_default();
     if !uid.is_empty() {
-        may("uids", "authentication.k8s.io", "", &uid, "")?;
+        may("uids", "authentication.k8s.io", "", &uid, "").await?;
     }
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for key in headers.keys() {
         let Some(field) = key.as_str().strip_prefix(EXTRA) else { continue };
         let field = crate::http::query::percent_decode(field);
         for value in values(key.as_str()) {
-            may("userextras", "authentication.k8s.io", "", &value, &field)?;
+            may("userextras", "authentication.k8s.io", "", &value, &field).await?;
             extra.entry(field.clone()).or_default().push(value);
         }
     }

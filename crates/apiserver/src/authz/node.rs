@@ -89,7 +89,7 @@ impl NodeAuthorizer {
         let refuse = |why: &str| Err(why.to_owned());
         let reads = matches!(verb, "get" | "list" | "watch");
         let one_of_its_own = matches!(verb, "get" | "create" | "update" | "patch" | "delete");
-        let selects_own = fields.iter().any(|(field, value)| field == NODE_NAME && value == node);
+        let selects_own = fields.iter().any(|term| term.equal && term.field == NODE_NAME && term.value == node);
         let related = |found: &dyn Fn() -> bool| match name.as_str() {
             "" => refuse("No Object name found"),
             _ if found() => Ok(()),

@@ -2,7 +2,7 @@
 //! work on this value and nothing else, so they cannot disagree.
 
 use http::Method;
-use keelson_api::selector::FieldSelector;
+use keelson_api::selector::{FieldRequirement, FieldSelector};
 
 use super::query::Query;
 
@@ -26,8 +26,10 @@ pub(crate) struct Target {
     pub(crate) resource: String,
     pub(crate) name: String,
     pub(crate) subresource: String,
-    /// Fields that the selector of a list, watch or deletion of a collection fixes.
-    pub(crate) fields: Vec<(String, String)>,
+    /// What the field selector of a list, watch or deletion of a collection demands.
+    pub(crate) fields: Vec<FieldRequirement>,
+    /// Its label selector, as written.
+    pub(crate) labels: String,
     /// What follows the subresource (`proxy/<rest>`), with its leading slash if it has one.
     pub(crate) rest: String,
 }
@@ -56,16 +58,18 @@ impl RequestInfo {
         }
         let selects = matches!(verb, "list" | "watch" | "deletecollection");
         if let Some(selector) = query.text("fieldSelector").filter(|_| selects) {
-            let terms = FieldSelector::parse(selector).unwrap_or_default().requirements.into_iter();
-            target.fields = terms.filter(|term| term.equal).map(|term| (term.field, term.value)).collect();
+            target.fields = FieldSelector::parse(selector).unwrap_or_default().requirements;
+        }
+        if let Some(selector) = query.text("labelSelector").filter(|_| selects) {
+            target.labels = selector.to_owned();
         }
         // A list or watch of one object by field selector is authorized by that name.
         if target.name.is_empty()
-            && let Some((_, name)) = target.fields.iter().find(|(field, _)| field == "metadata.name")
-            && !name.contains(['/', '%'])
-            && !matches!(name.as_str(), "." | "..")
+            && let Some(term) = target.fields.iter().find(|term| term.equal && term.field == "metadata.name")
+            && !term.value.contains(['/', '%'])
+            && !matches!(term.value.as_str(), "." | "..")
         {
-            target.name = name.clone();
+            target.name = term.value.clone();
         }
         Self { verb: verb.into(), path: path.to_owned(), target: Some(target) }
     }

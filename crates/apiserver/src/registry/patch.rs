@@ -170,7 +170,8 @@ async fn create_applied(
             "the name of the object ({own}) does not match the name on the URL ({name})"
         )));
     }
-    core.authorizer.check(&options.user, &Attributes::on("create", &kind.group, &kind.resource, namespace, name))?;
+    let create = Attributes::on("create", &kind.group, &kind.resource, namespace, name);
+    core.authorizer.check(&options.user, &create).await?;
     create::set(&mut object, "resourceVersion", "".into());
     create::create(core, resource, namespace, object, options).await
 }

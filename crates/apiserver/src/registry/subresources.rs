@@ -100,7 +100,8 @@ pub(crate) async fn put(call: &Call, body: Bytes, subresource: &str) -> Reply {
 async fn create_by_put(call: &Call, mut object: Value, options: &WriteOptions) -> Result<Written, Status> {
     let Call { core, resource, target, user, .. } = call;
     let (kind, namespace) = (&resource.kind, call.object_namespace());
-    core.authorizer.check(user, &Attributes::on("create", &kind.group, &kind.resource, namespace, &target.name))?;
+    let create = Attributes::on("create", &kind.group, &kind.resource, namespace, &target.name);
+    core.authorizer.check(user, &create).await?;
     if text(&object, "name") != target.name {
         return Err(Status::bad_request(format!(
             "the name of the object ({}) does not match the name on the URL ({})",

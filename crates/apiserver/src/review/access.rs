@@ -60,8 +60,8 @@ fn attributes(spec: &Spec) -> Attributes {
     }
 }
 
-fn decide(call: &Call, user: &UserInfo, spec: &Spec) -> Value {
-    let decision = call.core.authorizer.decide(user, &attributes(spec));
+async fn decide(call: &Call, user: &UserInfo, spec: &Spec) -> Value {
+    let decision = call.core.authorizer.decide(user, &attributes(spec)).await;
     let mut status = json!({"allowed": decision.allowed});
     if !decision.reason.is_empty() {
         status["reason"] = decision.reason.into();
@@ -69,18 +69,18 @@ fn decide(call: &Call, user: &UserInfo, spec: &Spec) -> Value {
     status
 }
 
-pub(super) fn of_self(call: &Call, object: &Value) -> Result<Value, Status> {
-    Ok(decide(call, &call.user, &spec(object)?))
+pub(super) async fn of_self(call: &Call, object: &Value) -> Result<Value, Status> {
+    Ok(decide(call, &call.user, &spec(object)?).await)
 }
 
-pub(super) fn of_subject(call: &Call, object: &Value) -> Result<Value, Status> {
+pub(super) async fn of_subject(call: &Call, object: &Value) -> Result<Value, Status> {
     let spec = spec(object)?;
     let Spec { user, groups, uid, extra, .. } = &spec;
     let user = UserInfo { name: user.clone(), uid: uid.clone(), groups: groups.clone(), extra: extra.clone() };
-    Ok(decide(call, &user, &spec))
+    Ok(decide(call, &user, &spec).await)
 }
 
-pub(super) fn of_subject_here(call: &Call, object: &Value) -> Result<Value, Status> {
+pub(super) async fn of_subject_here(call: &Call, object: &Value) -> Result<Value, Status> {
     let asked = spec(object)?.resource_attributes.map(|r| r.namespace).unwrap_or_default();
     let here = &call.target.namespace;
     if asked != *here {
@@ -88,7 +88,7 @@ pub(super) fn of_subject_here(call: &Call, object: &Value) -> Result<Value, Stat
             "spec.resourceAttributes.namespace must match namespace: {asked:?} is not {here:?}"
         )));
     }
-    of_subject(call, object)
+    of_subject(call, object).await
 }
 
 pub(super) fn rules(call: &Call, object: &Value) -> Result<Value, Status> {

@@ -55,7 +55,7 @@ pub(super) async fn serve(call: Call, request: Request<RequestBody>) -> Reply {
         let target = &call.target;
         let mut create = Attributes::on("create", "", &target.resource, &target.namespace, &target.name);
         create.subresource.clone_from(&target.subresource);
-        call.core.authorizer.check(&call.user, &create)?;
+        call.core.authorizer.check(&call.user, &create).await?;
     }
     pod::connect(&call, request).await
 }
