@@ -17,7 +17,11 @@ const UID: &str = "impersonate-uid";
 const EXTRA: &str = "impersonate-extra-";
 
 /// The user as whom the request is to be judged.
-pub(crate) async fn effective_user(core: &Core, user: Arc<UserInfo>, headers: &HeaderMap) -> Result<Arc<UserInfo>, Status> {
+pub(crate) async fn effective_user(
+    core: &Core,
+    user: Arc<UserInfo>,
+    headers: &HeaderMap,
+) -> Result<Arc<UserInfo>, Status> {
     if !headers.keys().any(|key| key.as_str().starts_with("impersonate-")) {
         return Ok(user);
     }
