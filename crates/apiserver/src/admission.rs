@@ -1,5 +1,6 @@
-//! Admission: what is decided about a write with knowledge of other objects. Each plugin is one file; here is their order.
-//! Mutating plugins run before defaults and validation, validating ones after.
+//! Admission: what is decided about a request with knowledge of other objects. Each plugin is one file; here is their order.
+//! Mutating plugins run on the object with its defaults, before the kind's own preparation and validation; validating ones
+//! after those.
 
 mod certificates;
 mod default_tolerations;
@@ -12,24 +13,99 @@ mod service_account;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
+use keelson_api::kind::Str;
 use keelson_api::status::Status;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::UserInfo;
 use crate::core::Core;
 use crate::registry::Resource;
+use crate::registry::options::{DeleteOptions, WriteOptions};
 
 pub(crate) use namespace_lifecycle::namespace_exists;
 
-/// Which write.
+/// What somebody does to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Create,
     Update,
     Delete,
+    /// `exec`, `attach`, `portforward`, `proxy`.
+    Connect,
 }
 
-/// A write that is being judged. For names see upstream's `admission.Attributes`.
+impl Operation {
+    /// As rules and reviews write it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// Who judges a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judges {
+    /// Plugins, policies and webhooks.
+    All,
+    /// The plugins alone: writes of the server itself, which nobody's webhook may hold up.
+    Plugins,
+    /// Nobody: a step of something that has been judged as a whole.
+    Nobody,
+}
+
+/// What is said about a request beside yes or no. Empty for most, and then nothing is allocated.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    warnings: Mutex<Vec<String>>,
+    annotations: Mutex<Vec<(String, String)>>,
+}
+
+impl Notes {
+    /// Warns the client.
+    pub(crate) fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().push(text.into());
+    }
+
+    /// Adds an annotation to the audit event, unless there is one of that key.
+    pub(crate) fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        let (key, mut all) = (key.into(), self.annotations.lock());
+        if !all.iter().any(|(known, _)| *known == key) {
+            all.push((key, value.into()));
+        }
+    }
+
+    /// The warnings so far, which are then gone.
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock())
+    }
+}
+
+/// Who asks, who judges, and where to write down what they say.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) user: &'a Arc<UserInfo>,
+    pub(crate) judges: Judges,
+    pub(crate) notes: &'a Notes,
+}
+
+/// The options of a request.
+#[derive(Clone, Copy)]
+pub(crate) enum Options<'a> {
+    Write(&'a WriteOptions),
+    Delete(&'a DeleteOptions),
+    /// A `CONNECT` has none.
+    None,
+}
+
+/// A request that is being judged. For names see upstream's `admission.Attributes`.
+#[derive(Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub(crate) core: &'a Core,
     pub(crate) resource: &'a Resource,
@@ -37,13 +113,45 @@ pub(crate) struct Request<'a> {
     pub(crate) subresource: &'a str,
     pub(crate) operation: Operation,
     pub(crate) namespace: &'a str,
+    /// Empty before a name is generated.
     pub(crate) name: &'a str,
+    /// The name, or what one is generated from: what refusals say.
+    pub(crate) shown: &'a str,
     pub(crate) user: &'a UserInfo,
+    pub(crate) judges: Judges,
+    pub(crate) notes: &'a Notes,
+    pub(crate) options: Options<'a>,
     /// The stored object of updates and deletes.
     pub(crate) old: Option<&'a Value>,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// A write with options.
+    pub(crate) fn write(
+        core: &'a Core,
+        resource: &'a Resource,
+        operation: Operation,
+        (namespace, name, subresource): (&'a str, &'a str, &'a str),
+        options: &'a WriteOptions,
+    ) -> Self {
+        let WriteOptions { user, judges, notes, .. } = options;
+        let (judges, options) = (*judges, Options::Write(options));
+        Self {
+            core,
+            resource,
+            subresource,
+            operation,
+            namespace,
+            name,
+            shown: name,
+            user,
+            judges,
+            notes,
+            options,
+            old: None,
+        }
+    }
+
     /// Whether it is about objects of this resource themselves.
     fn is(&self, group: &str, resource: &str) -> bool {
         self.subresource.is_empty() && self.is_any(group, resource)
@@ -55,20 +163,59 @@ impl Request<'_> {
     }
 
     fn forbidden(&self, why: &str) -> Status {
-        self.resource.forbidden(self.name, why)
+        self.resource.forbidden(self.shown, why)
+    }
+
+    /// Whether nothing is to be changed.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        match self.options {
+            Options::Write(options) => options.dry_run,
+            Options::Delete(options) => options.is_dry_run(),
+            Options::None => false,
+        }
+    }
+
+    /// `CreateOptions`, `UpdateOptions` or `DeleteOptions`, as they were sent; null for a `CONNECT`.
+    pub(crate) fn options(&self) -> Value {
+        match self.options {
+            Options::Write(options) => options.to_value(self.operation),
+            Options::Delete(options) => options.to_value(),
+            Options::None => Value::Null,
+        }
+    }
+
+    /// Group, version and kind of the object that is judged.
+    pub(crate) fn object_kind(&self) -> (&str, &str, &str) {
+        let kind = &self.resource.kind;
+        let body = kind.subresource(self.subresource).and_then(|subresource| subresource.body.as_ref());
+        let own = (&kind.group, &kind.version, &kind.kind);
+        let (group, version, kind): (&Str, &Str, &Str) = body.map_or(own, |(group, version, kind)| (group, version, kind));
+        (group, version, kind)
     }
 }
 
-/// Lets the plugins change the object.
+/// Lets the plugins change the object, before defaults are filled in again and it is validated.
 pub(crate) async fn mutate(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-    node_taints::mutate(request, object);
-    service_account::mutate(request, object).await?;
-    default_tolerations::mutate(request, object);
-    priority::mutate(request, object)
+    if request.judges == Judges::Nobody {
+        return Ok(());
+    }
+    plugins(request, object).await
 }
 
-/// Lets the plugins refuse the write. A delete has no object.
+async fn plugins(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+    service_account::mutate(request, object).await?;
+    node_taints::mutate(request, object);
+    priority::mutate(request, object)?;
+    default_tolerations::mutate(request, object);
+    Ok(())
+}
+
+/// Lets the plugins refuse the request. A delete has no object (null).
 pub(crate) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+    if request.judges == Judges::Nobody {
+        return Ok(());
+    }
+    // ResourceQuota, which counts what everybody else has let pass, goes last.
     namespace_lifecycle::validate(request)?;
     node_restriction::validate(request, object)?;
     certificates::validate(request, object).await?;

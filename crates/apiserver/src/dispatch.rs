@@ -14,6 +14,7 @@ use keelson_api::status::Status;
 use tokio::sync::SemaphorePermit;
 
 use crate::UserInfo;
+use crate::admission::Notes;
 use crate::authz::Attributes;
 use crate::core::Core;
 use crate::http::body::{Body, RequestBody};
@@ -43,6 +44,8 @@ pub(crate) struct Call {
     pub(crate) resource: Resource,
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
+    /// What admission says beside yes or no.
+    pub(crate) notes: Arc<Notes>,
 }
 
 impl Call {
@@ -110,6 +113,7 @@ async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBod
         resource,
         query,
         headers: parts.headers.clone(),
+        notes: Arc::default(),
     };
     if subresource::is_streaming(&call) {
         let permit = core.limits.stream()?;
@@ -196,15 +200,20 @@ fn kind_verb(verb: &str) -> Option<Verb> {
     })
 }
 
-fn run(call: Call, body: Bytes) -> BoxFuture<'static, Reply> {
-    let Some(warning) = call.resource.kind.deprecated.clone() else { return Box::pin(run_current(call, body)) };
-    Box::pin(async move {
-        let accept = call.headers.get(ACCEPT).cloned();
-        let result = run_current(call, body).await;
-        let mut response = result.unwrap_or_else(|status| reply::error(&status, accept.as_ref()));
+async fn run(call: Call, body: Bytes) -> Reply {
+    let (notes, deprecated) = (call.notes.clone(), call.resource.kind.deprecated.clone());
+    let accept = call.headers.get(ACCEPT).cloned();
+    let result = run_current(call, body).await;
+    let warnings = notes.take_warnings();
+    if deprecated.is_none() && warnings.is_empty() {
+        return result;
+    }
+    let mut response = result.unwrap_or_else(|status| reply::error(&status, accept.as_ref()));
+    reply::warn(&mut response, &warnings);
+    if let Some(warning) = deprecated {
         reply::warn_first(&mut response, warning.into_owned());
-        Ok(response)
-    })
+    }
+    Ok(response)
 }
 
 /// A custom resource may be replaced while a request is about it. Nothing was done then, and the request is for the new one.

@@ -9,6 +9,7 @@ use keelson_api::kind::Verb;
 use keelson_api::status::Status;
 use serde_json::{Value, json};
 
+use crate::admission::{self, Operation, Request};
 use crate::dispatch::Call;
 use crate::http::reply::Reply;
 use crate::registry::body::{Strictness, decode};
@@ -27,10 +28,19 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
     let mut object = decode(kind, &call.media_type(), &body, &mut strictness)?;
     keelson_api::validation::meta::set_type(kind, &mut object);
     kind.strategy.default(&mut object);
+    if kind.kind == "Binding" {
+        let name = text(&object, "name").to_owned();
+        return crate::subresource::binding::bind(call, &name, object, &options).await;
+    }
+    let name = text(&object, "name").to_owned();
+    let at = (call.target.namespace.as_str(), name.as_str(), "");
+    let request = Request::write(&call.core, &call.resource, Operation::Create, at, &options);
+    admission::mutate(&request, &mut object).await?;
     let errors = kind.strategy.validate(&object, keelson_api::kind::Write::Create);
     if !errors.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, text(&object, "name"), &errors));
     }
+    admission::validate(&request, &object).await?;
     let status = match (kind.group.as_ref(), kind.kind.as_ref()) {
         ("authorization.k8s.io", "SelfSubjectAccessReview") => access::of_self(call, &object).await?,
         ("authorization.k8s.io", "SubjectAccessReview") => access::of_subject(call, &object).await?,
@@ -38,10 +48,6 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
         ("authorization.k8s.io", "SelfSubjectRulesReview") => access::rules(call, &object)?,
         ("authentication.k8s.io", "TokenReview") => identity::token(call, &object)?,
         ("authentication.k8s.io", "SelfSubjectReview") => json!({"userInfo": identity::user(&call.user)}),
-        ("", "Binding") => {
-            let name = text(&object, "name").to_owned();
-            return crate::subresource::binding::bind(call, &name, object, &options).await;
-        }
         _ => return Err(Status::unknown_path()),
     };
     if let Some(map) = object.as_object_mut() {

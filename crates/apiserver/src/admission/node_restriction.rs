@@ -13,6 +13,9 @@ const PROTECTED_LABELS: &str = "node-restriction.kubernetes.io/";
 
 pub(super) fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let Some(node) = request.user.as_node() else { return Ok(()) };
+    if request.operation == Operation::Connect {
+        return Ok(());
+    }
     if request.is_any("", "nodes") {
         return judge_node(request, node, object);
     }
@@ -44,7 +47,7 @@ fn judge_slice(request: &Request<'_>, node: &str, object: &Value) -> Result<(), 
     let (slice, verb) = match request.operation {
         Operation::Create => (Some(object), "create"),
         Operation::Delete => (request.old, "delete"),
-        Operation::Update => return Ok(()),
+        Operation::Update | Operation::Connect => return Ok(()),
     };
     if slice.and_then(|slice| slice.pointer("/spec/nodeName")).is_some_and(|of| of == node) {
         return Ok(());

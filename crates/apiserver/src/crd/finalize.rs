@@ -72,15 +72,15 @@ async fn attempt(core: &Core, doomed: Doomed<'_>) -> Result<(), Status> {
     doomed.say(core, true, "InstanceDeletionInProgress", "CustomResource deletion is in progress").await?;
     let resource = Resource::custom(shared.storage.clone(), shared.stored.clone(), shared.clone());
     let options = DeleteOptions::default();
-    let user = WriteOptions::internal().user;
+    let internal = WriteOptions::internal();
     let entries: Vec<Arc<Entry>> = shared.stored.snapshot().map.values().cloned().collect();
-    let (resource, options, user) = (&resource, &options, &user);
+    let (resource, options, asked) = (&resource, &options, internal.asked());
     let results = futures::stream::iter(entries).map(|entry| async move {
         let namespace = match resource.kind.scope {
             keelson_api::kind::Scope::Namespaced => entry.namespace(),
             keelson_api::kind::Scope::Cluster => "",
         };
-        delete(core, resource, namespace, entry.name(), options, user).await.map(|_| ())
+        delete(core, resource, namespace, entry.name(), options, asked).await.map(|_| ())
     });
     let errors: Vec<Status> = results
         .buffer_unordered(CONCURRENCY)

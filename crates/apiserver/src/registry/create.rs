@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keelson_api::kind::{Kind, Scope, Stamp, Write};
-use keelson_api::status::Status;
+use keelson_api::status::{FieldError, Status};
 use keelson_api::validation::meta;
 use keelson_store::Expect;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use super::options::WriteOptions;
 use super::ownership::{Conversions, Ownership};
 use super::{Resource, update};
 use crate::UserInfo;
-use crate::admission::{self, Operation};
+use crate::admission::{self, Operation, Request};
 use crate::cache::{Entry, ResourceCache};
 use crate::core::Core;
 use crate::expressions;
@@ -57,16 +57,31 @@ pub(crate) async fn create(
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     meta::before_create(&mut object);
-    let generate = text(&object, "name").is_empty() && !text(&object, "generateName").is_empty();
-    if !generate {
-        return create_named(core, resource, namespace, object, options).await;
+    resource.cache()?.check_current()?;
+    let given = text(&object, "name").to_owned();
+    let shown = if given.is_empty() { text(&object, "generateName").to_owned() } else { given.clone() };
+    let request = Request::write(core, resource, Operation::Create, (namespace, &given, ""), options);
+    let request = Request { shown: &shown, ..request };
+    admission::namespace_exists(&request).await?;
+    kind.strategy.default(&mut object);
+    // What admission and the server itself fill in afterwards belongs to nobody.
+    let conversions = Conversions::of(resource);
+    let owners = Ownership::new(core, kind, "", options).converted(&conversions);
+    let (managed, errors) = match resource.stores_own_json() {
+        true => owners.track_new(&mut object).await?,
+        false => (None, owners.track(None, &mut object).await?),
+    };
+    admission::mutate(&request, &mut object).await?;
+    let draft = Draft { object, managed, errors };
+    if !text(&draft.object, "name").is_empty() || text(&draft.object, "generateName").is_empty() {
+        return create_named(&request, draft, options).await;
     }
-    let prefix: String = text(&object, "generateName").chars().take(GENERATE_NAME_BYTES).collect();
+    let prefix: String = text(&draft.object, "generateName").chars().take(GENERATE_NAME_BYTES).collect();
     let mut last = None;
     for _ in 0..NAME_ATTEMPTS {
-        let mut attempt = object.clone();
-        set(&mut attempt, "name", format!("{prefix}{}", random_suffix()).into());
-        match create_named(core, resource, namespace, attempt, options).await {
+        let mut attempt = draft.clone();
+        set(&mut attempt.object, "name", format!("{prefix}{}", random_suffix()).into());
+        match create_named(&request, attempt, options).await {
             Err(status) if status.reason == "AlreadyExists" => last = Some(status),
             result => return result,
         }
@@ -74,39 +89,25 @@ pub(crate) async fn create(
     Err(last.unwrap_or_else(|| Status::internal("no name was tried")))
 }
 
-async fn create_named(
-    core: &Core,
-    resource: &Resource,
-    namespace: &str,
-    mut object: Value,
-    options: &WriteOptions,
-) -> Result<Written, Status> {
+/// A new object that may still lack a name.
+#[derive(Clone)]
+struct Draft {
+    object: Value,
+    /// Its managed fields, where they are left apart.
+    managed: Option<Vec<u8>>,
+    /// What is wrong with it so far.
+    errors: Vec<FieldError>,
+}
+
+async fn create_named(request: &Request<'_>, draft: Draft, options: &WriteOptions) -> Result<Written, Status> {
+    let Request { core, resource, namespace, .. } = *request;
+    let Draft { mut object, mut managed, mut errors } = draft;
     let kind = &resource.kind;
     let cache = resource.cache()?;
-    cache.check_current()?;
     set(&mut object, "uid", uuid::Uuid::new_v4().to_string().into());
     set(&mut object, "creationTimestamp", now().into());
     let name = text(&object, "name").to_owned();
-    let request = admission::Request {
-        core,
-        resource,
-        subresource: "",
-        operation: Operation::Create,
-        namespace,
-        name: &name,
-        user: &options.user,
-        old: None,
-    };
-    admission::namespace_exists(&request).await?;
-    kind.strategy.default(&mut object);
-    // What admission and the server itself fill in afterwards belongs to nobody.
-    let conversions = Conversions::of(resource);
-    let owners = Ownership::new(core, kind, "", options).converted(&conversions);
-    let (mut managed, mut errors) = match resource.stores_own_json() {
-        true => owners.track_new(&mut object).await?,
-        false => (None, owners.track(None, &mut object).await?),
-    };
-    admission::mutate(&request, &mut object).await?;
+    let request = Request { name: &name, shown: &name, ..*request };
     kind.strategy.prepare(&mut object, Write::Create);
     stamp(kind, &mut object, Write::Create, &options.user);
     let claim = core.allocator.assign(resource, &mut object, None)?;

@@ -1,7 +1,5 @@
 //! Delete: at once, or by marking the object and waiting (grace period, finalizers). The decision is the pure [`plan`].
 
-use std::sync::Arc;
-
 use keelson_api::kind::Propagation;
 use keelson_api::status::Status;
 use keelson_store::Expect;
@@ -11,8 +9,7 @@ use super::Resource;
 use super::create::{set, text, timestamp};
 use super::options::DeleteOptions;
 use super::update::{newest, store_error};
-use crate::UserInfo;
-use crate::admission::{self, Operation};
+use crate::admission::{self, Asked, Operation, Options, Request};
 use crate::core::Core;
 use crate::subresource::is_namespace;
 
@@ -48,25 +45,31 @@ pub(crate) async fn delete(
     namespace: &str,
     name: &str,
     options: &DeleteOptions,
-    user: &Arc<UserInfo>,
+    asked: Asked<'_>,
 ) -> Result<Deleted, Status> {
     let cache = resource.cache()?;
     let mut current = cache.newest(namespace, name).await?;
     for _ in 0..ATTEMPTS {
         let Some(entry) = current else { return Err(resource.not_found(name)) };
         let mut object = resource.decode(&entry)?;
-        let request = admission::Request {
+        check_preconditions(resource, name, &object, options)?;
+        let Asked { user, judges, notes } = asked;
+        let request = Request {
             core,
             resource,
             subresource: "",
             operation: Operation::Delete,
             namespace,
             name,
+            shown: name,
             user,
+            judges,
+            notes,
+            options: Options::Delete(options),
             old: Some(&object),
         };
+        admission::mutate(&request, &mut Value::Null).await?;
         admission::validate(&request, &Value::Null).await?;
-        check_preconditions(resource, name, &object, options)?;
         let step = plan(resource, &object, options, keelson_client::clock::now())?;
         if options.is_dry_run() {
             return Ok(match step {

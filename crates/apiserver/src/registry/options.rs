@@ -5,9 +5,11 @@ use std::sync::Arc;
 use keelson_api::apply;
 use keelson_api::kind::Propagation;
 use keelson_api::status::{FieldError, Status};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::UserInfo;
+use crate::admission::{Asked, Judges, Notes, Operation};
 use crate::dispatch::Call;
 use crate::http::query::Query;
 
@@ -32,6 +34,17 @@ pub(crate) struct WriteOptions {
     pub(crate) force: bool,
     /// Whether managed fields are to follow the write. If not, the new object brings them.
     pub(crate) tracked: bool,
+    /// What the client said itself, for those who judge the write.
+    pub(crate) said: Said,
+    pub(crate) judges: Judges,
+    pub(crate) notes: Arc<Notes>,
+}
+
+/// Which options the client named.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) manager: bool,
+    pub(crate) field_validation: bool,
 }
 
 /// Whether the media type is that of an applied configuration.
@@ -53,6 +66,9 @@ impl WriteOptions {
             manager: "kube-apiserver".into(),
             force: false,
             tracked: true,
+            said: Said::default(),
+            judges: Judges::Plugins,
+            notes: Arc::default(),
         }
     }
 
@@ -73,6 +89,7 @@ impl WriteOptions {
             }
         }
         let mut options = Self::parse(query, &call.user, errors, options_kind)?;
+        options.notes = call.notes.clone();
         if options.manager.is_empty() {
             options.manager = apply::manager_name(call.header("user-agent").unwrap_or_default());
         }
@@ -103,39 +120,72 @@ impl WriteOptions {
         }
         let force = query.flag("force");
         let dry_run = !dry_run.is_empty();
-        Ok(Self { user: user.clone(), dry_run, field_validation, manager, force, tracked: true })
+        let said = Said {
+            manager: !manager.is_empty(),
+            field_validation: query.text("fieldValidation").is_some_and(|text| !text.is_empty()),
+        };
+        let (user, judges, notes) = (user.clone(), Judges::All, Arc::default());
+        Ok(Self { user, dry_run, field_validation, manager, force, tracked: true, said, judges, notes })
+    }
+
+    /// Who asks.
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        Asked { user: &self.user, judges: self.judges, notes: &self.notes }
+    }
+
+    /// `CreateOptions` or `UpdateOptions`, as those who judge see them.
+    pub(crate) fn to_value(&self, operation: Operation) -> Value {
+        let kind = if operation == Operation::Create { "CreateOptions" } else { "UpdateOptions" };
+        let mut value = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+        if self.dry_run {
+            value["dryRun"] = json!(["All"]);
+        }
+        if self.said.manager {
+            value["fieldManager"] = self.manager.as_str().into();
+        }
+        if self.said.field_validation {
+            value["fieldValidation"] = format!("{:?}", self.field_validation).into();
+        }
+        value
     }
 }
 
 /// `All` is the only value there is. Upstream shows all that were sent.
 fn check_dry_run(values: &[String], errors: &mut Vec<FieldError>) {
     if values.iter().any(|value| value != "All") {
-        errors.push(FieldError::not_supported("dryRun", serde_json::Value::from(values), &["All"]));
+        errors.push(FieldError::not_supported("dryRun", Value::from(values), &["All"]));
     }
 }
 
 /// `meta.k8s.io/v1 DeleteOptions`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct DeleteOptions {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) grace_period_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) preconditions: Option<Preconditions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) orphan_dependents: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) propagation_policy: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) dry_run: Vec<String>,
 }
 
 /// What must still hold when the delete happens.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Preconditions {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) resource_version: Option<String>,
 }
 
 impl DeleteOptions {
     /// From a request's body (a JSON object, or nothing) and query; the query counts only without a body.
-    pub(crate) fn from_request(body: Option<serde_json::Value>, query: &Query) -> Result<Self, Status> {
+    pub(crate) fn from_request(body: Option<Value>, query: &Query) -> Result<Self, Status> {
         let options = match body {
             Some(body) => serde_json::from_value(body)
                 .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))?,
@@ -177,6 +227,16 @@ impl DeleteOptions {
             (Some(_), _) | (None, Some(false)) => Some(Propagation::Background),
             (None, None) => None,
         }
+    }
+
+    /// The options as those who judge see them.
+    pub(crate) fn to_value(&self) -> Value {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        if let Some(map) = value.as_object_mut() {
+            map.insert("kind".into(), "DeleteOptions".into());
+            map.insert("apiVersion".into(), "meta.k8s.io/v1".into());
+        }
+        value
     }
 
     /// Whether nothing is to be changed.

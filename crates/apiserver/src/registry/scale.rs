@@ -35,8 +35,7 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
     let mut strictness = Strictness::new(options.field_validation);
     let scale_kind = core.registry.body("autoscaling", "Scale")?;
     let scaled = Scaled { core, map, kind: &resource.kind, scale_kind, options: &options };
-    // A write of the object itself as far as its strategy is concerned: the generation counts it.
-    let to = Target { resource, namespace, name: &target.name, subresource: "" };
+    let to = Target { resource, namespace, name: &target.name, subresource: "scale" };
     let given = WriteOptions { tracked: false, ..options.clone() };
     let media_type = call.media_type();
     let written = if verb == Verb::Patch && is_apply(&media_type) {

@@ -13,6 +13,7 @@ use super::delete::{self, Deleted};
 use super::options::{DeleteOptions, WriteOptions, is_apply};
 use super::update::{Target, update};
 use super::{lists, patch, read, render, select, watch};
+use crate::admission::{Asked, Judges};
 use crate::authz::Attributes;
 use crate::dispatch::Call;
 use crate::http::reply::{self, Reply};
@@ -23,7 +24,7 @@ const DELETE_BATCH: usize = 32;
 
 /// A verb on objects themselves.
 pub(crate) async fn object(call: &Call, verb: Verb, body: Bytes) -> Reply {
-    let Call { core, resource, target, query, user, .. } = call;
+    let Call { core, resource, target, query, .. } = call;
     if resource.stored().is_none() {
         return review::serve(call, verb, body).await;
     }
@@ -52,7 +53,7 @@ pub(crate) async fn object(call: &Call, verb: Verb, body: Bytes) -> Reply {
         Verb::Patch => patch_object(call, body, "").await,
         Verb::Delete => {
             let options = delete_options(call, &body)?;
-            let deleted = delete::delete(core, resource, namespace, name, &options, user).await?;
+            let deleted = delete::delete(core, resource, namespace, name, &options, call.asked()).await?;
             match deleted {
                 Deleted::Gone(object) if resource.kind.returns_deleted => {
                     render::object(resource, 200, object, call.accepted()?, query)
@@ -135,7 +136,7 @@ pub(crate) async fn patch_object(call: &Call, body: Bytes, subresource: &str) ->
 }
 
 async fn delete_collection(call: &Call, body: Bytes) -> Reply {
-    let Call { core, resource, query, user, .. } = call;
+    let Call { core, resource, query, .. } = call;
     let options = delete_options(call, &body)?;
     let mut listed = lists::find(core, resource, call.object_namespace(), query).await?;
     let entries: Vec<_> = listed.entries.collect();
@@ -144,7 +145,7 @@ async fn delete_collection(call: &Call, body: Bytes) -> Reply {
         let mut work = FuturesUnordered::new();
         for entry in batch {
             let namespace = if cluster { "" } else { entry.namespace() };
-            work.push(delete::delete(core, resource, namespace, entry.name(), &options, user));
+            work.push(delete::delete(core, resource, namespace, entry.name(), &options, call.asked()));
         }
         while let Some(result) = work.next().await {
             match result {
@@ -184,6 +185,11 @@ pub(crate) async fn status(call: &Call, verb: Verb, body: Bytes) -> Reply {
 }
 
 impl Call {
+    /// Who asks.
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        Asked { user: &self.user, judges: Judges::All, notes: &self.notes }
+    }
+
     /// The namespace of the object's key: none for Namespaces, whatever their path says.
     pub(crate) fn object_namespace(&self) -> &str {
         if subresource::is_namespace(&self.resource) { "" } else { &self.target.namespace }

@@ -14,7 +14,7 @@ use super::Resource;
 use super::create::{self, Written, set, text};
 use super::options::WriteOptions;
 use super::ownership::{Conversions, Ownership, keep_times};
-use crate::admission::{self, Operation};
+use crate::admission::{self, Operation, Request};
 use crate::cache::{Entry, ResourceCache};
 use crate::core::Core;
 use crate::expressions;
@@ -87,23 +87,27 @@ async fn attempt(
     let mut object = change(&old)?;
     meta::set_type(kind, &mut object);
     check_identity(resource, &old, &mut object, namespace, name)?;
-    let request = admission::Request {
-        core,
-        resource,
-        subresource,
-        operation: Operation::Update,
-        namespace,
-        name,
-        user: &options.user,
-        old: Some(&old),
-    };
+    // Of a scale, admission sees no more.
+    let scale = if subresource == "scale" { kind.scale.as_ref() } else { None };
+    let old_scale = scale.map(|map| map.read(&old));
+    let at = (namespace, name, subresource);
+    let request = Request::write(core, resource, Operation::Update, at, options);
+    let request = Request { old: Some(old_scale.as_ref().unwrap_or(&old)), ..request };
     meta::before_update(&mut object, &old);
     kind.strategy.default(&mut object);
     let conversions = Conversions::of(resource);
     let owners = Ownership::new(core, kind, subresource, options).converted(&conversions);
     let mut errors = owners.track(Some(&old), &mut object).await?;
-    admission::mutate(&request, &mut object).await?;
-    let write = if subresource.is_empty() { Write::Update(&old) } else { Write::Subresource(subresource, &old) };
+    match scale {
+        Some(map) => {
+            let mut view = map.read(&object);
+            admission::mutate(&request, &mut view).await?;
+            map.write(&mut object, &view);
+        }
+        None => admission::mutate(&request, &mut object).await?,
+    }
+    // A write of a scale is one of the object itself as far as its strategy is concerned: the generation counts it.
+    let write = if subresource.is_empty() || scale.is_some() { Write::Update(&old) } else { Write::Subresource(subresource, &old) };
     kind.strategy.prepare(&mut object, write);
     create::stamp(kind, &mut object, write, &options.user);
     let claim = core.allocator.assign(resource, &mut object, Some(&old))?;
@@ -113,7 +117,10 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, name, &errors));
     }
-    admission::validate(&request, &object).await?;
+    match scale {
+        Some(map) => admission::validate(&request, &map.read(&object)).await?,
+        None => admission::validate(&request, &object).await?,
+    }
     warnings.extend(kind.strategy.warnings(&object, write));
     let done = |object: Value, entry: Option<Arc<Entry>>| {
         Ok(Attempt::Done(Box::new(Written { object, warnings, created: false, entry })))

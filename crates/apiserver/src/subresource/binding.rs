@@ -5,6 +5,7 @@ use keelson_api::kind::Write;
 use keelson_api::status::Status;
 use serde_json::{Value, json};
 
+use crate::admission::{self, Judges, Operation, Request};
 use crate::dispatch::Call;
 use crate::http::reply::Reply;
 use crate::registry::body::{Strictness, decode};
@@ -27,17 +28,23 @@ pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
 }
 
 /// Binds the pod `name`.
-pub(crate) async fn bind(call: &Call, name: &str, binding: Value, options: &WriteOptions) -> Reply {
+pub(crate) async fn bind(call: &Call, name: &str, mut binding: Value, options: &WriteOptions) -> Reply {
     let kind = call.core.registry.body("", "Binding")?;
+    let namespace = call.target.namespace.as_str();
+    let at = (namespace, name, call.target.subresource.as_str());
+    let request = Request::write(&call.core, &call.resource, Operation::Create, at, options);
+    keelson_api::validation::meta::set_type(kind, &mut binding);
+    admission::mutate(&request, &mut binding).await?;
     let errors = kind.strategy.validate(&binding, Write::Create);
     if !errors.is_empty() {
         return Err(Status::invalid("", "Binding", name, &errors));
     }
+    admission::validate(&request, &binding).await?;
     let pods = call.core.registry.known("", "pods")?;
-    let target = Target { resource: pods, namespace: &call.target.namespace, name, subresource: "binding" };
+    let target = Target { resource: pods, namespace, name, subresource: "binding" };
     let now = keelson_client::clock::now();
     // As upstream, nobody is noted as the owner of what a binding writes.
-    let options = WriteOptions { tracked: false, ..options.clone() };
+    let options = WriteOptions { tracked: false, judges: Judges::Nobody, ..options.clone() };
     update(&call.core, target, &options, |old| {
         let mut pod = old.clone();
         keelson_api::kinds::bind(&mut pod, &binding, now)?;

@@ -8,7 +8,7 @@ use keelson_api::status::Status;
 use serde_json::Value;
 
 use super::binding::done;
-use crate::admission::{self, Operation};
+use crate::admission::{self, Asked, Judges, Operation, Request};
 use crate::dispatch::Call;
 use crate::http::reply::Reply;
 use crate::registry::body::{Strictness, decode};
@@ -22,11 +22,11 @@ use crate::registry::update::{Target, update};
 const ATTEMPTS: usize = 16;
 
 pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
-    let Call { core, resource, target, query, user, .. } = call;
+    let Call { core, resource, target, query, .. } = call;
     let options = WriteOptions::of(call, "CreateOptions")?;
     let mut strictness = Strictness::new(options.field_validation);
     let kind = core.registry.body("policy", "Eviction")?;
-    let eviction = decode(kind, &call.media_type(), &body, &mut strictness)?;
+    let mut eviction = decode(kind, &call.media_type(), &body, &mut strictness)?;
     let name = text(&eviction, "name");
     if !name.is_empty() && *name != target.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
@@ -38,17 +38,12 @@ pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
     if options.dry_run {
         delete_options.dry_run = vec!["All".into()];
     }
-    let request = admission::Request {
-        core,
-        resource,
-        subresource: "eviction",
-        operation: Operation::Create,
-        namespace: &target.namespace,
-        name: &target.name,
-        user,
-        old: Some(&pod(call)?),
-    };
-    admission::validate(&request, &eviction).await?;
+    let at = (target.namespace.as_str(), target.name.as_str(), "eviction");
+    let pod = pod(call)?;
+    let request = Request::write(core, resource, Operation::Create, at, &options);
+    keelson_api::validation::meta::set_type(kind, &mut eviction);
+    admission::mutate(&request, &mut eviction).await?;
+    admission::validate(&Request { old: Some(&pod), ..request }, &eviction).await?;
     evict(call, &delete_options).await?;
     render::document(201, &done(201), call.accepted()?.encoding)
 }
@@ -147,7 +142,7 @@ fn at_version(options: &DeleteOptions, pod: &Value) -> DeleteOptions {
 
 /// Says in the pod's status why it goes, and deletes it.
 async fn mark_and_delete(call: &Call, options: &DeleteOptions) -> Result<(), Status> {
-    let Call { core, resource, target, user, .. } = call;
+    let Call { core, resource, target, .. } = call;
     let mut options = options.clone();
     if !options.is_dry_run() {
         let now = keelson_client::clock::now();
@@ -165,7 +160,9 @@ async fn mark_and_delete(call: &Call, options: &DeleteOptions) -> Result<(), Sta
             options = at_version(&options, &written.object);
         }
     }
-    delete::delete(core, resource, &target.namespace, &target.name, &options, user).await?;
+    // The eviction has been judged.
+    let asked = Asked { judges: Judges::Nobody, ..call.asked() };
+    delete::delete(core, resource, &target.namespace, &target.name, &options, asked).await?;
     Ok(())
 }
 

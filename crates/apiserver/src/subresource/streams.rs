@@ -14,6 +14,7 @@ use keelson_api::kind::Scope;
 use keelson_api::status::Status;
 use serde_json::Value;
 
+use crate::admission::{self, Judges, Operation, Options};
 use crate::authz::Attributes;
 use crate::dispatch::Call;
 use crate::http::body::RequestBody;
@@ -58,6 +59,31 @@ pub(super) async fn serve(call: Call, request: Request<RequestBody>) -> Reply {
         call.core.authorizer.check(&call.user, &create).await?;
     }
     pod::connect(&call, request).await
+}
+
+/// What a `CONNECT` asks for (`PodExecOptions` and the like), once admission has had its say.
+async fn admitted(call: &Call, mut options: Value) -> Result<Value, Status> {
+    let Call { core, resource, target, user, notes, .. } = call;
+    let request = admission::Request {
+        core,
+        resource,
+        subresource: &target.subresource,
+        operation: Operation::Connect,
+        namespace: call.object_namespace(),
+        name: &target.name,
+        shown: &target.name,
+        user,
+        judges: Judges::All,
+        notes,
+        options: Options::None,
+        old: None,
+    };
+    let (_, version, kind) = request.object_kind();
+    options["kind"] = kind.into();
+    options["apiVersion"] = version.into();
+    admission::mutate(&request, &mut options).await?;
+    admission::validate(&request, &options).await?;
+    Ok(options)
 }
 
 /// The stored object of a call.

@@ -6,6 +6,7 @@ use keelson_api::status::{FieldError, Status};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::admission::{self, Operation, Request};
 use crate::authn::token::{Audiences, Claims, Kubernetes, MAX_SECONDS, MIN_SECONDS, Reference};
 use crate::cache::Entry;
 use crate::dispatch::Call;
@@ -48,6 +49,9 @@ pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
     let mut object = decode(kind, &call.media_type(), &body, &mut strictness)?;
     keelson_api::validation::meta::set_type(kind, &mut object);
     kind.strategy.default(&mut object);
+    let at = (target.namespace.as_str(), target.name.as_str(), "token");
+    let request = Request::write(core, resource, Operation::Create, at, &options);
+    admission::mutate(&request, &mut object).await?;
     let spec = object.get("spec").cloned().unwrap_or_else(|| json!({}));
     let spec: Spec = serde_json::from_value(spec).map_err(|e| Status::bad_request(e.to_string()))?;
     let seconds = spec.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
@@ -68,6 +72,7 @@ pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
     if let Some(node) = user.as_node() {
         judge_node(call, node, &private)?;
     }
+    admission::validate(&request, &object).await?;
     let now = keelson_client::clock::now().as_second();
     let audiences = if spec.audiences.is_empty() { tokens.audiences.clone() } else { spec.audiences };
     let extended = seconds == PROJECTED_SECONDS && audiences == tokens.audiences && private.pod.is_some();

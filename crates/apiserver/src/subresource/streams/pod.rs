@@ -4,9 +4,9 @@ use http::Request;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method};
 use keelson_api::status::{FieldError, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{checked, kubelet, object};
+use super::{admitted, checked, kubelet, object};
 use crate::dispatch::Call;
 use crate::http::body::RequestBody;
 use crate::http::reply::{self, Reply};
@@ -16,7 +16,7 @@ use crate::kubelet::empty_body;
 pub(super) async fn log(call: &Call) -> Reply {
     let pod = object(call)?;
     let query = log_query(call)?;
-    let container = container(call, &pod)?;
+    let container = container(call, &pod, call.query.text("container").unwrap_or_default())?;
     let Some(node) = node_of(&pod) else { return Ok(reply::text(200, "")) };
     let path = path("containerLogs", &pod, Some(&container), &query);
     let backend = kubelet(call, node, path.clone())?;
@@ -39,40 +39,24 @@ pub(super) async fn connect(call: &Call, request: Request<RequestBody>) -> Reply
     let Some(node) = node_of(&pod) else {
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     };
+    let options = admitted(call, asked_options(call, &pod)?).await?;
+    let mut query = Params::default();
     let path = match subresource {
         "portforward" => {
-            let mut query = Params::default();
-            for ports in call.query.all("ports") {
-                for port in ports.split(',') {
-                    query.add("port", port);
-                }
+            for port in options["ports"].as_array().into_iter().flatten() {
+                query.add("port", &port.to_string());
             }
             path("portForward", &pod, None, &query)
         }
         _ => {
-            let container = container(call, &pod)?;
-            let mut query = Params::default();
-            for (ours, theirs, default) in [
-                ("stdin", "input", false),
-                ("stdout", "output", true),
-                ("stderr", "error", true),
-                ("tty", "tty", false),
-            ] {
-                let default = default && subresource == "attach";
-                if call.query.optional_flag(ours).unwrap_or(default) {
+            for (ours, theirs) in STREAMS {
+                if options[ours] == true {
                     query.add(theirs, "1");
                 }
             }
-            if subresource == "exec" {
-                let mut any = false;
-                for word in call.query.all("command") {
-                    query.add("command", word);
-                    any = true;
-                }
-                if !any {
-                    return Err(Status::bad_request("you must specify at least 1 command for the container"));
-                }
-            }
+            let command = options["command"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            command.for_each(|word| query.add("command", word));
+            let container = container(call, &pod, options["container"].as_str().unwrap_or_default())?;
             path(subresource, &pod, Some(&container), &query)
         }
     };
@@ -80,6 +64,37 @@ pub(super) async fn connect(call: &Call, request: Request<RequestBody>) -> Reply
         return Err(Status::bad_request("Upgrade request required"));
     }
     kubelet(call, node, path)?.forward(request, &call.core.shutdown).await
+}
+
+/// Our names of a container's streams, and the kubelet's.
+const STREAMS: [(&str, &str); 4] = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+
+/// The options of a `CONNECT`, from its query.
+fn asked_options(call: &Call, pod: &Value) -> Result<Value, Status> {
+    let (query, subresource) = (&call.query, call.target.subresource.as_str());
+    if subresource == "portforward" {
+        let ports: Vec<u16> = query
+            .all("ports")
+            .flat_map(|ports| ports.split(','))
+            .map(|port| port.parse().map_err(|_| Status::bad_request(format!("invalid port {port:?}"))))
+            .collect::<Result<_, _>>()?;
+        return Ok(if ports.is_empty() { json!({}) } else { json!({"ports": ports}) });
+    }
+    let mut options = json!({"container": container(call, pod, query.text("container").unwrap_or_default())?});
+    for (stream, _) in STREAMS {
+        let default = subresource == "attach" && matches!(stream, "stdout" | "stderr");
+        if query.optional_flag(stream).unwrap_or(default) {
+            options[stream] = true.into();
+        }
+    }
+    if subresource == "exec" {
+        let command: Vec<&str> = query.all("command").collect();
+        if command.is_empty() {
+            return Err(Status::bad_request("you must specify at least 1 command for the container"));
+        }
+        options["command"] = command.into();
+    }
+    Ok(options)
 }
 
 #[derive(Default)]
@@ -113,14 +128,13 @@ fn node_of(pod: &Value) -> Option<&str> {
 }
 
 /// Which container is meant.
-fn container(call: &Call, pod: &Value) -> Result<String, Status> {
+fn container(call: &Call, pod: &Value, wanted: &str) -> Result<String, Status> {
     let names = |field: &str| -> Vec<&str> {
         let list = pod.pointer(&format!("/spec/{field}")).and_then(Value::as_array);
         list.into_iter().flatten().filter_map(|c| c.get("name")?.as_str()).collect()
     };
     let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
     let pod_name = &call.target.name;
-    let wanted = call.query.text("container").unwrap_or_default();
     if wanted.is_empty() {
         return match main.as_slice() {
             [one] => Ok((*one).to_owned()),

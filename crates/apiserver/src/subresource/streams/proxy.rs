@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use http::Request;
 use keelson_api::selector::LabelSelector;
 use keelson_api::status::Status;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::kubelet;
+use super::{admitted, kubelet};
 use crate::core::Core;
 use crate::dispatch::Call;
 use crate::http::body::RequestBody;
@@ -18,7 +18,8 @@ use crate::kubelet::Backend;
 pub(super) async fn serve(call: &Call, request: Request<RequestBody>) -> Reply {
     let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
     let rest = if call.target.rest.is_empty() { "/" } else { &call.target.rest };
-    let path = format!("{rest}{query}");
+    let options = admitted(call, json!({"path": rest})).await?;
+    let path = format!("/{}{query}", options["path"].as_str().unwrap_or_default().trim_start_matches('/'));
     let (scheme, name, port) = split(&call.target.name).ok_or_else(|| {
         Status::bad_request(format!("invalid {} request {:?}", call.target.resource, call.target.name))
     })?;
