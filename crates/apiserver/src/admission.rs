@@ -189,7 +189,8 @@ impl<'a> Request<'a> {
         let kind = &self.resource.kind;
         let body = kind.subresource(self.subresource).and_then(|subresource| subresource.body.as_ref());
         let own = (&kind.group, &kind.version, &kind.kind);
-        let (group, version, kind): (&Str, &Str, &Str) = body.map_or(own, |(group, version, kind)| (group, version, kind));
+        let (group, version, kind): (&Str, &Str, &Str) =
+            body.map_or(own, |(group, version, kind)| (group, version, kind));
         (group, version, kind)
     }
 }

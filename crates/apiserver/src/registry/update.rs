@@ -107,7 +107,11 @@ async fn attempt(
         None => admission::mutate(&request, &mut object).await?,
     }
     // A write of a scale is one of the object itself as far as its strategy is concerned: the generation counts it.
-    let write = if subresource.is_empty() || scale.is_some() { Write::Update(&old) } else { Write::Subresource(subresource, &old) };
+    let write = if subresource.is_empty() || scale.is_some() {
+        Write::Update(&old)
+    } else {
+        Write::Subresource(subresource, &old)
+    };
     kind.strategy.prepare(&mut object, write);
     create::stamp(kind, &mut object, write, &options.user);
     let claim = core.allocator.assign(resource, &mut object, Some(&old))?;
