@@ -8,6 +8,7 @@ mod objects;
 mod policy;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trust;
 
 use std::sync::Arc;
 
@@ -59,6 +60,8 @@ pub(crate) async fn run(core: &Arc<Core>) -> Result<(), Error> {
             result?;
         }
     }
+    let trusted = core.authenticator.trusted.current();
+    trust::write(core, &trusted).await.map_err(|status| failed("extension-apiserver-authentication", &status))?;
     aggregation::reconcile(core).await.map_err(|status| failed("aggregated ClusterRoles", &status))
 }
 

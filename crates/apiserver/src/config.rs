@@ -1,6 +1,8 @@
 //! What the API server is told at start. Nothing here is read from argv, the environment or globals; the binary that
 //! composes the components fills it in.
 
+mod authentication;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::authentication::{Authentication, RequestHeader, WebhookAuthentication};
 use crate::Error;
 
 /// A PEM document, on disk or in memory.
@@ -25,6 +28,16 @@ impl Pem {
             Self::File(path) => {
                 std::fs::read(path).map_err(|source| Error::File { path: path.display().to_string(), source })
             }
+        }
+    }
+}
+
+impl Pem {
+    /// Where it is, when it is on disk.
+    pub(crate) fn path(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Inline(_) => None,
         }
     }
 }
@@ -89,6 +102,11 @@ pub struct Config {
     pub advertise_address: IpAddr,
     /// Port behind [`Config::advertise_address`].
     pub advertise_port: u16,
+    /// Ways in besides client certificates and service-account tokens.
+    pub authentication: Authentication,
+    /// What the server shows to aggregated servers, as their front proxy (`--proxy-client-cert-file`,
+    /// `--proxy-client-key-file`).
+    pub proxy_client: Option<Identity>,
     /// How long Events live.
     pub event_ttl: Duration,
     /// Longest duration of a request that is no watch, log, exec, … (`--request-timeout`).
@@ -106,6 +124,8 @@ impl Default for Config {
             node_ports: 30000..=32767,
             advertise_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             advertise_port: 6443,
+            authentication: Authentication::default(),
+            proxy_client: None,
             event_ttl: Duration::from_secs(3600),
             request_timeout: Duration::from_secs(60),
         }

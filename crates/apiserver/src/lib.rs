@@ -17,6 +17,7 @@ mod discovery;
 mod dispatch;
 mod error;
 mod expressions;
+mod files;
 mod http;
 mod kubelet;
 mod limits;
@@ -27,7 +28,9 @@ mod subresource;
 mod user;
 mod webhook;
 
-pub use config::{Config, Identity, KubeletClient, Pem, ServiceAccountKeys};
+pub use config::{
+    Authentication, Config, Identity, KubeletClient, Pem, RequestHeader, ServiceAccountKeys, WebhookAuthentication,
+};
 pub use error::Error;
 pub use http::body::{Body, BoxError};
 pub use server::{ApiServer, InProcess};

@@ -14,7 +14,7 @@ use keelson_store::Store;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::alloc::ServiceAllocator;
-use crate::authn::Authenticator;
+use crate::authn::{self, Authenticator};
 use crate::authz::Authorizer;
 use crate::authz::index::RbacIndex;
 use crate::authz::node::NodeAuthorizer;
@@ -72,6 +72,8 @@ impl ApiServer {
         bootstrap::run(&core).await?;
         tokio::spawn(bootstrap::aggregation::run(core.clone()));
         tokio::spawn(bootstrap::later::run(core.clone()));
+        tokio::spawn(bootstrap::trust::run(core.clone()));
+        tokio::spawn(authn::keep(core.clone()));
         tokio::spawn(bootstrap::event_ttl::run(core.clone()));
         tokio::spawn(compaction::run(core.clone()));
         Ok(Self { core, _stop: stop })

@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 
+/// Who a request is from that says nothing about it.
+pub(crate) const ANONYMOUS: &str = "system:anonymous";
 /// Group of everybody who proved an identity.
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 /// Group of those who did not.
 pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// Group that no rule can stop.
 pub(crate) const MASTERS: &str = "system:masters";
+
+/// Key of [`UserInfo::extra`] that tells credentials of one user apart.
+pub(crate) const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 /// An identity, as authentication found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -28,9 +33,18 @@ impl UserInfo {
         Self { name: name.into(), groups, ..Self::default() }
     }
 
+    /// Adds `system:authenticated`, unless the groups say already whether the user is.
+    pub(crate) fn authenticated(mut self) -> Self {
+        let known = |group: &String| group == AUTHENTICATED || group == UNAUTHENTICATED;
+        if self.name != ANONYMOUS && !self.groups.iter().any(known) {
+            self.groups.push(AUTHENTICATED.into());
+        }
+        self
+    }
+
     /// `system:anonymous`
     pub fn anonymous() -> Self {
-        Self { name: "system:anonymous".into(), groups: vec![UNAUTHENTICATED.into()], ..Self::default() }
+        Self { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..Self::default() }
     }
 
     /// A service account's user.

@@ -18,12 +18,14 @@ const LEAF_DAYS: i64 = 365;
 /// Days the authority is good for, as kubeadm's.
 const CA_DAYS: i64 = 3650;
 
-/// A PKI directory whose authority exists.
+/// A PKI directory whose authorities exist.
 #[derive(Debug)]
 pub struct Pki {
     dir: PathBuf,
     ca_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    /// Signs only the API server, as the front proxy of aggregated ones: nobody else may say who a request is from.
+    front_proxy: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, in PEM.
@@ -43,25 +45,19 @@ pub struct Identity<'a> {
 }
 
 impl Pki {
-    /// Opens `dir`, making the authority (`ca.crt`, `ca.key`) and the service account key (`sa.key`, `sa.pub`) if they
-    /// are not there.
+    /// Opens `dir`, making the authorities (`ca.crt`, `ca.key`, `front-proxy-ca.crt`, `front-proxy-ca.key`) and the
+    /// service account key (`sa.key`, `sa.pub`) if they are not there.
     pub fn open(dir: &Path) -> Result<Self> {
         make_private_dir(dir)?;
-        let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
-        if !certificate.exists() || !key.exists() {
-            let made = make_ca()?;
-            write_private(&key, made.key.as_bytes())?;
-            write_private(&certificate, made.certificate.as_bytes())?;
-        }
+        let (ca_pem, issuer) = authority(dir, "ca", "kubernetes")?;
+        let (_, front_proxy) = authority(dir, "front-proxy-ca", "front-proxy-ca")?;
         let (private, public) = (dir.join("sa.key"), dir.join("sa.pub"));
         if !private.exists() || !public.exists() {
             let key = KeyPair::generate()?;
             write_private(&private, key.serialize_pem().as_bytes())?;
             write_private(&public, key.public_key_pem().as_bytes())?;
         }
-        let ca_pem = read(&certificate)?;
-        let issuer = Issuer::from_ca_cert_pem(&ca_pem, KeyPair::from_pem(&read(&key)?)?)?;
-        Ok(Self { dir: dir.into(), ca_pem, issuer })
+        Ok(Self { dir: dir.into(), ca_pem, issuer, front_proxy })
     }
 
     /// The authority's certificate.
@@ -71,10 +67,7 @@ impl Pki {
 
     /// A new client certificate.
     pub fn client(&self, identity: Identity<'_>) -> Result<KeyCert> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = distinguished_name(identity.user, identity.group);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params)
+        sign(&self.issuer, client_params(identity))
     }
 
     /// A new serving certificate for names and addresses.
@@ -83,11 +76,11 @@ impl Pki {
         params.subject_alt_names.extend(addresses.iter().map(|a| SanType::IpAddress(*a)));
         params.distinguished_name = distinguished_name(common_name, None);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params)
+        sign(&self.issuer, params)
     }
 
-    /// The API server's serving certificate and the one it shows to kubelets, written as `apiserver.{crt,key}` and
-    /// `apiserver-kubelet-client.{crt,key}`. Made anew at every call: certificates never run out while a cluster is
+    /// The API server's serving certificate and those it shows to kubelets and to aggregated servers, written as
+    /// `apiserver`, `apiserver-kubelet-client` and `front-proxy-client` with `.crt` and `.key`. Made anew at every call: certificates never run out while a cluster is
     /// started now and then.
     pub fn write_apiserver(&self, service_ip: Ipv4Addr, node_ip: Ipv4Addr, node: &str) -> Result<()> {
         let names = [
@@ -101,22 +94,44 @@ impl Pki {
         let addresses = [Ipv4Addr::LOCALHOST, service_ip, node_ip].map(IpAddr::V4);
         self.write("apiserver", &self.serving("kube-apiserver", &names, &addresses)?)?;
         let kubelet_client = Identity { user: "kube-apiserver-kubelet-client", group: Some("system:masters") };
-        self.write("apiserver-kubelet-client", &self.client(kubelet_client)?)
+        self.write("apiserver-kubelet-client", &self.client(kubelet_client)?)?;
+        let front_proxy = client_params(Identity { user: "front-proxy-client", group: None });
+        self.write("front-proxy-client", &sign(&self.front_proxy, front_proxy)?)
     }
 
     fn write(&self, name: &str, pair: &KeyCert) -> Result<()> {
         write_private(&self.dir.join(format!("{name}.key")), pair.key.as_bytes())?;
         write_private(&self.dir.join(format!("{name}.crt")), pair.certificate.as_bytes())
     }
+}
 
-    fn sign(&self, mut params: CertificateParams) -> Result<KeyCert> {
-        set_validity(&mut params, LEAF_DAYS);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(KeyCert { certificate: certificate.pem(), key: key.serialize_pem() })
+/// Certificate and signer of the authority in `<name>.crt` and `<name>.key`, made if it is not there.
+fn authority(dir: &Path, name: &str, common_name: &str) -> Result<(String, Issuer<'static, KeyPair>)> {
+    let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+    if !certificate.exists() || !key.exists() {
+        let made = make_ca(common_name)?;
+        write_private(&key, made.key.as_bytes())?;
+        write_private(&certificate, made.certificate.as_bytes())?;
     }
+    let pem = read(&certificate)?;
+    let issuer = Issuer::from_ca_cert_pem(&pem, KeyPair::from_pem(&read(&key)?)?)?;
+    Ok((pem, issuer))
+}
+
+fn client_params(identity: Identity<'_>) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = distinguished_name(identity.user, identity.group);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+fn sign(issuer: &Issuer<'static, KeyPair>, mut params: CertificateParams) -> Result<KeyCert> {
+    set_validity(&mut params, LEAF_DAYS);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, issuer)?;
+    Ok(KeyCert { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
 /// The admin's identity, as kubeadm's `admin.conf`; `system:masters` because a local cluster's owner must get in even when
@@ -128,9 +143,9 @@ pub fn certificate_der(pem: &str) -> Option<rustls_pki_types::CertificateDer<'st
     rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).ok()
 }
 
-fn make_ca() -> Result<KeyCert> {
+fn make_ca(common_name: &str) -> Result<KeyCert> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = distinguished_name("kubernetes", None);
+    params.distinguished_name = distinguished_name(common_name, None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::KeyEncipherment];
@@ -200,5 +215,24 @@ mod tests {
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();
         let sans = certificate.subject_alternative_name().unwrap().unwrap();
         assert_eq!(sans.value.general_names.len(), 9);
+    }
+
+    #[test]
+    fn an_old_directory_gets_a_front_proxy_of_its_own_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca_pem = Pki::open(dir.path()).unwrap().ca_pem().to_owned();
+        for file in ["front-proxy-ca.crt", "front-proxy-ca.key"] {
+            std::fs::remove_file(dir.path().join(file)).unwrap();
+        }
+        let pki = Pki::open(dir.path()).unwrap();
+        assert_eq!(pki.ca_pem(), ca_pem);
+        pki.write_apiserver(Ipv4Addr::new(10, 96, 0, 1), Ipv4Addr::new(10, 89, 0, 1), "demo").unwrap();
+        let der = |file: &str| certificate_der(&read(&dir.path().join(file)).unwrap()).unwrap();
+        let (ca, proxy_ca, leaf) = (der("ca.crt"), der("front-proxy-ca.crt"), der("front-proxy-client.crt"));
+        let parse = |der| X509Certificate::from_der(der).unwrap().1;
+        let (ca, proxy_ca, leaf) = (parse(&ca), parse(&proxy_ca), parse(&leaf));
+        leaf.verify_signature(Some(proxy_ca.public_key())).unwrap();
+        leaf.verify_signature(Some(ca.public_key())).unwrap_err();
+        assert_eq!(leaf.subject().iter_common_name().next().unwrap().as_str().unwrap(), "front-proxy-client");
     }
 }

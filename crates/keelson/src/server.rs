@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use clap::Args;
 use ipnet::{IpNet, Ipv4Net};
-use keelson_apiserver::{ApiServer, Config, Identity, KubeletClient, Pem, ServiceAccountKeys, UserInfo};
+use keelson_apiserver::{
+    ApiServer, Authentication, Config, Identity, KubeletClient, Pem, RequestHeader, ServiceAccountKeys, UserInfo,
+};
 use keelson_client::InformerFactory;
 use keelson_store::LocalStore;
 use tokio::task::JoinSet;
@@ -144,6 +146,10 @@ impl Server {
     fn api_config(&self) -> Config {
         let pem = |file: &str| Pem::from(self.pki(file));
         let pair = |name: &str| Identity { certificate: pem(&format!("{name}.crt")), key: pem(&format!("{name}.key")) };
+        // A data directory of `keelson up` has them; another may do without aggregated servers.
+        let is_there = |file: &str| self.pki(file).exists();
+        let front_proxy = is_there("front-proxy-ca.crt")
+            .then(|| RequestHeader::usual(pem("front-proxy-ca.crt"), vec!["front-proxy-client".into()]));
         let mut config = Config {
             serving: Some(pair("apiserver")),
             client_ca: Some(pem("ca.crt")),
@@ -155,6 +161,8 @@ impl Server {
             }),
             kubelet: Some(KubeletClient { identity: pair("apiserver-kubelet-client"), ca: pem("ca.crt") }),
             service_cidr: IpNet::V4(self.service_cluster_ip_range),
+            authentication: Authentication { request_header: front_proxy, ..Authentication::default() },
+            proxy_client: is_there("front-proxy-client.crt").then(|| pair("front-proxy-client")),
             advertise_address: self.advertise_address.into(),
             advertise_port: self.secure_port,
             ..Config::default()

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cache::Cache;
 use crate::config::ServiceAccountKeys;
+use crate::user::CREDENTIAL_ID;
 use crate::{Error, UserInfo};
 
 /// Shortest life that a token may be asked for.
@@ -23,7 +24,7 @@ const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const NODE_UID: &str = "authentication.kubernetes.io/node-uid";
-const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
+
 
 /// What a token says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -209,7 +210,7 @@ impl Tokens {
         let mut user = UserInfo::service_account(namespace, &serviceaccount.name, &serviceaccount.uid);
         let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
         if !claims.jti.is_empty() {
-            extra.insert(CREDENTIAL.into(), vec![format!("JTI={}", claims.jti)]);
+            extra.insert(CREDENTIAL_ID.into(), vec![format!("JTI={}", claims.jti)]);
         }
         for (reference, name, uid) in [(pod, POD_NAME, POD_UID), (node, NODE_NAME, NODE_UID)] {
             if let Some(reference) = reference {

@@ -35,7 +35,6 @@ pub(super) fn others(config: &Config) -> Vec<Wanted> {
     })
     .collect();
     all.extend(kubernetes_service(config));
-    all.extend(authentication(config));
     all
 }
 
@@ -81,15 +80,4 @@ fn kubernetes_service(config: &Config) -> Vec<Wanted> {
         all.push(Wanted { group, resource: "endpointslices", object: slice, reconcile: Reconcile::Replace });
     }
     all
-}
-
-/// `kube-system/extension-apiserver-authentication`: how other servers check this cluster's client certificates.
-fn authentication(config: &Config) -> Option<Wanted> {
-    let pem = config.client_ca.as_ref()?.load().ok()?;
-    let object = json!({
-        "kind": "ConfigMap", "apiVersion": "v1",
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-        "data": {"client-ca-file": String::from_utf8(pem).ok()?},
-    });
-    Some(Wanted { group: "", resource: "configmaps", object, reconcile: Reconcile::Replace })
 }

@@ -1,4 +1,4 @@
-//! The listening socket: TLS (client certificates asked for, verified when sent), HTTP/2 and HTTP/1.1, limits.
+//! The listening socket: TLS (client certificates asked for, judged by authentication), HTTP/2 and HTTP/1.1, limits.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,10 +20,12 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::authn::trust::Trust;
+use crate::authn::x509::{AnyCertificate, Peer};
 use crate::config::{Identity, Pem};
 use crate::core::Core;
 use crate::http::reply;
-use crate::{BoxError, Config, Error, UserInfo, authn, dispatch};
+use crate::{BoxError, Config, Error, dispatch};
 
 /// Connections served at once; more wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 8192;
@@ -71,7 +72,7 @@ pub(crate) fn load_roots(pem: &Pem, what: &'static str) -> Result<RootCertStore,
     Ok(roots)
 }
 
-fn tls(config: &Config) -> Result<ServerConfig, Error> {
+fn tls(config: &Config, trust: &Trust) -> Result<ServerConfig, Error> {
     let what = "serving certificate";
     let missing = || Error::Credentials { what, why: "none is configured".into() };
     let (chain, key) = load_identity(config.serving.as_ref().ok_or_else(missing)?, what)?;
@@ -80,13 +81,10 @@ fn tls(config: &Config) -> Result<ServerConfig, Error> {
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| bad(e.to_string()))?;
-    let builder = match &config.client_ca {
-        None => builder.with_no_client_auth(),
-        Some(ca) => {
-            let roots = Arc::new(load_roots(ca, "client CA")?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).allow_unauthenticated().build();
-            builder.with_client_cert_verifier(verifier.map_err(|e| bad(e.to_string()))?)
-        }
+    let builder = if trust.is_empty() {
+        builder.with_no_client_auth()
+    } else {
+        builder.with_client_cert_verifier(Arc::new(AnyCertificate::new(provider, trust.names())))
     };
     let mut tls = builder.with_single_cert(chain, key).map_err(|e| bad(e.to_string()))?;
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -99,7 +97,8 @@ pub(crate) async fn serve(
     listener: std::net::TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let acceptor = TlsAcceptor::from(Arc::new(tls(&core.config)?));
+    let mut trust = core.authenticator.trusted.follow();
+    let mut acceptor = TlsAcceptor::from(Arc::new(tls(&core.config, &trust.borrow_and_update().clone())?));
     listener.set_nonblocking(true).map_err(Error::Listener)?;
     let listener = TcpListener::from_std(listener).map_err(Error::Listener)?;
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -119,6 +118,14 @@ pub(crate) async fn serve(
                 }
             },
         };
+        // Clients choose among their certificates by the authorities that are named to them.
+        if trust.has_changed().unwrap_or_default() {
+            let now = trust.borrow_and_update().clone();
+            match tls(&core.config, &now) {
+                Ok(config) => acceptor = TlsAcceptor::from(Arc::new(config)),
+                Err(error) => tracing::warn!(%error, "new client authorities are not shown to clients"),
+            }
+        }
         let (core, acceptor, watcher, stop) = (core.clone(), acceptor.clone(), graceful.watcher(), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -143,9 +150,8 @@ async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, w
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let user = certificate.and_then(authn::x509::user_of).map(Arc::new);
-    let service = service_fn(move |request| answer(core.clone(), user.clone(), request));
+    let peer = stream.get_ref().1.peer_certificates().and_then(Peer::new).map(Arc::new);
+    let service = service_fn(move |request| answer(core.clone(), peer.clone(), request));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -170,10 +176,11 @@ async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, w
 
 async fn answer(
     core: Arc<Core>,
-    certificate: Option<Arc<UserInfo>>,
-    request: Request<Incoming>,
+    peer: Option<Arc<Peer>>,
+    mut request: Request<Incoming>,
 ) -> Result<http::Response<crate::Body>, Infallible> {
-    let user = match core.authenticator.authenticate(certificate.as_ref(), request.headers()) {
+    let path = request.uri().path().to_owned();
+    let user = match core.authenticator.authenticate(peer.as_deref(), &path, request.headers_mut()).await {
         Ok(user) => user,
         Err(status) => return Ok(reply::error(&status, request.headers().get(ACCEPT))),
     };

@@ -39,6 +39,11 @@ impl Pki {
         for group in groups {
             params.distinguished_name.push(DnType::OrganizationName, *group);
         }
+        self.sign(params)
+    }
+
+    /// Signs whatever is asked.
+    pub fn sign(&self, params: CertificateParams) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.ca).unwrap();
         (certificate.pem(), key.serialize_pem())

@@ -1,5 +1,7 @@
 //! The API server's flags of `keelson server`, under upstream's names.
 
+mod authentication;
+
 use std::ops::RangeInclusive;
 
 use clap::Args;
@@ -18,6 +20,8 @@ pub(super) struct ApiServerFlags {
     /// NodePorts come from here, as `30000-32767`
     #[arg(long, value_parser = port_range)]
     service_node_port_range: Option<RangeInclusive<u16>>,
+    #[command(flatten)]
+    authentication: authentication::AuthenticationFlags,
 }
 
 impl ApiServerFlags {
@@ -32,6 +36,7 @@ impl ApiServerFlags {
         if let Some(range) = &self.service_node_port_range {
             config.node_ports = range.clone();
         }
+        self.authentication.apply(config);
     }
 }
 

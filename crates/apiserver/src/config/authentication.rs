@@ -1,0 +1,64 @@
+//! Who is let in, besides holders of client certificates and service-account tokens. Names are those of upstream's flags.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Pem;
+
+/// The settings. The default lets in anonymous requests (which may see health and version only) and nobody else.
+#[derive(Clone, Debug, Default)]
+pub struct Authentication {
+    /// `--anonymous-auth`; `None` is on, unless [`Authentication::config_file`] says otherwise.
+    pub anonymous: Option<bool>,
+    /// `--token-auth-file`: CSV of token, user, uid and groups. Read once.
+    pub token_file: Option<PathBuf>,
+    /// `--enable-bootstrap-token-auth`
+    pub bootstrap_tokens: bool,
+    /// `--authentication-config`: an `AuthenticationConfiguration`. Read again when it changes.
+    pub config_file: Option<PathBuf>,
+    /// `--authentication-token-webhook-config-file` and its kin.
+    pub webhook: Option<WebhookAuthentication>,
+    /// `--requestheader-client-ca-file` and its kin: who may say for whom it sends requests.
+    pub request_header: Option<RequestHeader>,
+}
+
+/// A server that is sent TokenReviews.
+#[derive(Clone, Debug)]
+pub struct WebhookAuthentication {
+    /// A kubeconfig whose current context's cluster is the server.
+    pub kubeconfig: PathBuf,
+    /// `--authentication-token-webhook-cache-ttl`: how long answers are kept; zero keeps none.
+    pub cache_ttl: Duration,
+}
+
+/// A front proxy: it has authenticated its clients and says in headers who they are.
+#[derive(Clone, Debug)]
+pub struct RequestHeader {
+    /// Signs the proxies' client certificates.
+    pub client_ca: Pem,
+    /// Common names that the proxies may have; empty means any.
+    pub allowed_names: Vec<String>,
+    /// The first header with a value is the user's name.
+    pub username_headers: Vec<String>,
+    /// The first header with a value is the user's UID.
+    pub uid_headers: Vec<String>,
+    /// All values of all headers are groups.
+    pub group_headers: Vec<String>,
+    /// Headers that begin so hold more about the user; the rest of their names are the keys.
+    pub extra_header_prefixes: Vec<String>,
+}
+
+impl RequestHeader {
+    /// With the headers that upstream suggests.
+    pub fn usual(client_ca: Pem, allowed_names: Vec<String>) -> Self {
+        let one = |name: &str| vec![name.to_owned()];
+        Self {
+            client_ca,
+            allowed_names,
+            username_headers: one("X-Remote-User"),
+            uid_headers: one("X-Remote-Uid"),
+            group_headers: one("X-Remote-Group"),
+            extra_header_prefixes: one("X-Remote-Extra-"),
+        }
+    }
+}
