@@ -59,7 +59,12 @@ impl Authenticator {
         Ok(user)
     }
 
-    async fn identify(&self, peer: Option<&Peer>, path: &str, headers: &mut HeaderMap) -> Result<Arc<UserInfo>, Status> {
+    async fn identify(
+        &self,
+        peer: Option<&Peer>,
+        path: &str,
+        headers: &mut HeaderMap,
+    ) -> Result<Arc<UserInfo>, Status> {
         let mut refused = false;
         if let Some(peer) = peer {
             let verdict = peer.judge(&self.trusted.current());

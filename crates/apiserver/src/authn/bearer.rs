@@ -25,7 +25,8 @@ pub(super) fn token(headers: &mut HeaderMap) -> Option<String> {
         match protocol.strip_prefix(SUBPROTOCOL) {
             Some(encoded) if found.is_none() => {
                 let decoded = BASE64_URL_SAFE_NO_PAD.decode(encoded).ok();
-                found = Some(decoded.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|token| !token.is_empty())?);
+                found =
+                    Some(decoded.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|token| !token.is_empty())?);
             }
             Some(_) => return None,
             None => others.push(protocol),

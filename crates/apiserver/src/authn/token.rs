@@ -25,7 +25,6 @@ const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 const NODE_UID: &str = "authentication.kubernetes.io/node-uid";
 
-
 /// What a token says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Claims {

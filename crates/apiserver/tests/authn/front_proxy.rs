@@ -16,7 +16,8 @@ const HEADERS: [(&str, &str); 6] = [
 ];
 
 async fn server(proxies: &Pki) -> TestServer {
-    let headers = RequestHeader::usual(Pem::Inline(proxies.ca_pem.clone().into_bytes()), vec!["front-proxy-client".into()]);
+    let headers =
+        RequestHeader::usual(Pem::Inline(proxies.ca_pem.clone().into_bytes()), vec!["front-proxy-client".into()]);
     TestServer::start_with(|config| config.authentication.request_header = Some(headers)).await
 }
 
