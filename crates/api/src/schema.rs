@@ -7,6 +7,7 @@
 
 mod builtin;
 mod conform;
+mod equal;
 #[cfg(test)]
 mod tests;
 

@@ -17,7 +17,7 @@ mod tests;
 /// Broken rules, in the order found.
 pub type Errors = Vec<FieldError>;
 
-static NULL: Value = Value::Null;
+pub(crate) static NULL: Value = Value::Null;
 
 /// A value inside an object and its path. `null` and missing are one and the same.
 #[derive(Clone, Copy)]
@@ -240,7 +240,19 @@ pub fn immutable(new: View, old: &Value, errors: &mut Errors) {
     }
 }
 
-/// Equality with missing, `null`, `[]` and `{}` as one.
+/// As [`immutable`], for a struct of a built-in type, by its name below `io.k8s.`
+pub fn immutable_as(ty: &str, new: View, old: &Value, errors: &mut Errors) {
+    if new.value.is_null() != old.is_null() || !same_as(ty, new.value, old) {
+        errors.push(new.invalid("field is immutable"));
+    }
+}
+
+/// Equality of two values of a built-in type, by its name below `io.k8s.` ([`crate::schema::Schema::same`]).
+pub fn same_as(ty: &str, a: &Value, b: &Value) -> bool {
+    a == b || crate::schema::builtin(&format!("io.k8s.{ty}")).is_some_and(|schema| schema.same(a, b))
+}
+
+/// Equality with missing, `null`, `[]` and `{}` as one, for values in which no pointer leads to a struct.
 pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {

@@ -395,6 +395,21 @@ fn generation_and_status() {
     // Without the subresource, status is a field like any other.
     assert_eq!(write(beta, new.clone(), Write::Create), (json!(1), json!(2), json!(2)));
     assert_eq!(write(beta, new, Write::Update(&old)), (json!(2), json!(2), json!(2)));
+    // Something with nothing in it is not nothing.
+    for kind in [v1, beta] {
+        for (before, after, generation) in [
+            (json!({}), json!({}), 1),
+            (json!({}), json!({"x": null}), 2),
+            (json!({}), json!({"x": {}}), 2),
+            (json!({"x": []}), json!({"x": null}), 2),
+            (json!({"x": {"a": 1, "b": []}}), json!({"x": {"b": [], "a": 1}}), 1),
+        ] {
+            let old = json!({"metadata": {"generation": 1}, "spec": before});
+            let mut new = json!({"metadata": {"generation": 1}, "spec": after});
+            kind.strategy.prepare(&mut new, Write::Update(&old));
+            assert_eq!(new["metadata"]["generation"], generation, "{old} {new}");
+        }
+    }
     let mut status = json!({"metadata": {"name": "a", "labels": {}, "resourceVersion": "7"}, "status": {}});
     v1.strategy.prepare(&mut status, Write::Subresource("status", &old));
     assert_eq!(status["metadata"], json!({"name": "a", "generation": 1, "labels": {"x": "y"}, "resourceVersion": "7"}));

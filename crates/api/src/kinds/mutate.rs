@@ -3,8 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::codec::protobuf;
 use crate::kind::Write;
-use crate::validation::same;
+use crate::validation::NULL;
 
 pub(super) type Object = Map<String, Value>;
 
@@ -123,14 +124,16 @@ fn count_change(map: &mut Object, old: &Value, rules: Rules) {
 /// Whether anything but type, metadata and status differs.
 fn changed(new: &Object, old: &Value) -> bool {
     let Some(old) = old.as_object() else { return true };
-    let counts = |key: &&String| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status");
-    let differs = |key: &String| {
-        let side = |map: &Object| map.get(key).cloned().unwrap_or_default();
-        match (new.get(key), old.get(key)) {
-            (Some(new), Some(old)) => !same(new, old),
-            _ => !same(&side(new), &side(old)),
-        }
-    };
-    new.keys().filter(counts).any(differs)
-        || old.keys().filter(counts).any(|key| !new.contains_key(key) && differs(key))
+    let keys = new.keys().chain(old.keys().filter(|key| !new.contains_key(*key)));
+    let mut differing = keys
+        .filter(|key| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status"))
+        .filter(|key| new.get(*key) != old.get(*key))
+        .peekable();
+    if differing.peek().is_none() {
+        return false;
+    }
+    let text = |key: &str| new.get(key).and_then(Value::as_str).unwrap_or_default();
+    // What a custom resource does not have is not what it has as nothing.
+    let Some(schema) = protobuf::schema_for(text("apiVersion"), text("kind")) else { return true };
+    differing.any(|key| !schema.same_field(key, new.get(key).unwrap_or(&NULL), old.get(key).unwrap_or(&NULL)))
 }

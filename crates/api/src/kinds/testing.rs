@@ -41,6 +41,16 @@ fn messages(kind: &Kind, object: &Value, write: Write<'_>) -> Vec<String> {
     kind.strategy.validate(object, write).iter().map(|e| format!("{}: {}", e.field, e.message)).collect()
 }
 
+/// As in the API server, where objects have their type.
+fn prepare(kind: &Kind, object: &mut Value, write: Write<'_>) {
+    object["apiVersion"] = kind.api_version().into();
+    object["kind"] = kind.kind.as_ref().into();
+    kind.strategy.prepare(object, write);
+    if let Some(map) = object.as_object_mut() {
+        map.retain(|key, _| !matches!(key.as_str(), "apiVersion" | "kind"));
+    }
+}
+
 /// A create breaks exactly these rules.
 #[track_caller]
 pub(crate) fn check(kind_name: &str, object: Value, expected: &[&str]) {
@@ -56,7 +66,7 @@ pub(crate) fn check_write(kind_name: &str, sub: &str, old: &Value, patch: Value,
     let mut object = decoded(&kind, with(old, patch));
     kind.strategy.default(&mut object);
     let write = if sub.is_empty() { Write::Update(old) } else { Write::Subresource(sub, old) };
-    kind.strategy.prepare(&mut object, write);
+    prepare(&kind, &mut object, write);
     let messages: Vec<_> = messages(&kind, &object, write)
         .into_iter()
         .map(|m| m.split('\n').next().unwrap_or_default().to_string())

@@ -10,7 +10,7 @@ use crate::kinds::print::{age, count, label_map, workload_columns};
 use crate::kinds::{int_or_percent, mutate};
 use crate::selector::LabelSelector;
 use crate::status::FieldError;
-use crate::validation::{Errors, View, immutable, labels, non_negative, same};
+use crate::validation::{Errors, View, immutable, labels, non_negative, same_as};
 
 #[cfg(test)]
 mod tests;
@@ -78,7 +78,8 @@ impl Strategy for DaemonSet {
                 template_generation(object).max(1)
             }
             Write::Update(old) => {
-                let changed = !same(&object["spec"]["template"], &old["spec"]["template"]);
+                let [new, old_template] = [&*object, old].map(|object| &object["spec"]["template"]);
+                let changed = !same_as("api.core.v1.PodTemplateSpec", new, old_template);
                 template_generation(old).saturating_add(changed.into())
             }
             Write::Subresource(_, old) => template_generation(old),

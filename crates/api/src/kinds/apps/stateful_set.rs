@@ -10,7 +10,7 @@ use crate::kinds::pod_spec::{defaults, validate};
 use crate::kinds::print::{age, count, items, selector_text, workload_columns};
 use crate::selector::LabelSelector;
 use crate::status::FieldError;
-use crate::validation::{Errors, View, checked, labels, names, non_negative, one_of, required, same};
+use crate::validation::{Errors, View, checked, labels, names, non_negative, one_of, required, same_as};
 
 #[cfg(test)]
 mod tests;
@@ -89,7 +89,7 @@ impl Strategy for StatefulSet {
         };
         validate_spec(spec, old, &mut errors);
         if let Some(old) = old
-            && !same(&frozen(spec.value), &frozen(old))
+            && !same_as("api.apps.v1.StatefulSetSpec", &frozen(spec.value), &frozen(old))
         {
             errors.push(spec.forbidden(
                 "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', \

@@ -12,7 +12,7 @@ use crate::kinds::prepare_plain;
 use crate::kinds::print::{age, or};
 use crate::quantity::Quantity;
 use crate::status::FieldError;
-use crate::validation::{Errors, View, checked, immutable, names, one_of, same};
+use crate::validation::{Errors, View, checked, immutable, immutable_as, names, one_of, same_as};
 
 #[cfg(test)]
 mod tests;
@@ -278,14 +278,15 @@ fn validate_update(spec: View, old: &Value, errors: &mut Errors) {
         csi.remove(expand);
     }
     let (source, old_source) = (Value::Object(source), Value::Object(old_source));
-    if !same(&source, &old_source) {
+    if !same_as("api.core.v1.PersistentVolumeSource", &source, &old_source) {
         let diff = storage::diff(&source, &old_source);
         let detail = format!("spec.persistentvolumesource is immutable after creation\n{diff}");
         errors.push(FieldError::forbidden("spec.persistentvolumesource", &detail));
     }
     immutable(View::at("volumeMode", spec.get("volumeMode").value), &old["volumeMode"], errors);
     if old["nodeAffinity"].is_object() {
-        immutable(View::at("nodeAffinity", spec.get("nodeAffinity").value), &old["nodeAffinity"], errors);
+        let affinity = View::at("nodeAffinity", spec.get("nodeAffinity").value);
+        immutable_as("api.core.v1.VolumeNodeAffinity", affinity, &old["nodeAffinity"], errors);
     }
     let class = spec.get("volumeAttributesClassName");
     if old["volumeAttributesClassName"].is_string() && !class.is_set() {

@@ -10,7 +10,7 @@ use crate::kinds::prepare_plain;
 use crate::kinds::print::{age, or};
 use crate::quantity::Quantity;
 use crate::status::FieldError;
-use crate::validation::{Errors, View, checked, immutable, labels, names, required, same};
+use crate::validation::{Errors, View, checked, immutable, labels, names, required, same_as};
 
 #[cfg(test)]
 mod tests;
@@ -257,7 +257,7 @@ fn validate_update(root: View, old: &Value, errors: &mut Errors) {
             restore(&["volumeAttributesClassName"]);
         }
     }
-    if !same(&thawed, &old["spec"]) {
+    if !same_as("api.core.v1.PersistentVolumeClaimSpec", &thawed, &old["spec"]) {
         let detail =
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         errors.push(spec.forbidden(&format!("{detail}\n{}", storage::diff(&thawed, &old["spec"]))));

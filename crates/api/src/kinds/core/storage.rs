@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::kinds::print::{items, or};
 use crate::quantity::Quantity;
 use crate::status::FieldError;
-use crate::validation::{Errors, View, one_of, same};
+use crate::validation::{Errors, View, one_of};
 
 /// How the storage class was named before it had a field.
 pub(super) const STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
@@ -106,7 +106,7 @@ pub(super) fn diff(new: &Value, old: &Value) -> String {
     for key in keys {
         let side = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
         let (new, old) = (side(new), side(old));
-        if !same(&new, &old) {
+        if new != old {
             text.push_str(&format!("- \t{key}: {old},\n+ \t{key}: {new},\n"));
         }
     }

@@ -364,3 +364,23 @@ fn service_cidrs() {
     assert_eq!(changed["spec"], made["spec"]);
     assert_eq!(changed["status"]["conditions"][0]["type"], "Ready");
 }
+
+#[test]
+fn policies_that_select_all_or_nothing_are_not_the_same() {
+    let policy = |spec: Value| {
+        let mut object = created(POLICY, json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}));
+        object["metadata"]["generation"] = json!(1);
+        object
+    };
+    let generation = |from: Value, to: Value| {
+        let old = policy(json!({"podSelector": {}, "ingress": from}));
+        let new = check_write(POLICY, "", &old, json!({"spec": {"ingress": to}}), &[]);
+        new["metadata"]["generation"].clone()
+    };
+    let pods = json!([{"from": [{"namespaceSelector": {}}]}]);
+    let pods_of_all = json!([{"from": [{"namespaceSelector": {}, "podSelector": {}}]}]);
+    assert_eq!(generation(pods.clone(), pods_of_all), 2);
+    assert_eq!(generation(pods.clone(), json!([{"from": [{"namespaceSelector": {"matchLabels": {}}}]}])), 1);
+    assert_eq!(generation(json!([]), json!([{}])), 2);
+    assert_eq!(generation(json!([{"ports": []}]), json!([{}])), 1);
+}

@@ -13,7 +13,7 @@ use crate::kinds::pod_spec::validate_node_selector;
 use crate::kinds::prepare_plain;
 use crate::kinds::print::{age, items};
 use crate::status::FieldError;
-use crate::validation::{Errors, View, conditions, immutable, names, required_one_of};
+use crate::validation::{Errors, View, conditions, immutable_as, names, required_one_of};
 
 const MAX_CONSUMERS: usize = 256;
 const MAX_RESULTS: usize = 32;
@@ -94,7 +94,9 @@ impl Strategy for ResourceClaim {
         let root = View::root(object);
         match write {
             Write::Create => devices::validate(root.get("spec"), &mut errors),
-            Write::Update(old) => immutable(root.get("spec"), &old["spec"], &mut errors),
+            Write::Update(old) => {
+                immutable_as("api.resource.v1.ResourceClaimSpec", root.get("spec"), &old["spec"], &mut errors);
+            }
             Write::Subresource(_, old) => {
                 let deleted = !object["metadata"]["deletionTimestamp"].is_null();
                 let known = Requests::of(&object["spec"]);
@@ -167,7 +169,7 @@ fn validate_status(status: View, old: &Value, deleted: bool, known: &Requests<'_
     if old["allocation"].is_null() {
         validate_allocation(allocation, known, errors);
     } else {
-        immutable(allocation, &old["allocation"], errors);
+        immutable_as("api.resource.v1.AllocationResult", allocation, &old["allocation"], errors);
     }
 }
 

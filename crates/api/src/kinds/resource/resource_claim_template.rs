@@ -9,7 +9,7 @@ use crate::kinds::mutate::child;
 use crate::kinds::prepare_plain;
 use crate::kinds::print::age;
 use crate::status::FieldError;
-use crate::validation::{View, immutable, labels};
+use crate::validation::{View, immutable_as, labels};
 
 pub(crate) fn kind() -> Kind {
     Kind::namespaced(GROUP, "v1", "ResourceClaimTemplate", "resourceclaimtemplates", &ResourceClaimTemplate)
@@ -41,7 +41,7 @@ impl Strategy for ResourceClaimTemplate {
         let root = View::root(object);
         let spec = root.get("spec");
         if let Write::Update(old) = write {
-            immutable(spec, &old["spec"], &mut errors);
+            immutable_as("api.resource.v1.ResourceClaimTemplateSpec", spec, &old["spec"], &mut errors);
             return errors;
         }
         let metadata = spec.get("metadata");

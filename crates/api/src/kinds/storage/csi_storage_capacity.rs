@@ -8,7 +8,7 @@ use crate::kinds::pod_spec::resources::quantity;
 use crate::kinds::prepare_plain;
 use crate::kinds::print::or;
 use crate::status::FieldError;
-use crate::validation::{View, checked, immutable, labels, names};
+use crate::validation::{View, checked, immutable, immutable_as, labels, names};
 
 pub(crate) fn kind() -> Kind {
     Kind::namespaced(GROUP, "v1", "CSIStorageCapacity", "csistoragecapacities", &CsiStorageCapacity).columns(vec![
@@ -35,7 +35,7 @@ impl Strategy for CsiStorageCapacity {
         checked(class, names::subdomain, &mut errors);
         quantity(root.get("capacity"), &mut errors);
         if let Write::Update(old) = write {
-            immutable(topology, &old["nodeTopology"], &mut errors);
+            immutable_as("apimachinery.pkg.apis.meta.v1.LabelSelector", topology, &old["nodeTopology"], &mut errors);
             immutable(class, &old["storageClassName"], &mut errors);
         }
         errors

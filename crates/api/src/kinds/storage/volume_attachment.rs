@@ -9,7 +9,7 @@ use crate::kinds::mutate::{keep_metadata, make, set};
 use crate::kinds::prepare_plain;
 use crate::kinds::print::{age, or};
 use crate::status::FieldError;
-use crate::validation::{Errors, View, checked, immutable, names};
+use crate::validation::{Errors, View, checked, immutable_as, names};
 
 const MAX_METADATA_BYTES: usize = 256 * 1024;
 const MAX_MESSAGE_BYTES: usize = 1024;
@@ -74,7 +74,9 @@ impl Strategy for VolumeAttachment {
                     checked(volume, names::subdomain, &mut errors);
                 }
             }
-            Write::Update(old) | Write::Subresource(_, old) => immutable(spec, &old["spec"], &mut errors),
+            Write::Update(old) | Write::Subresource(_, old) => {
+                immutable_as("api.storage.v1.VolumeAttachmentSpec", spec, &old["spec"], &mut errors);
+            }
         }
         errors
     }

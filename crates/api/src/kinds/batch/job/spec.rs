@@ -8,7 +8,7 @@ use super::{CONTROLLER_UID, JOB_NAME, OLD_CONTROLLER_UID, OLD_JOB_NAME, indexes}
 use crate::kinds::pod_spec::validate;
 use crate::selector::LabelSelector;
 use crate::status::FieldError;
-use crate::validation::{Errors, View, checked, immutable, labels, names, non_negative, one_of, same};
+use crate::validation::{Errors, View, checked, immutable, immutable_as, labels, names, non_negative, one_of, same};
 
 const MAX_INDEXED: i64 = 100_000;
 /// Above this many completions, failed indexes are tracked for fewer pods at once.
@@ -349,13 +349,13 @@ fn validate_update(spec: View, old_job: &Value, errors: &mut Errors) {
     {
         errors.push(completions.invalid("can only be modified in tandem with spec.parallelism"));
     }
-    immutable(spec.get("selector"), &old["selector"], errors);
+    immutable_as("apimachinery.pkg.apis.meta.v1.LabelSelector", spec.get("selector"), &old["selector"], errors);
     let mut allowed = old["template"].clone();
     // What decides where pods go may change until the first pod starts.
     if old["suspend"] == true && old_job["status"]["startTime"].is_null() {
         scheduling_from(&spec.value["template"], &mut allowed);
     }
-    immutable(spec.get("template"), &allowed, errors);
+    immutable_as("api.core.v1.PodTemplateSpec", spec.get("template"), &allowed, errors);
     for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
         immutable(spec.get(field), &old[field], errors);
     }

@@ -1,12 +1,14 @@
 //! What may change in a pod once it exists, by its main resource and by each subresource.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::kinds::mutate::make;
 use crate::kinds::print::items;
 use crate::kinds::qos::qos_class;
 use crate::status::FieldError;
-use crate::validation::{Errors, View, checked, immutable, names, same};
+use crate::validation::{Errors, View, checked, immutable, names, same, same_as};
 
 const MUTABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
     `spec.tolerations` (only additions to existing tolerations),\
@@ -34,7 +36,7 @@ pub(super) fn validate(spec: View, old_pod: &Value, errors: &mut Errors) {
     }
     let gated = items(&old["schedulingGates"]).len() > 0;
     let munged = munged(spec.value, old, gated, errors);
-    if !same(&munged, old) {
+    if !same_as("api.core.v1.PodSpec", &munged, old) {
         let detail = format!("pod updates may not change fields other than {MUTABLE}\n{}", diff(&munged, old));
         errors.push(spec.forbidden(&detail));
     }
@@ -86,7 +88,7 @@ fn munged(new: &Value, old: &Value, gated: bool, errors: &mut Errors) -> Value {
         }
         restore("nodeSelector");
         let (node, old_node) = (&new["affinity"]["nodeAffinity"], &old["affinity"]["nodeAffinity"]);
-        if !same(node, old_node) {
+        if node != old_node {
             node_affinity(node, old_node, errors);
             match (map.get_mut("affinity").and_then(Value::as_object_mut), old_node.is_null()) {
                 (Some(affinity), true) => drop(affinity.remove("nodeAffinity")),
@@ -95,6 +97,10 @@ fn munged(new: &Value, old: &Value, gated: bool, errors: &mut Errors) -> Value {
                 (None, false) => drop(map.insert("affinity".into(), json!({"nodeAffinity": old_node}))),
             }
         }
+    }
+    let emptied = old["affinity"].is_null() && map.get("affinity") == Some(&json!({}));
+    if gated && emptied && new["affinity"] != json!({}) {
+        map.remove("affinity");
     }
     for list in ["containers", "initContainers"] {
         let new = map.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
@@ -146,7 +152,7 @@ fn diff(new: &Value, old: &Value) -> String {
     keys.sort();
     for key in keys {
         let (new, old) = (new.get(key).unwrap_or(&Value::Null), old.get(key).unwrap_or(&Value::Null));
-        if !same(new, old) {
+        if new != old {
             lines.push(format!("- \t{key}: {old},"));
             lines.push(format!("+ \t{key}: {new},"));
         }
@@ -176,15 +182,11 @@ fn deadline(new: View, old: &Value, errors: &mut Errors) -> bool {
 }
 
 fn tolerations(new: View, old: &Value, errors: &mut Errors) {
-    let bare = |toleration: &Value| {
-        let mut toleration = toleration.clone();
-        if let Some(map) = toleration.as_object_mut() {
-            map.remove("tolerationSeconds");
-        }
-        toleration
-    };
-    let kept = |old: &Value| new.items().any(|new| same(&bare(new.value), &bare(old)));
-    if !items(old).all(kept) {
+    fn bare(toleration: &Value) -> [&str; 4] {
+        ["key", "operator", "value", "effect"].map(|field| toleration[field].as_str().unwrap_or_default())
+    }
+    let kept: HashSet<_> = items(new.value).map(bare).collect();
+    if !items(old).all(|old| kept.contains(&bare(old))) {
         errors.push(new.forbidden("existing toleration can not be modified except its tolerationSeconds"));
     }
 }
@@ -346,7 +348,7 @@ fn replace_spec(pod: &mut Value, old: &Value, change: impl FnOnce(&mut serde_jso
         if let Some(spec) = make(map, "spec") {
             change(spec);
         }
-        let grew = map.get("spec").is_some_and(|spec| !same(spec, &old["spec"]));
+        let grew = map.get("spec").is_some_and(|spec| !same_as("api.core.v1.PodSpec", spec, &old["spec"]));
         if let Some(meta) = make(map, "metadata") {
             if let Some(version) = resource_version {
                 meta.insert("resourceVersion".into(), version);
@@ -370,7 +372,7 @@ pub(super) fn validate_ephemeral_containers(spec: View, old: &Value, errors: &mu
         let name = old["name"].as_str().unwrap_or_default();
         match new.items().find(|c| c.get("name").str() == name) {
             None => errors.push(new.forbidden(&format!("existing ephemeral containers {name:?} may not be removed\n"))),
-            Some(changed) if !same(changed.value, old) => {
+            Some(changed) if !same_as("api.core.v1.EphemeralContainer", changed.value, old) => {
                 let detail =
                     format!("existing ephemeral containers {name:?} may not be changed\n{}", diff(changed.value, old));
                 errors.push(new.forbidden(&detail));
@@ -423,16 +425,16 @@ pub(super) fn validate_resize(spec: View, old: &Value, errors: &mut Errors) {
         }
     }
     for (container, old) in items(&spec.value["containers"]).zip(items(&old_spec["containers"])) {
-        if !same(&without_compute(container, old), old) {
+        if !same_as("api.core.v1.Container", &without_compute(container, old), old) {
             errors.push(spec.forbidden("only cpu and memory resources are mutable"));
         }
     }
     for (container, old) in items(&spec.value["initContainers"]).zip(items(&old_spec["initContainers"])) {
         if !is_sidecar(old) {
-            if !same(container, old) {
+            if !same_as("api.core.v1.Container", container, old) {
                 errors.push(spec.forbidden("resources for non-sidecar init containers are immutable"));
             }
-        } else if !same(&without_compute(container, old), old) {
+        } else if !same_as("api.core.v1.Container", &without_compute(container, old), old) {
             errors.push(spec.forbidden("only cpu and memory resources for sidecar containers are mutable"));
         }
     }

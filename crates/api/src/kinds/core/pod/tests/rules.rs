@@ -528,3 +528,31 @@ fn warnings() {
         ]
     );
 }
+
+#[test]
+fn updates_of_pointers_and_of_many_tolerations() {
+    let base =
+        json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let old = created("v1 Pod", base.clone());
+    let frozen = "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,\
+        `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
+        `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+    // A Go client sends what it always has, which is no change; a pointer is one.
+    check_write("v1 Pod", "", &old, json!({"spec": {"nodeSelector": {}, "hostAliases": []}}), &[]);
+    check_write("v1 Pod", "", &old, json!({"spec": {"affinity": {}}}), &[frozen]);
+    let tolerations = |n: i32| -> Vec<Value> {
+        (0..n).map(|i| json!({"key": format!("k{i}"), "operator": "Exists", "effect": "NoExecute"})).collect()
+    };
+    let old = created("v1 Pod", with(&base, json!({"spec": {"tolerations": tolerations(20_000)}})));
+    let mut more = tolerations(20_001);
+    more.reverse();
+    more[7]["tolerationSeconds"] = json!(5);
+    check_write("v1 Pod", "", &old, json!({"spec": {"tolerations": more}}), &[]);
+    check_write(
+        "v1 Pod",
+        "",
+        &old,
+        json!({"spec": {"tolerations": tolerations(19_999)}}),
+        &["spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"],
+    );
+}
