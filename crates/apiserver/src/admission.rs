@@ -218,7 +218,7 @@ pub(crate) async fn validate(request: &Request<'_>, object: &Value) -> Result<()
     }
     // ResourceQuota, which counts what everybody else has let pass, goes last.
     namespace_lifecycle::validate(request)?;
-    node_restriction::validate(request, object)?;
+    node_restriction::validate(request, object).await?;
     certificates::validate(request, object).await?;
     rbac_escalation::validate(request, object).await
 }

@@ -6,6 +6,7 @@ pub(crate) mod event_ttl;
 pub(crate) mod later;
 mod objects;
 mod policy;
+mod reconcile;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trust;
@@ -17,10 +18,14 @@ use keelson_api::status::Status;
 use serde_json::Value;
 
 use crate::Error;
+use crate::authz::index::GROUP;
 use crate::core::Core;
 use crate::registry::create::{create, text};
-use crate::registry::options::WriteOptions;
+use crate::registry::delete::delete;
+use crate::registry::options::{DeleteOptions, WriteOptions};
 use crate::registry::update::{Target, update};
+
+use self::policy::Removed;
 
 pub(crate) use policy::node_rules;
 
@@ -32,7 +37,7 @@ const CONCURRENCY: usize = 64;
 enum Reconcile {
     /// It is left alone.
     Keep,
-    /// Missing rules and labels are added (unless it is annotated `autoupdate: false`).
+    /// Missing rules, labels and annotations are added (unless it is annotated `autoupdate: false`).
     Role,
     /// Missing subjects are added, likewise.
     Binding,
@@ -62,6 +67,9 @@ pub(crate) async fn run(core: &Arc<Core>) -> Result<(), Error> {
     }
     let trusted = core.authenticator.trusted.current();
     trust::write(core, &trusted).await.map_err(|status| failed("extension-apiserver-authentication", &status))?;
+    for removed in policy::removed() {
+        remove(core, removed).await?;
+    }
     aggregation::reconcile(core).await.map_err(|status| failed("aggregated ClusterRoles", &status))
 }
 
@@ -75,14 +83,49 @@ async fn ensure(core: &Core, wanted: Wanted) -> Result<(), Error> {
     let result = async {
         let resource = core.registry.known(group, resource)?;
         let options = WriteOptions::internal();
-        if resource.cache()?.get(&namespace, &name).is_none() {
+        let Some(old) = resource.cache()?.get(&namespace, &name) else {
             return create(core, resource, &namespace, object, &options).await.map(|_| ());
-        }
+        };
         if reconcile == Reconcile::Keep {
             return Ok(());
         }
+        if reconcile::must_be_made_anew(&old.decode()?, &object, reconcile) {
+            delete(core, resource, &namespace, &name, &DeleteOptions::default(), options.asked()).await?;
+            return create(core, resource, &namespace, object, &options).await.map(|_| ());
+        }
         let target = Target { resource, namespace: &namespace, name: &name, subresource: "" };
-        update(core, target, &options, |old| Ok(policy::reconciled(old, &object, reconcile))).await.map(|_| ())
+        update(core, target, &options, |old| Ok(reconcile::reconciled(old, &object, reconcile))).await.map(|_| ())
     };
     result.await.map_err(|status| failed(&format!("{resource} {namespace}/{name}"), &status))
+}
+
+/// Takes away what is no longer part of the policy, where it is.
+async fn remove(core: &Core, removed: Removed) -> Result<(), Error> {
+    let options = WriteOptions::internal();
+    match removed {
+        Removed::RoleBinding { namespace, name } => {
+            let result = async {
+                let resource = core.registry.known(GROUP, "rolebindings")?;
+                match resource.cache()?.get(namespace, name).map(|old| old.decode()).transpose()? {
+                    Some(old) if !reconcile::is_protected(&old) => {
+                        delete(core, resource, namespace, name, &DeleteOptions::default(), options.asked()).await.map(|_| ())
+                    }
+                    _ => Ok(()),
+                }
+            };
+            result.await.map_err(|status| failed(&format!("rolebindings {namespace}/{name}"), &status))
+        }
+        Removed::Subject { cluster_role_binding: name, subject } => {
+            let result = async {
+                let resource = core.registry.known(GROUP, "clusterrolebindings")?;
+                let old = resource.cache()?.get("", name).map(|old| old.decode()).transpose()?;
+                if !old.is_some_and(|old| reconcile::is_bound(&old, &subject)) {
+                    return Ok(());
+                }
+                let target = Target { resource, namespace: "", name, subresource: "" };
+                update(core, target, &options, |old| Ok(reconcile::unbound(old, &subject))).await.map(|_| ())
+            };
+            result.await.map_err(|status| failed(&format!("clusterrolebindings {name}"), &status))
+        }
+    }
 }

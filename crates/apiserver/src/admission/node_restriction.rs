@@ -1,17 +1,40 @@
-//! NodeRestriction: a kubelet changes only its own node, lease, CSINode, ResourceSlices and pods, and of claims little.
+//! NodeRestriction: a kubelet changes only its own node, lease, CSINode, ResourceSlices and pods, of claims little, and asks
+//! for tokens of pods that it runs only.
+
+mod pods;
+mod tokens;
+
+use std::collections::BTreeSet;
 
 use keelson_api::status::Status;
 use keelson_api::validation::same;
 use serde_json::Value;
 
 use super::{Operation, Request};
-use crate::authz::node::{LEASES, Reference};
+use crate::authz::node::LEASES;
 
-const MIRROR: &str = "/metadata/annotations/kubernetes.io~1config.mirror";
-/// Labels that a kubelet may not put on its node.
-const PROTECTED_LABELS: &str = "node-restriction.kubernetes.io/";
+/// Prefix of labels that a kubelet may not put on its node.
+const PROTECTED: &str = "node-restriction.kubernetes.io";
+/// Prefixes of labels that are Kubernetes' own.
+const RESERVED: [&str; 2] = ["kubernetes.io", "k8s.io"];
+/// Those of them that a kubelet may put on its node, ...
+const KUBELET_LABELS: [&str; 11] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+];
+/// ... and prefixes of more.
+const KUBELET_PREFIXES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
-pub(super) fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let Some(node) = request.user.as_node() else { return Ok(()) };
     if request.operation == Operation::Connect {
         return Ok(());
@@ -20,7 +43,7 @@ pub(super) fn validate(request: &Request<'_>, object: &Value) -> Result<(), Stat
         return judge_node(request, node, object);
     }
     if request.is_any("", "pods") {
-        return judge_pod(request, node, object);
+        return pods::judge(request, node, object);
     }
     if request.is_any("coordination.k8s.io", "leases") {
         if request.namespace != LEASES {
@@ -38,6 +61,9 @@ pub(super) fn validate(request: &Request<'_>, object: &Value) -> Result<(), Stat
     }
     if request.is_any("", "persistentvolumeclaims") {
         return judge_claim(request, node, object);
+    }
+    if request.is_any("", "serviceaccounts") && request.subresource == "token" {
+        return tokens::judge(request, node, object).await;
     }
     Ok(())
 }
@@ -78,81 +104,55 @@ fn judge_claim(request: &Request<'_>, node: &str, object: &Value) -> Result<(), 
 }
 
 fn judge_node(request: &Request<'_>, node: &str, object: &Value) -> Result<(), Status> {
-    if request.name != node {
-        let name = request.name;
-        return Err(request.forbidden(&format!("node {node:?} is not allowed to modify node {name:?}")));
-    }
-    if request.operation == Operation::Update && request.subresource.is_empty() {
-        let taints = |o: &Value| o.pointer("/spec/taints").cloned().unwrap_or_default();
-        if request.old.is_some_and(|old| taints(old) != taints(object)) {
-            return Err(request.forbidden(&format!("node {node:?} is not allowed to modify taints")));
-        }
-    }
-    let label = |o: &Value, key: &str| o.pointer("/metadata/labels").and_then(|l| l.get(key)).cloned();
-    // Those of both: one taken away is one changed.
-    let labels = [Some(object), request.old].into_iter().flatten();
-    let labels = labels.filter_map(|o| o.pointer("/metadata/labels").and_then(Value::as_object));
-    for key in labels.flat_map(|l| l.keys()).filter(|k| k.contains(PROTECTED_LABELS)) {
-        if request.old.and_then(|old| label(old, key)) != label(object, key) {
-            return Err(request.forbidden(&format!("is not allowed to modify labels: {key}")));
-        }
-    }
-    Ok(())
-}
-
-fn judge_pod(request: &Request<'_>, node: &str, object: &Value) -> Result<(), Status> {
-    let on = |pod: Option<&Value>| pod.and_then(|p| p.pointer("/spec/nodeName")).is_some_and(|n| n == node);
     let refuse = |why: String| Err(request.forbidden(&why));
-    let labels = |pod: &Value| pod.pointer("/metadata/labels").cloned().unwrap_or_default();
-    let claims = |pod: &Value| {
-        let of = |field: &str| pod.get("status").and_then(|status| status.get(field)).cloned().unwrap_or_default();
-        (of("resourceClaimStatuses"), of("extendedResourceClaimStatus"))
-    };
-    match (request.operation, request.subresource) {
-        (Operation::Create, "") if object.pointer(MIRROR).is_none() => refuse(format!(
-            "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"
-        )),
-        (Operation::Create, "") if !on(Some(object)) => {
-            refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself"))
+    if request.name != node {
+        return refuse(format!("node {node:?} is not allowed to modify node {:?}", request.name));
+    }
+    let field = |node: &Value, path: &str| node.pointer(path).cloned().unwrap_or_default();
+    match (request.operation, request.old) {
+        (Operation::Create, _) => {
+            if object.pointer("/spec/configSource").is_some_and(|source| !source.is_null()) {
+                return refuse(format!("node {node:?} is not allowed to create pods with a non-nil configSource"));
+            }
+            match forbidden_labels(&Value::Null, object).as_str() {
+                "" => Ok(()),
+                labels => refuse(format!("node {node:?} is not allowed to set the following labels: {labels}")),
+            }
         }
-        // What a pod of its own refers to, a kubelet may read: it must not choose that itself.
-        (Operation::Create, "") => match object.get("spec").and_then(referred) {
-            Some(what) => refuse(format!("node {node:?} can not create pods that reference {what}")),
-            None => Ok(()),
-        },
-        (Operation::Delete, "") if !on(request.old) => {
-            refuse(format!("node {node:?} can only delete pods with spec.nodeName set to itself"))
+        (Operation::Update, Some(old)) => {
+            let source = field(object, "/spec/configSource");
+            if !source.is_null() && source != field(old, "/spec/configSource") {
+                return refuse(format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"));
+            }
+            if field(old, "/spec/taints") != field(object, "/spec/taints") {
+                return refuse(format!("node {node:?} is not allowed to modify taints"));
+            }
+            // CVE-2025-5187: with an owner that does not exist, the node would be collected, and could come back without
+            // the taints and labels that it may not take off itself.
+            if field(old, "/metadata/ownerReferences") != field(object, "/metadata/ownerReferences") {
+                return refuse(format!("node {node:?} is not allowed to modify ownerReferences"));
+            }
+            match forbidden_labels(old, object).as_str() {
+                "" => Ok(()),
+                labels => refuse(format!("is not allowed to modify labels: {labels}")),
+            }
         }
-        (operation @ Operation::Update, "") => {
-            let operation = format!("{operation:?}").to_uppercase();
-            refuse(format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods"))
-        }
-        (Operation::Update, "status") if !on(request.old) => {
-            refuse(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"))
-        }
-        (Operation::Update, "status") if request.old.is_some_and(|old| labels(old) != labels(object)) => {
-            refuse(format!("node {node:?} cannot update labels through pod status"))
-        }
-        // They lead to what a kubelet may read.
-        (Operation::Update, "status") if request.old.is_some_and(|old| claims(old) != claims(object)) => {
-            refuse(format!("node {node:?} cannot update resource claim statues"))
-        }
-        (Operation::Create, "eviction") if !on(request.old) => {
-            refuse(format!("node {node:?} can only evict pods with spec.nodeName set to itself"))
-        }
-        (_, "" | "status" | "eviction") => Ok(()),
-        (_, other) => refuse(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed")),
+        _ => Ok(()),
     }
 }
 
-/// Which kind of object a pod's spec refers to.
-fn referred(spec: &Value) -> Option<&'static str> {
-    let kinds = [
-        (Reference::Account, "a service account"),
-        (Reference::Secret, "secrets"),
-        (Reference::ConfigMap, "configmaps"),
-        (Reference::Claim, "persistentvolumeclaims"),
-        (Reference::ResourceClaim, "resourceclaims"),
-    ];
-    kinds.into_iter().find_map(|(kind, what)| kind.is_in(spec).then_some(what))
+/// Labels that differ and that no kubelet may set, change or take away.
+fn forbidden_labels(old: &Value, new: &Value) -> String {
+    let of = |node: &Value| node.pointer("/metadata/labels").and_then(Value::as_object).cloned().unwrap_or_default();
+    let (old, new) = (of(old), of(new));
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let forbidden = keys.into_iter().filter(|key| old.get(*key) != new.get(*key) && is_forbidden(key));
+    forbidden.map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn is_forbidden(label: &str) -> bool {
+    let Some((prefix, _)) = label.split_once('/') else { return false };
+    let within = |domain: &str| prefix.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let kubelets = || KUBELET_LABELS.contains(&label) || KUBELET_PREFIXES.iter().any(|domain| within(domain));
+    within(PROTECTED) || (RESERVED.iter().any(|domain| within(domain)) && !kubelets())
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Operation, Request};
 use crate::authz::Attributes;
 use crate::authz::index::GROUP;
-use crate::authz::rules::{Rule, uncovered};
+use crate::authz::rules::{Rule, describe, uncovered};
 
 pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     if request.resource.kind.group != GROUP || request.operation == Operation::Delete {
@@ -85,11 +85,10 @@ fn judge(request: &Request<'_>, wanted: &[Rule]) -> Result<(), Status> {
         return Ok(());
     }
     let groups: Vec<_> = user.groups.iter().map(|g| format!("{g:?}")).collect();
-    let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
     Err(request.forbidden(&format!(
         "user {:?} (groups=[{}]) is attempting to grant RBAC permissions not currently held:\n{}",
         user.name,
         groups.join(" "),
-        missing.join("\n")
+        describe(&missing)
     )))
 }

@@ -93,7 +93,7 @@ impl NodeAuthorizer {
         let related = |found: &dyn Fn() -> bool| match name.as_str() {
             "" => refuse("No Object name found"),
             _ if found() => Ok(()),
-            _ => Err(unrelated(node)),
+            _ => Err(format!("no relationship found between node '{node}' and this object")),
         };
         let referred = |kind| related(&|| self.refers(node, namespace, kind, name));
         match (attributes.group.as_str(), attributes.resource.as_str()) {
@@ -134,7 +134,8 @@ impl NodeAuthorizer {
                 related(&|| self.is_of_node("storage.k8s.io", "volumeattachments", name, node))
             }
             ("", "serviceaccounts") => match (verb, subresource) {
-                ("get", "") | ("create", "token") => referred(Reference::Account),
+                ("get", "") | ("create", "token") if !name.is_empty() => referred(Reference::Account),
+                ("create", "token") => refuse("can only create tokens for individual service accounts"),
                 ("create", _) => refuse("can only create token subresource of serviceaccount"),
                 _ => refuse("can only create tokens for individual service accounts"),
             },
@@ -321,10 +322,6 @@ fn mounts_with(spec: &Value, claimed_in: &str, namespace: &str, secret: &str) ->
             name.as_deref() == Some(secret) && given.as_deref().unwrap_or(claimed_in) == namespace
         })
     })
-}
-
-fn unrelated(node: &str) -> String {
-    format!("no relationship found between node '{node}' and this object")
 }
 
 fn is_pods(resource: &ResourceCache) -> bool {

@@ -52,7 +52,8 @@ fn resource_matches(rule: &str, resource: &str, subresource: &str) -> bool {
     }
 }
 
-/// The first of `wanted` that `owned` does not cover; `None` when nobody gains anything.
+/// What of `wanted` is not covered by `owned`, in rules of one verb, group, resource (or URL) and name each. None: nobody
+/// gains anything.
 pub(crate) fn uncovered(owned: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
     wanted.iter().flat_map(break_down).filter(|rule| !owned.iter().any(|o| covers(o, rule))).collect()
 }
@@ -60,13 +61,9 @@ pub(crate) fn uncovered(owned: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
 /// Rules with one verb, group, resource (or URL) and name each.
 fn break_down(rule: &Rule) -> Vec<Rule> {
     let mut out = Vec::new();
-    for verb in &rule.verbs {
-        for url in &rule.non_resource_urls {
-            let (verbs, non_resource_urls) = (vec![verb.clone()], vec![url.clone()]);
-            out.push(Rule { verbs, non_resource_urls, ..Rule::default() });
-        }
-        for group in &rule.api_groups {
-            for resource in &rule.resources {
+    for group in &rule.api_groups {
+        for resource in &rule.resources {
+            for verb in &rule.verbs {
                 let one = Rule {
                     verbs: vec![verb.clone()],
                     api_groups: vec![group.clone()],
@@ -82,7 +79,34 @@ fn break_down(rule: &Rule) -> Vec<Rule> {
             }
         }
     }
+    for url in &rule.non_resource_urls {
+        for verb in &rule.verbs {
+            let (verbs, non_resource_urls) = (vec![verb.clone()], vec![url.clone()]);
+            out.push(Rule { verbs, non_resource_urls, ..Rule::default() });
+        }
+    }
     out
+}
+
+/// Broken-down rules as upstream shows them: the verbs of one resource together, sorted, each line once.
+pub(crate) fn describe(broken_down: &[Rule]) -> String {
+    let mut compact: Vec<Rule> = Vec::new();
+    for rule in broken_down {
+        let simple = rule.non_resource_urls.is_empty();
+        let same = |other: &&mut Rule| {
+            simple
+                && other.non_resource_urls.is_empty()
+                && other.api_groups == rule.api_groups
+                && other.resources == rule.resources
+                && other.resource_names == rule.resource_names
+        };
+        match compact.iter_mut().find(same) {
+            Some(other) => other.verbs.extend_from_slice(&rule.verbs),
+            None => compact.push(rule.clone()),
+        }
+    }
+    let lines: std::collections::BTreeSet<String> = compact.iter().map(ToString::to_string).collect();
+    lines.into_iter().collect::<Vec<_>>().join("\n")
 }
 
 /// Whether `owner` allows all that `one` (broken down) allows.
@@ -112,19 +136,19 @@ fn covers(owner: &Rule, one: &Rule) -> bool {
 }
 
 impl std::fmt::Display for Rule {
-    /// As upstream shows missing rules: `{APIGroups:["apps"], Resources:["deployments"], Verbs:["get"]}`
+    /// As upstream shows missing rules: `{APIGroups:["apps"], Resources:["deployments"], Verbs:["get" "list"]}`
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut parts = Vec::new();
         for (name, list) in [
             ("APIGroups", &self.api_groups),
             ("Resources", &self.resources),
-            ("ResourceNames", &self.resource_names),
             ("NonResourceURLs", &self.non_resource_urls),
+            ("ResourceNames", &self.resource_names),
             ("Verbs", &self.verbs),
         ] {
             if !list.is_empty() {
                 let quoted: Vec<_> = list.iter().map(|x| format!("{x:?}")).collect();
-                parts.push(format!("{name}:[{}]", quoted.join(", ")));
+                parts.push(format!("{name}:[{}]", quoted.join(" ")));
             }
         }
         write!(f, "{{{}}}", parts.join(", "))
@@ -180,5 +204,31 @@ mod tests {
         let missing = uncovered(&some, &[rule("get,delete", "apps", "deployments", "")]);
         assert_eq!(missing, [rule("delete", "apps", "deployments", "")]);
         assert!(!uncovered(&[rule("get", "apps", "deployments", "x")], &some).is_empty());
+        let covers = |owned: Rule, wanted: Rule| uncovered(&[owned], &[wanted]).is_empty();
+        assert!(covers(rule("*", "*", "*/scale", ""), rule("update", "apps", "deployments/scale", "x")));
+        assert!(!covers(rule("*", "*", "*/scale", ""), rule("update", "apps", "deployments", "")));
+        assert!(!covers(rule("*", "*", "pods", ""), rule("get", ".", "*", "")));
+        assert!(!covers(rule("get,list", "*", "*", ""), rule("*", ".", "pods", "")), "new verbs are not among those");
+        assert!(covers(rule("get", ".", "pods", "a,b"), rule("get", ".", "pods", "b")));
+        assert!(!covers(rule("get", ".", "pods", "a,b"), rule("get", ".", "pods", "b,c")));
+        assert!(covers(urls("get", "/api/*"), urls("get", "/api/v1")));
+        assert!(covers(urls("*", "*"), urls("post", "/x/*")));
+        assert!(!covers(urls("get", "/api"), urls("get", "/api/*")));
+        assert!(!covers(rule("*", "*", "*", ""), urls("get", "/api")), "resources are no paths");
+    }
+
+    fn urls(verb: &str, url: &str) -> Rule {
+        Rule { verbs: vec![verb.into()], non_resource_urls: vec![url.into()], ..Rule::default() }
+    }
+
+    #[test]
+    fn missing_rules_are_shown_together() {
+        let wanted = [rule("list,get", "apps,batch", "jobs", ""), rule("get", ".", "secrets", "b,a"), urls("get", "/x")];
+        let expected = r#"{APIGroups:[""], Resources:["secrets"], ResourceNames:["a"], Verbs:["get"]}
+{APIGroups:[""], Resources:["secrets"], ResourceNames:["b"], Verbs:["get"]}
+{APIGroups:["apps"], Resources:["jobs"], Verbs:["list" "get"]}
+{APIGroups:["batch"], Resources:["jobs"], Verbs:["list" "get"]}
+{NonResourceURLs:["/x"], Verbs:["get"]}"#;
+        assert_eq!(describe(&uncovered(&[], &wanted)), expected);
     }
 }

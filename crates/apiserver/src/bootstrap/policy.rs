@@ -1,14 +1,14 @@
-//! RBAC policy from `roles.txt`, and how a changed role is reconciled with it.
+//! RBAC policy from `roles.txt`.
 
 use serde_json::{Value, json};
 
 use super::{Reconcile, Wanted};
 use crate::authz::index::GROUP;
-use crate::authz::rules::{Rule, uncovered};
+use crate::authz::rules::Rule;
 
 const POLICY: &str = include_str!("roles.txt");
 const API_VERSION: &str = "rbac.authorization.k8s.io/v1";
-const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+pub(super) const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
 /// Every role and binding.
 pub(super) fn all() -> Vec<Wanted> {
@@ -60,18 +60,48 @@ pub(crate) fn node_rules() -> Vec<Rule> {
     rules.unwrap_or_default()
 }
 
+/// What is no longer part of the policy.
+pub(super) enum Removed {
+    RoleBinding { namespace: &'static str, name: &'static str },
+    Subject { cluster_role_binding: &'static str, subject: Value },
+}
+
+/// What earlier versions of the policy had and later ones took away.
+pub(super) fn removed() -> Vec<Removed> {
+    let lines = POLICY.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let removed = lines.filter_map(|words| match words.as_slice() {
+        ["gone", namespace, name] => Some(Removed::RoleBinding { namespace, name }),
+        ["unbound", name, who] => Some(Removed::Subject { cluster_role_binding: name, subject: subject(who)? }),
+        _ => None,
+    });
+    removed.collect()
+}
+
 fn list(words: &str) -> Vec<String> {
-    words.split(',').map(|word| if word == "core" { String::new() } else { word.to_owned() }).collect()
+    let each = words.split(',').flat_map(|word| match word {
+        "core" => vec![""],
+        "READ" => vec!["get", "list", "watch"],
+        "WRITE" => vec!["create", "delete", "deletecollection", "patch", "update"],
+        word => vec![word],
+    });
+    each.map(str::to_owned).collect()
+}
+
+/// A list of verbs, sorted as upstream's are.
+fn verbs(words: &str) -> Vec<String> {
+    let mut verbs = list(words);
+    verbs.sort_unstable();
+    verbs
 }
 
 fn rule(words: &[&str]) -> Value {
     match words {
-        [verbs, "url", paths] => json!({"verbs": list(verbs), "nonResourceURLs": list(paths)}),
+        [verbs, "url", paths] => json!({"verbs": self::verbs(verbs), "nonResourceURLs": list(paths)}),
         [verbs, groups, resources] => {
-            json!({"verbs": list(verbs), "apiGroups": list(groups), "resources": list(resources)})
+            json!({"verbs": self::verbs(verbs), "apiGroups": list(groups), "resources": list(resources)})
         }
         [verbs, groups, resources, names] => json!({
-            "verbs": list(verbs), "apiGroups": list(groups), "resources": list(resources),
+            "verbs": self::verbs(verbs), "apiGroups": list(groups), "resources": list(resources),
             "resourceNames": list(names.trim_start_matches("names=")),
         }),
         _ => Value::Null,
@@ -115,20 +145,7 @@ fn cluster_role(name: &str, options: &[&str]) -> Wanted {
 }
 
 fn binding(kind: &str, namespace: &str, name: &str, role: &str, subjects: &str) -> Wanted {
-    let subjects: Vec<Value> = subjects
-        .split(',')
-        .filter_map(|subject| {
-            let (kind, name) = subject.split_once(':')?;
-            Some(match kind {
-                "group" => json!({"kind": "Group", "apiGroup": GROUP, "name": name}),
-                "user" => json!({"kind": "User", "apiGroup": GROUP, "name": name}),
-                _ => {
-                    let (namespace, name) = name.split_once('/')?;
-                    json!({"kind": "ServiceAccount", "name": name, "namespace": namespace})
-                }
-            })
-        })
-        .collect();
+    let subjects: Vec<Value> = subjects.split(',').filter_map(subject).collect();
     let role_ref = json!({"apiGroup": GROUP, "kind": kind, "name": role});
     let (own, resource) =
         if namespace == "-" { ("ClusterRoleBinding", "clusterrolebindings") } else { ("RoleBinding", "rolebindings") };
@@ -136,44 +153,14 @@ fn binding(kind: &str, namespace: &str, name: &str, role: &str, subjects: &str) 
     Wanted { group: GROUP, resource, object, reconcile: Reconcile::Binding }
 }
 
-/// `old` with what is missing of `wanted`.
-pub(super) fn reconciled(old: &Value, wanted: &Value, how: Reconcile) -> Value {
-    let mut object = old.clone();
-    let off = old.pointer("/metadata/annotations").and_then(|a| a.get(AUTOUPDATE)).is_some_and(|v| v == "false");
-    if off && how != Reconcile::Replace {
-        return object;
-    }
-    let items = |o: &Value, field: &str| o.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
-    let Some(map) = object.as_object_mut() else { return object };
-    match how {
-        Reconcile::Keep => {}
-        Reconcile::Suggest if !super::later::follows_suggestion(old) => {}
-        Reconcile::Replace | Reconcile::Suggest => {
-            for (key, value) in wanted.as_object().into_iter().flatten().filter(|(k, _)| *k != "metadata") {
-                map.insert(key.clone(), value.clone());
-            }
+fn subject(text: &str) -> Option<Value> {
+    let (kind, name) = text.split_once(':')?;
+    Some(match kind {
+        "group" => json!({"kind": "Group", "apiGroup": GROUP, "name": name}),
+        "user" => json!({"kind": "User", "apiGroup": GROUP, "name": name}),
+        _ => {
+            let (namespace, name) = name.split_once('/')?;
+            json!({"kind": "ServiceAccount", "name": name, "namespace": namespace})
         }
-        Reconcile::Role => {
-            if old.get("aggregationRule").is_some() || wanted.get("aggregationRule").is_some() {
-                return object;
-            }
-            let parse = |list: &[Value]| -> Vec<Rule> {
-                list.iter().filter_map(|r| serde_json::from_value(r.clone()).ok()).collect()
-            };
-            let (mut have, want) = (items(old, "rules"), items(wanted, "rules"));
-            let missing = uncovered(&parse(&have), &parse(&want));
-            have.extend(missing.iter().filter_map(|rule| serde_json::to_value(rule).ok()));
-            map.insert("rules".into(), have.into());
-        }
-        Reconcile::Binding => {
-            let mut have = items(old, "subjects");
-            for subject in items(wanted, "subjects") {
-                if !have.contains(&subject) {
-                    have.push(subject);
-                }
-            }
-            map.insert("subjects".into(), have.into());
-        }
-    }
-    object
+    })
 }

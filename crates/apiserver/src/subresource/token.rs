@@ -39,7 +39,7 @@ struct Bound {
 }
 
 pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
-    let Call { core, resource, target, query, user, .. } = call;
+    let Call { core, resource, target, query, .. } = call;
     let Some(tokens) = &core.authenticator.tokens else {
         return Err(Status::unavailable("this server has no key that signs service account tokens"));
     };
@@ -68,9 +68,6 @@ pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
     let mut private = Kubernetes { namespace: namespace.into(), serviceaccount: account, ..Kubernetes::default() };
     if let Some(bound) = &spec.bound_object_ref {
         bind(call, bound, &mut private)?;
-    }
-    if let Some(node) = user.as_node() {
-        judge_node(call, node, &private)?;
     }
     admission::validate(&request, &object).await?;
     let now = keelson_client::clock::now().as_second();
@@ -159,18 +156,6 @@ fn bind(call: &Call, bound: &Bound, private: &mut Kubernetes) -> Result<(), Stat
         other => {
             return Err(Status::bad_request(format!("cannot bind token to object of type {other:?}")));
         }
-    }
-    Ok(())
-}
-
-/// A kubelet gets tokens for pods on its node only.
-fn judge_node(call: &Call, node: &str, private: &Kubernetes) -> Result<(), Status> {
-    let refuse = |why: String| Err(call.resource.forbidden(&call.target.name, &why));
-    let Some(pod) = &private.pod else { return refuse("node requested token not bound to a pod".into()) };
-    let entry = call.core.registry.known("", "pods")?.cache()?.get(&private.namespace, &pod.name);
-    let object = entry.ok_or_else(|| Status::not_found("", "pods", &pod.name))?.decode()?;
-    if object.pointer("/spec/nodeName").is_none_or(|n| n != node) {
-        return refuse("node requested token bound to a pod scheduled on a different node".into());
     }
     Ok(())
 }
