@@ -108,7 +108,9 @@ async fn remove(core: &Core, removed: Removed) -> Result<(), Error> {
                 let resource = core.registry.known(GROUP, "rolebindings")?;
                 match resource.cache()?.get(namespace, name).map(|old| old.decode()).transpose()? {
                     Some(old) if !reconcile::is_protected(&old) => {
-                        delete(core, resource, namespace, name, &DeleteOptions::default(), options.asked()).await.map(|_| ())
+                        delete(core, resource, namespace, name, &DeleteOptions::default(), options.asked())
+                            .await
+                            .map(|_| ())
                     }
                     _ => Ok(()),
                 }

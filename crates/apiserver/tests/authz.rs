@@ -90,7 +90,8 @@ async fn kubelet(test: &TestServer) -> (Value, Api) {
 
 /// A mirror pod of `node`, with changes.
 fn mirror(name: &str, node: &Value, change: impl FnOnce(&mut Value)) -> Value {
-    let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": node["metadata"]["uid"], "controller": true});
+    let owner =
+        json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": node["metadata"]["uid"], "controller": true});
     let mut pod = json!({
         "metadata": {
             "name": name, "annotations": {"kubernetes.io/config.mirror": "x"}, "ownerReferences": [owner],
@@ -116,8 +117,11 @@ async fn kubelets_choose_nothing_that_they_may_read() {
     check(&secret, "node \"n1\" can not create pods that reference secrets").await;
     let claim = volumes(json!({"name": "v", "persistentVolumeClaim": {"claimName": "s"}}));
     check(&claim, "node \"n1\" can not create pods that reference persistentvolumeclaims").await;
-    check(&|pod| pod["spec"]["nodeName"] = "n2".into(), "node \"n1\" can only create pods with spec.nodeName set to itself")
-        .await;
+    check(
+        &|pod| pod["spec"]["nodeName"] = "n2".into(),
+        "node \"n1\" can only create pods with spec.nodeName set to itself",
+    )
+    .await;
     let owner = |field: &'static str, value: Value| {
         move |pod: &mut Value| pod["metadata"]["ownerReferences"][0][field] = value.clone()
     };
@@ -127,8 +131,11 @@ async fn kubelets_choose_nothing_that_they_may_read() {
     check(&owner("kind", "Pod".into()), not_its_own).await;
     let uncontrolled = "node \"n1\" can only create pods with a controller owner reference set to itself";
     check(&owner("controller", false.into()), uncontrolled).await;
-    check(&owner("blockOwnerDeletion", true.into()), "node \"n1\" must not set blockOwnerDeletion on an owner reference")
-        .await;
+    check(
+        &owner("blockOwnerDeletion", true.into()),
+        "node \"n1\" must not set blockOwnerDeletion on an owner reference",
+    )
+    .await;
     let uid = node["metadata"]["uid"].as_str().unwrap();
     check(&owner("uid", "other".into()), &format!("node n1 UID mismatch: expected other got {uid}")).await;
     let empty = volumes(json!({"name": "v", "emptyDir": {}}));
@@ -202,7 +209,8 @@ async fn kubelets_get_tokens_for_what_they_run() {
     let own = api.ok(pods, pod("own", "n1", "runs")).await;
     let foreign = api.ok(pods, pod("foreign", "n2", "runs")).await;
     let ask = async |account: &str, pod: &Value, audiences: Value| {
-        let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]});
+        let bound =
+            json!({"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]});
         let request = json!({"spec": {"audiences": audiences, "boundObjectRef": bound}});
         let path = format!("POST /api/v1/namespaces/default/serviceaccounts/{account}/token");
         let (code, status) = kubelet.call(&path, request).await;

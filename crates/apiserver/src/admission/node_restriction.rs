@@ -122,7 +122,9 @@ fn judge_node(request: &Request<'_>, node: &str, object: &Value) -> Result<(), S
         (Operation::Update, Some(old)) => {
             let source = field(object, "/spec/configSource");
             if !source.is_null() && source != field(old, "/spec/configSource") {
-                return refuse(format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"));
+                return refuse(format!(
+                    "node {node:?} is not allowed to update configSource to a new non-nil configSource"
+                ));
             }
             if field(old, "/spec/taints") != field(object, "/spec/taints") {
                 return refuse(format!("node {node:?} is not allowed to modify taints"));

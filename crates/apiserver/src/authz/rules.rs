@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn missing_rules_are_shown_together() {
-        let wanted = [rule("list,get", "apps,batch", "jobs", ""), rule("get", ".", "secrets", "b,a"), urls("get", "/x")];
+        let wanted =
+            [rule("list,get", "apps,batch", "jobs", ""), rule("get", ".", "secrets", "b,a"), urls("get", "/x")];
         let expected = r#"{APIGroups:[""], Resources:["secrets"], ResourceNames:["a"], Verbs:["get"]}
 {APIGroups:[""], Resources:["secrets"], ResourceNames:["b"], Verbs:["get"]}
 {APIGroups:["apps"], Resources:["jobs"], Verbs:["list" "get"]}

@@ -58,9 +58,7 @@ fn roles_get_back_what_is_missing() {
 #[test]
 fn aggregation_is_reconciled() {
     let selector = |key: &str| json!({"matchLabels": {key: "true"}});
-    let role = |selectors: serde_json::Value, rules: serde_json::Value| {
-        json!({"metadata": {}, "aggregationRule": {"clusterRoleSelectors": selectors}, "rules": rules})
-    };
+    let role = |selectors: serde_json::Value, rules: serde_json::Value| json!({"metadata": {}, "aggregationRule": {"clusterRoleSelectors": selectors}, "rules": rules});
     let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]);
     // Rules that others gave stay.
     check(

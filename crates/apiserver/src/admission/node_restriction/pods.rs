@@ -97,7 +97,8 @@ fn referred(pod: &Value) -> Option<&'static str> {
     ];
     let sources = spec.get("volumes").and_then(Value::as_array).into_iter().flatten();
     let mut sources = sources.filter_map(|volume| volume.pointer("/projected/sources")?.as_array()).flatten();
-    let any = |object: Option<&Value>| object.is_some_and(|o| !o.is_null() && o.as_array().is_none_or(|a| !a.is_empty()));
+    let any =
+        |object: Option<&Value>| object.is_some_and(|o| !o.is_null() && o.as_array().is_none_or(|a| !a.is_empty()));
     let status = |field: &str| pod.get("status").and_then(|status| status.get(field));
     if let Some((_, what)) = kinds.into_iter().find(|(kind, _)| kind.is_in(spec)) {
         Some(what)
