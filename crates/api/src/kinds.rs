@@ -37,7 +37,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use api_registration::local_services;
+pub use api_registration::{local_priority, local_services};
 pub use certificates::requested_groups;
 pub use core::bind;
 pub use flow_control::{AUTO_UPDATE, mandatory as mandatory_flow_control, suggested as suggested_flow_control};

@@ -6,6 +6,7 @@ use keelson_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
+use crate::aggregator::Aggregator;
 use crate::alloc::ServiceAllocator;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
@@ -26,6 +27,7 @@ pub(crate) struct Core {
     pub(crate) allocator: Arc<ServiceAllocator>,
     /// `None` without credentials for kubelets.
     pub(crate) kubelets: Option<Kubelets>,
+    pub(crate) aggregator: Aggregator,
     pub(crate) limits: Limits,
     pub(crate) openapi: openapi::Kept,
     /// Ends the watches and the server's own tasks.

@@ -26,7 +26,7 @@ use crate::http::query::Query;
 use crate::http::reply::{self, Reply};
 use crate::limits::Limits;
 use crate::registry::{Resource, render};
-use crate::{authn, discovery, registry, subresource};
+use crate::{aggregator, authn, discovery, registry, subresource};
 
 /// Largest body of a request that is not proxied.
 const MAX_BODY_BYTES: usize = 3 << 20;
@@ -97,6 +97,9 @@ async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBod
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
     let user = authn::impersonate::effective_user(&core, user, request.headers()).await?;
     core.authorizer.check(&user, &Attributes::from(&info)).await?;
+    if let Some(remote) = core.aggregator.remote_of(&info) {
+        return aggregator::serve(&core, remote, &user, &info, request).await;
+    }
     let Some(target) = info.target else {
         return discovery::serve(&core, request.method(), &info.path, &query, request.headers()).await;
     };

@@ -1,30 +1,24 @@
-//! The way to the kubelets and to pods: one connection per request, TLS with the server's client certificate, bodies and
-//! upgraded bytes passed through as they come. Redirects are never followed.
+//! The way to the kubelets and to pods: one connection per request, TLS with the server's client certificate.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, BodyStream};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use keelson_api::status::Status;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::KubeletClient;
-use crate::http::body::{Body, RequestBody};
+use crate::http::body::RequestBody;
 use crate::http::listen::{load_identity, load_roots};
 use crate::http::reply::Reply;
-use crate::limits::StreamPermit;
-use crate::{BoxError, Error};
+use crate::{Error, relay};
 
 /// A kubelet's port unless its node says otherwise.
 pub(crate) const KUBELET_PORT: u16 = 10250;
@@ -33,9 +27,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KUBELET_TIMEOUT: Duration = Duration::from_secs(60);
 /// As [`KUBELET_TIMEOUT`], for what is proxied to a pod.
 const POD_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// Headers that concern one connection only.
-const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"];
 
 /// Credentials for kubelets.
 pub(crate) struct Kubelets {
@@ -75,60 +66,15 @@ impl Kubelets {
 
 impl Backend {
     /// Sends the request on and answers with what comes back; an upgrade is spliced.
-    pub(crate) async fn forward(self, mut request: Request<RequestBody>, shutdown: &CancellationToken) -> Reply {
-        let is_websocket = keelson_streaming::upgrade::is_websocket(request.headers());
-        let client_upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
-        let permit = request.extensions_mut().remove::<StreamPermit>();
-        let onward = self.onward(request)?;
-        let mut response = self.send(onward).await?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client_upgrade) = client_upgrade else {
-                return Err(Status::internal("the backend upgraded a connection that nobody asked it to"));
-            };
-            let backend_upgrade = hyper::upgrade::on(&mut response);
-            tokio::spawn(async move {
-                let (client, backend) = match tokio::try_join!(client_upgrade, backend_upgrade) {
-                    Ok(both) => both,
-                    Err(error) => return tracing::debug!(%error, "an upgrade failed"),
-                };
-                if let Err(error) = keelson_streaming::proxy::splice(client, backend, is_websocket).await {
-                    tracing::debug!(%error, "an upgraded connection ended");
-                }
-                drop(permit);
-            });
-            let mut answer = Response::new(Body::empty());
-            *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            *answer.headers_mut() = response.headers().clone();
-            return Ok(answer);
-        }
-        let (mut parts, body) = response.into_parts();
-        strip(&mut parts.headers, false);
-        Ok(Response::from_parts(parts, stream(body, shutdown.clone())))
-    }
-
-    fn onward(&self, request: Request<RequestBody>) -> Result<Request<RequestBody>, Status> {
-        let (mut parts, body) = request.into_parts();
-        parts.uri = self.path.parse().map_err(|e| Status::bad_request(format!("invalid path: {e}")))?;
-        parts.version = http::Version::HTTP_11;
-        let upgrade = parts.headers.get(UPGRADE).cloned();
-        strip(&mut parts.headers, upgrade.is_some());
-        if upgrade.is_some() {
-            parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        }
-        let host = match self.address {
-            IpAddr::V4(address) => format!("{address}:{}", self.port),
-            IpAddr::V6(address) => format!("[{address}]:{}", self.port),
-        };
-        parts.headers.insert(HOST, HeaderValue::from_str(&host).map_err(Status::internal)?);
-        // Who the client is and whom it acts for is for this server only.
-        parts.headers.remove(http::header::AUTHORIZATION);
-        let personal: Vec<_> =
-            parts.headers.keys().filter(|n| n.as_str().starts_with("impersonate-")).cloned().collect();
-        for name in personal {
-            parts.headers.remove(name);
-        }
-        parts.extensions = http::Extensions::new();
-        Ok(Request::from_parts(parts, body))
+    pub(crate) async fn forward(self, request: Request<RequestBody>, shutdown: &CancellationToken) -> Reply {
+        let host = SocketAddr::from((self.address, self.port)).to_string();
+        relay::relay(
+            request,
+            |request| relay::onward(request, &self.path, &host),
+            |request| self.send(request),
+            shutdown,
+        )
+        .await
     }
 
     /// Sends one request over a connection of its own.
@@ -152,7 +98,7 @@ impl Backend {
             Err(_) => Err(Status::timeout(format!("awaiting response headers from {address}:{port}{}", self.path))),
         };
         match &self.tls {
-            None => answered(tokio::time::timeout(patience, exchange(stream, request)).await),
+            None => answered(tokio::time::timeout(patience, relay::exchange(TokioIo::new(stream), request)).await),
             Some(tls) => {
                 let handshake = tls.connect(ServerName::IpAddress(address.into()), stream);
                 let stream = match tokio::time::timeout(CONNECT_TIMEOUT, handshake).await {
@@ -160,46 +106,8 @@ impl Backend {
                     Ok(Err(error)) => return Err(failed("tls", &error)),
                     Err(_) => return Err(failed("tls", &"handshake timeout")),
                 };
-                answered(tokio::time::timeout(patience, exchange(stream, request)).await)
+                answered(tokio::time::timeout(patience, relay::exchange(TokioIo::new(stream), request)).await)
             }
         }
     }
-}
-
-async fn exchange<S>(stream: S, request: Request<RequestBody>) -> Result<Response<Incoming>, hyper::Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "a backend connection broke");
-        }
-    });
-    sender.send_request(request).await
-}
-
-fn strip(headers: &mut HeaderMap, keep_upgrade: bool) {
-    for name in HOP_BY_HOP {
-        headers.remove(HeaderName::from_static(name));
-    }
-    if !keep_upgrade {
-        headers.remove(UPGRADE);
-    }
-}
-
-/// A body that passes its bytes on as they come, until `shutdown`.
-pub(crate) fn stream(body: Incoming, shutdown: CancellationToken) -> Body {
-    let frames = BodyStream::new(body).filter_map(|frame| async {
-        match frame {
-            Ok(frame) => frame.into_data().ok().map(Ok),
-            Err(error) => Some(Err(Box::new(error) as BoxError)),
-        }
-    });
-    Body::Stream(frames.take_until(shutdown.cancelled_owned()).boxed())
-}
-
-/// An empty request body.
-pub(crate) fn empty_body() -> RequestBody {
-    http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod aggregator;
 mod alloc;
 mod authn;
 mod authz;
@@ -15,6 +16,7 @@ mod core;
 mod crd;
 mod discovery;
 mod dispatch;
+mod endpoint;
 mod error;
 mod expressions;
 mod files;
@@ -22,6 +24,7 @@ mod http;
 mod kubelet;
 mod limits;
 mod registry;
+mod relay;
 mod review;
 mod server;
 mod subresource;

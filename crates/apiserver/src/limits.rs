@@ -29,6 +29,14 @@ pub(crate) struct StreamPermit {
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
+impl StreamPermit {
+    /// One of the places in `semaphore`; 429 when there is none.
+    pub(crate) fn of(semaphore: &Arc<Semaphore>) -> Result<Self, Status> {
+        let permit = semaphore.clone().try_acquire_owned().map_err(|_| busy())?;
+        Ok(Self { _permit: Arc::new(permit) })
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -50,8 +58,7 @@ impl Limits {
     }
 
     pub(crate) fn stream(&self) -> Result<StreamPermit, Status> {
-        let permit = self.streams.clone().try_acquire_owned().map_err(|_| busy())?;
-        Ok(StreamPermit { _permit: Arc::new(permit) })
+        StreamPermit::of(&self.streams)
     }
 
     /// Memory for `bytes` more of a body, which hold `held` already.

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use keelson_store::Store;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::aggregator::{self, Aggregator};
 use crate::alloc::ServiceAllocator;
 use crate::authn::{self, Authenticator};
 use crate::authz::Authorizer;
@@ -52,6 +53,7 @@ impl ApiServer {
         let feed = Feed::new(cache.clone(), store.clone(), listeners, installs);
         let authenticator = Authenticator::new(&config, cache.clone())?;
         let kubelets = config.kubelet.as_ref().map(Kubelets::new).transpose()?;
+        let aggregator = Aggregator::new(&config)?;
         let revision = feed.load().await?;
         tokio::spawn(feed.run(revision, shutdown.clone()));
         let core = Arc::new(Core {
@@ -63,6 +65,7 @@ impl ApiServer {
             authorizer: Authorizer { rbac, node },
             allocator,
             kubelets,
+            aggregator,
             limits: Limits::default(),
             openapi: Default::default(),
             shutdown: shutdown.clone(),
@@ -70,6 +73,7 @@ impl ApiServer {
         let stop = Arc::new(shutdown.drop_guard());
         crd::start(&core).await?;
         bootstrap::run(&core).await?;
+        aggregator::start(&core).await?;
         tokio::spawn(bootstrap::aggregation::run(core.clone()));
         tokio::spawn(bootstrap::later::run(core.clone()));
         tokio::spawn(bootstrap::trust::run(core.clone()));

@@ -7,8 +7,6 @@ mod finalize;
 mod streams;
 mod token;
 
-pub(crate) use streams::service_endpoint;
-
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::Request;

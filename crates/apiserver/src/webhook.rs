@@ -2,7 +2,7 @@
 //! per configuration keeps its connections; every call has a time limit and a limit on the answer, and redirects are not
 //! followed. What is asked and answered is the caller's: conversion here, admission later.
 
-mod connect;
+pub(crate) mod connect;
 pub(crate) mod kubeconfig;
 
 use std::sync::Weak;
@@ -107,7 +107,7 @@ fn refusal(status: StatusCode) -> String {
 }
 
 /// An error and what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -6,7 +6,7 @@ mod api_service;
 #[cfg(test)]
 mod tests;
 
-pub use api_service::local_services;
+pub use api_service::{local_priority, local_services};
 
 pub(super) fn all() -> Vec<Kind> {
     vec![api_service::kind()]

@@ -73,6 +73,19 @@ impl RequestInfo {
         }
         Self { verb: verb.into(), path: path.to_owned(), target: Some(target) }
     }
+
+    /// The group version that the request is about: that of its resource, or the one whose own path it is.
+    pub(crate) fn group_version(&self) -> Option<(String, String)> {
+        if let Some(target) = &self.target {
+            return Some((target.group.clone(), target.version.clone()));
+        }
+        let path = self.path.strip_suffix('/').unwrap_or(&self.path);
+        match path.split('/').collect::<Vec<_>>().as_slice() {
+            ["", "api", version] => Some((String::new(), decoded(version))),
+            ["", "apis", group, version] => Some((decoded(group), decoded(version))),
+            _ => None,
+        }
+    }
 }
 
 fn parse_target(path: &str) -> Option<(Target, bool)> {

@@ -4,8 +4,6 @@
 mod pod;
 mod proxy;
 
-pub(crate) use proxy::service_endpoint;
-
 use std::net::IpAddr;
 
 use http::{Method, Request};
@@ -19,7 +17,8 @@ use crate::authz::Attributes;
 use crate::dispatch::Call;
 use crate::http::body::RequestBody;
 use crate::http::reply::Reply;
-use crate::kubelet::{Backend, KUBELET_PORT, Kubelets, stream as body_stream};
+use crate::kubelet::{Backend, KUBELET_PORT, Kubelets};
+use crate::relay::stream as body_stream;
 
 /// Longest error text read from a kubelet.
 const MAX_ERROR_BYTES: usize = 10 << 10;

@@ -23,7 +23,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::Error;
 use crate::core::Core;
-use crate::subresource::service_endpoint;
+use crate::endpoint;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -42,7 +42,7 @@ enum Place {
 
 /// Makes connections to one webhook.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     place: Place,
     tls: TlsConnector,
     /// The name on the server's certificate, when it is not the host.
@@ -50,15 +50,15 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn with(tls: Arc<ClientConfig>, server_name: Option<ServerName<'static>>) -> Self {
+    pub(crate) fn with(tls: Arc<ClientConfig>, server_name: Option<ServerName<'static>>) -> Self {
         Self { place: Place::Url, tls: TlsConnector::from(tls), server_name }
     }
 
-    pub(super) fn to_url(config: &Value) -> Result<Self, Error> {
+    pub(crate) fn to_url(config: &Value) -> Result<Self, Error> {
         Ok(Self { place: Place::Url, tls: tls(config)?, server_name: None })
     }
 
-    pub(super) fn to_service(
+    pub(crate) fn to_service(
         core: Weak<Core>,
         namespace: &str,
         name: &str,
@@ -69,7 +69,20 @@ impl Connector {
         Ok(Self { place, tls: tls(config)?, server_name: None })
     }
 
-    async fn connect(self, uri: Uri) -> Result<Stream, Error> {
+    /// As [`Connector::to_service`], over TLS that is set up already.
+    pub(crate) fn to_service_over(
+        core: Weak<Core>,
+        namespace: &str,
+        name: &str,
+        port: u16,
+        tls: Arc<ClientConfig>,
+    ) -> Self {
+        let place = Place::Service { core, namespace: namespace.to_owned(), name: name.to_owned(), port };
+        Self { place, tls: TlsConnector::from(tls), server_name: None }
+    }
+
+    /// Opens a connection for a request to `uri`.
+    pub(crate) async fn connect(self, uri: Uri) -> Result<Stream, Error> {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let failed = |what: &str, why: &dyn std::fmt::Display| Error(format!("{what}: {why}"));
         let addresses: Vec<SocketAddr> = match &self.place {
@@ -80,8 +93,7 @@ impl Connector {
             }
             Place::Service { core, namespace, name, port } => {
                 let core = core.upgrade().ok_or_else(|| Error("the server is shutting down".into()))?;
-                let found = service_endpoint(&core, namespace, name, &port.to_string());
-                vec![found.map_err(|status| Error(status.message))?.into()]
+                endpoint::service_addresses(&core, namespace, name, *port).await.map_err(|e| Error(e.message))?
             }
         };
         let connect = TcpStream::connect(addresses.as_slice());
@@ -118,7 +130,7 @@ fn tls(config: &Value) -> Result<TlsConnector, Error> {
 }
 
 /// The certificates of a bundle, or without one what the system trusts.
-pub(super) fn roots(bundle: Option<&[u8]>) -> Result<RootCertStore, String> {
+pub(crate) fn roots(bundle: Option<&[u8]>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     match bundle {
         Some(pem) => {
@@ -138,7 +150,8 @@ pub(super) fn roots(bundle: Option<&[u8]>) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-pub(super) fn trusting(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+/// A TLS client that trusts these; whether it shows a certificate is left open.
+pub(crate) fn trusting(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
     Ok(builder.with_root_certificates(roots))
@@ -159,7 +172,7 @@ impl tower::Service<Uri> for Connector {
 }
 
 /// A TLS connection as hyper's pool wants it.
-pub(super) struct Stream(TokioIo<TlsStream<TcpStream>>);
+pub(crate) struct Stream(TokioIo<TlsStream<TcpStream>>);
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {

@@ -33,7 +33,12 @@ impl Pki {
 
     /// Certificate and key, in PEM.
     pub fn issue(&self, name: &str, groups: &[&str]) -> (String, String) {
-        let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+        self.issue_for("localhost", name, groups)
+    }
+
+    /// As [`Pki::issue`], for a server of this host name.
+    pub fn issue_for(&self, host: &str, name: &str, groups: &[&str]) -> (String, String) {
+        let mut params = CertificateParams::new(vec![host.into()]).unwrap();
         params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         params.distinguished_name.push(DnType::CommonName, name);
         for group in groups {

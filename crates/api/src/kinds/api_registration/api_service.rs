@@ -37,6 +37,9 @@ const PRIORITIES: [(&str, &str, i32, i32); 21] = [
     ("resource.k8s.io", "v1", 15_900, 15),
 ];
 
+/// The place of custom resources.
+const CUSTOM: (i32, i32) = (1000, 100);
+
 pub(crate) fn kind() -> Kind {
     Kind::cluster(GROUP, "v1", "APIService", "apiservices", &ApiService)
         .schema("io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService")
@@ -91,6 +94,17 @@ pub fn local_services<'a>(served: impl Iterator<Item = (&'a str, &'a str)>) -> V
         }
     }
     all
+}
+
+/// The place of a group among groups and of a version in its group that they have without an APIService: that of custom
+/// resources, unless upstream gives them another.
+pub fn local_priority(group: &str, version: &str) -> (i64, i64) {
+    if group == GROUP {
+        return (20_001, 0);
+    }
+    let of_group = PRIORITIES.iter().find(|place| place.0 == group).map_or(CUSTOM.0, |place| place.2);
+    let of_version = PRIORITIES.iter().find(|place| place.0 == group && place.1 == version);
+    (of_group.into(), of_version.map_or(CUSTOM.1, |place| place.3).into())
 }
 
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use super::{admitted, checked, kubelet, object};
 use crate::dispatch::Call;
 use crate::http::body::RequestBody;
 use crate::http::reply::{self, Reply};
-use crate::kubelet::empty_body;
+use crate::relay::empty_body;
 
 /// `GET …/log`
 pub(super) async fn log(call: &Call) -> Reply {

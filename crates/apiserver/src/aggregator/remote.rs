@@ -1,0 +1,247 @@
+//! A server behind an APIService: how it is reached, over which TLS, and how much may be asked of it at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use base64::Engine as _;
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use keelson_api::status::Status;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use crate::Error;
+use crate::config::Identity;
+use crate::core::Core;
+use crate::http::body::RequestBody;
+use crate::http::listen::load_identity;
+use crate::limits::StreamPermit;
+use crate::registry::create::text;
+use crate::relay;
+use crate::webhook::chain;
+use crate::webhook::connect::{Connector, roots, trusting};
+
+/// Requests to one server that are under way, watches among them: a server that is slow takes nothing from others.
+const REQUESTS: usize = 2048;
+/// How long an unused connection is kept.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// With what this server shows aggregated ones that it is their front proxy.
+pub(super) struct Clients {
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    /// Believes any certificate.
+    unverified: Arc<ClientConfig>,
+}
+
+impl Clients {
+    pub(super) fn new(identity: Option<&Identity>) -> Result<Self, Error> {
+        let what = "front proxy client certificate";
+        let identity = identity.map(|identity| load_identity(identity, what)).transpose()?;
+        let mut clients = Self {
+            identity,
+            unverified: Arc::new(trusting(RootCertStore::empty()).map_err(tls)?.with_no_client_auth()),
+        };
+        clients.unverified = Arc::new(clients.config(RootCertStore::empty(), true).map_err(tls)?);
+        return Ok(clients);
+
+        fn tls(why: String) -> Error {
+            Error::Credentials { what: "front proxy client certificate", why }
+        }
+    }
+
+    fn config(&self, roots: RootCertStore, unverified: bool) -> Result<ClientConfig, String> {
+        let builder = trusting(roots)?;
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(|e| e.to_string())?
+            }
+        };
+        if unverified {
+            let provider = config.crypto_provider().clone();
+            config.dangerous().set_certificate_verifier(Arc::new(Unverified(provider)));
+        }
+        Ok(config)
+    }
+
+    /// For the server of an APIService, as its `caBundle` and `insecureSkipTLSVerify` say.
+    fn of(&self, spec: &Value) -> Result<Arc<ClientConfig>, String> {
+        if spec["insecureSkipTLSVerify"] == true {
+            return Ok(self.unverified.clone());
+        }
+        let bad = |why: String| format!("unable to load root certificates: {why}");
+        let bundle = spec["caBundle"].as_str().filter(|bundle| !bundle.is_empty());
+        let pem = bundle.map(|bundle| base64::prelude::BASE64_STANDARD.decode(bundle)).transpose();
+        let roots = roots(pem.map_err(|e| bad(e.to_string()))?.as_deref()).map_err(bad)?;
+        Ok(Arc::new(self.config(roots, false)?))
+    }
+}
+
+/// Connections to a server.
+pub(super) struct Transport {
+    connector: Connector,
+    client: HyperClient<Connector, RequestBody>,
+}
+
+/// A server behind an APIService.
+pub(crate) struct Remote {
+    /// The APIService's.
+    pub(super) name: String,
+    pub(super) uid: String,
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(super) namespace: String,
+    pub(super) service: String,
+    pub(super) port: u16,
+    /// `weather.default.svc:443`
+    authority: String,
+    transport: Result<Transport, String>,
+    /// As [`Remote::transport`], but believes any certificate.
+    probe: Connector,
+    available: AtomicBool,
+    requests: Arc<Semaphore>,
+}
+
+impl Remote {
+    /// From an APIService that names a Service.
+    pub(super) fn new(core: &Arc<Core>, object: &Value) -> Self {
+        let spec = &object["spec"];
+        let text_in = |object: &Value, field: &str| object[field].as_str().unwrap_or_default().to_owned();
+        let (namespace, service) = (text_in(&spec["service"], "namespace"), text_in(&spec["service"], "name"));
+        let port = spec["service"]["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
+        let core_ref: Weak<Core> = Arc::downgrade(core);
+        let connector = |tls| Connector::to_service_over(core_ref.clone(), &namespace, &service, port, tls);
+        let clients = &core.aggregator.clients;
+        let transport = clients.of(spec).map(|tls| {
+            let connector = connector(tls);
+            let client = HyperClient::builder(TokioExecutor::new())
+                .pool_idle_timeout(IDLE)
+                .pool_timer(TokioTimer::new())
+                .build(connector.clone());
+            Transport { connector, client }
+        });
+        Self {
+            name: text(object, "name").to_owned(),
+            uid: text(object, "uid").to_owned(),
+            group: text_in(spec, "group"),
+            version: text_in(spec, "version"),
+            authority: format!("{service}.{namespace}.svc:{port}"),
+            probe: connector(clients.unverified.clone()),
+            transport,
+            namespace,
+            service,
+            port,
+            available: AtomicBool::new(false),
+            requests: Arc::new(Semaphore::new(REQUESTS)),
+        }
+    }
+
+    /// `/apis/GROUP/VERSION`
+    pub(super) fn path(&self) -> String {
+        match self.group.as_str() {
+            "" => format!("/api/{}", self.version),
+            group => format!("/apis/{group}/{}", self.version),
+        }
+    }
+
+    pub(super) fn is_available(&self) -> bool {
+        self.available.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_available(&self, available: bool) {
+        self.available.store(available, Ordering::Relaxed);
+    }
+
+    pub(super) fn transport(&self) -> Result<&Transport, &str> {
+        self.transport.as_ref().map_err(String::as_str)
+    }
+
+    /// The host that requests name.
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The whole URL of a path with its query.
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.authority)
+    }
+
+    /// A place among the requests to this server.
+    pub(super) fn permit(&self) -> Result<StreamPermit, Status> {
+        StreamPermit::of(&self.requests)
+    }
+
+    /// Sends a request over a connection of its own, whatever the server's certificate is.
+    pub(super) async fn probe(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, String> {
+        alone(&self.probe, request).await
+    }
+}
+
+impl Transport {
+    /// Sends a request to a whole URL. One that asks for an upgrade has a connection of its own, which is then used for
+    /// nothing else.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        upgrades: bool,
+    ) -> Result<Response<Incoming>, String> {
+        if upgrades {
+            return alone(&self.connector, request).await;
+        }
+        self.client.request(request).await.map_err(|e| chain(&e))
+    }
+}
+
+async fn alone(connector: &Connector, mut request: Request<RequestBody>) -> Result<Response<Incoming>, String> {
+    let stream = connector.clone().connect(request.uri().clone()).await.map_err(|e| e.to_string())?;
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+    relay::exchange(stream, request).await.map_err(|e| chain(&e))
+}
+
+/// Believes any certificate, but not that the other side has a key that it has not.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
