@@ -3,6 +3,7 @@
 //! known once the write has happened. [`Entry::write_object`] puts it in while copying to the wire.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -13,7 +14,7 @@ use keelson_api::selector::Labels;
 use keelson_api::status::Status;
 use keelson_store::KeyValue;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::shallow;
 
@@ -211,19 +212,36 @@ fn separate(out: &mut Vec<u8>) {
     }
 }
 
-/// Bytes that most objects fit into; what is too much is given back.
-const ROOM: usize = 8192;
+/// A scratch buffer larger than this is not kept.
+const MAX_SCRATCH: usize = 256 << 10;
+
+thread_local! {
+    /// Objects are written here and copied out when their size is known. A buffer of its own for each, cut to its size
+    /// afterwards, would leave a hole behind every object: with 100,000 of them, more than they themselves are.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Serializes an object for the store: type first, no resourceVersion. `managed` is the JSON of managed fields that the object
 /// has not.
 pub(crate) fn encode(object: &Value, managed: Option<&[u8]>) -> Result<Bytes, Status> {
-    let mut out = Vec::with_capacity(ROOM);
     let Some(map) = object.as_object() else { return Err(Status::internal("an object to store is no JSON object")) };
-    let empty = Value::Object(serde_json::Map::new());
+    SCRATCH.with_borrow_mut(|out| {
+        out.clear();
+        write_stored(map, managed, out);
+        let bytes = Bytes::copy_from_slice(out);
+        if out.capacity() > MAX_SCRATCH {
+            *out = Vec::new();
+        }
+        Ok(bytes)
+    })
+}
+
+fn write_stored(map: &Map<String, Value>, managed: Option<&[u8]>, out: &mut Vec<u8>) {
+    let empty = Value::Object(Map::new());
     out.extend_from_slice(b"{\"kind\":");
-    json::write(map.get("kind").unwrap_or(&Value::Null), &mut out);
+    json::write(map.get("kind").unwrap_or(&Value::Null), out);
     out.extend_from_slice(b",\"apiVersion\":");
-    json::write(map.get("apiVersion").unwrap_or(&Value::Null), &mut out);
+    json::write(map.get("apiVersion").unwrap_or(&Value::Null), out);
     out.extend_from_slice(b",\"metadata\":{");
     let metadata = map.get("metadata").unwrap_or(&empty).as_object();
     let fields = metadata.into_iter().flatten().filter(|(k, v)| *k != "resourceVersion" && !v.is_null());
@@ -236,27 +254,24 @@ pub(crate) fn encode(object: &Value, managed: Option<&[u8]>) -> Result<Bytes, St
     };
     for (key, value) in fields {
         if let Some(managed) = managed.take_if(|_| key.as_str() > "managedFields") {
-            put_managed(&mut out, managed);
+            put_managed(out, managed);
         }
-        separate(&mut out);
-        json::write_text(key, &mut out);
+        separate(out);
+        json::write_text(key, out);
         out.push(b':');
-        json::write(value, &mut out);
+        json::write(value, out);
     }
     if let Some(managed) = managed {
-        put_managed(&mut out, managed);
+        put_managed(out, managed);
     }
     out.push(b'}');
     for (key, value) in map.iter().filter(|(k, _)| !matches!(k.as_str(), "kind" | "apiVersion" | "metadata")) {
         out.push(b',');
-        json::write_text(key, &mut out);
+        json::write_text(key, out);
         out.push(b':');
-        json::write(value, &mut out);
+        json::write(value, out);
     }
     out.push(b'}');
-    // An engine may keep the buffer itself, so it should not be larger than what is in it.
-    out.shrink_to_fit();
-    Ok(out.into())
 }
 
 #[cfg(test)]
