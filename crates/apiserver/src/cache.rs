@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use keelson_api::status::Status;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub(crate) use entry::Entry;
 pub(crate) use resource::{Change, ResourceCache};
@@ -37,6 +37,8 @@ pub(crate) struct Cache {
     by_prefix: ArcSwap<HashMap<String, Arc<ResourceCache>>>,
     /// Caches for the feed to fill.
     installs: mpsc::Sender<Install>,
+    /// The feed is to load everything again.
+    reload: Notify,
     /// Every change up to here is in the caches.
     revision: watch::Sender<u64>,
     /// The store is closed or cannot be read: the caches do not change any more.
@@ -55,7 +57,7 @@ impl Cache {
         let (installs, receiver) = mpsc::channel(16);
         let by_prefix = caches.into_iter().map(|c| (c.prefix().trim_end_matches('/').to_owned(), c)).collect();
         let (revision, broken) = (watch::Sender::new(0), AtomicBool::new(false));
-        (Self { by_prefix: ArcSwap::from_pointee(by_prefix), installs, revision, broken }, receiver)
+        (Self { by_prefix: ArcSwap::from_pointee(by_prefix), installs, reload: Notify::new(), revision, broken }, receiver)
     }
 
     /// Puts a cache in, filled from the store, in place of the one that held the same keys.
@@ -117,6 +119,11 @@ impl Cache {
     /// The revision that every cache has reached.
     pub(crate) fn revision(&self) -> u64 {
         *self.revision.borrow()
+    }
+
+    /// Has everything read from the store again; watches end.
+    pub(crate) fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// Whether the caches stopped following the store.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::authentication::{Authentication, RequestHeader, WebhookAuthentication};
-use crate::Error;
+use crate::{EncryptionFile, Error};
 
 /// A PEM document, on disk or in memory.
 #[derive(Clone, Debug)]
@@ -107,6 +107,8 @@ pub struct Config {
     /// What the server shows to aggregated servers, as their front proxy (`--proxy-client-cert-file`,
     /// `--proxy-client-key-file`).
     pub proxy_client: Option<Identity>,
+    /// How stored objects are encrypted; without it they are not.
+    pub encryption: Option<EncryptionFile>,
     /// How long Events live.
     pub event_ttl: Duration,
     /// Longest duration of a request that is no watch, log, exec, … (`--request-timeout`).
@@ -126,6 +128,7 @@ impl Default for Config {
             advertise_port: 6443,
             authentication: Authentication::default(),
             proxy_client: None,
+            encryption: None,
             event_ttl: Duration::from_secs(3600),
             request_timeout: Duration::from_secs(60),
         }

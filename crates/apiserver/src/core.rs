@@ -12,6 +12,7 @@ use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::cache::Cache;
 use crate::discovery::openapi;
+use crate::encryption::Encryption;
 use crate::kubelet::Kubelets;
 use crate::limits::Limits;
 use crate::registry::Registry;
@@ -22,6 +23,7 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) encryption: Arc<Encryption>,
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Authorizer,
     pub(crate) allocator: Arc<ServiceAllocator>,

@@ -53,9 +53,13 @@ impl Shared {
     }
 
     /// Whether a write that changes nothing still changes how the object is stored.
-    pub(crate) fn is_stale(&self, entry: &Entry) -> bool {
+    pub(crate) fn is_stale(&self, core: &Core, entry: &Entry) -> bool {
         let stored = self.stored.snapshot().map.get(&entry.key).cloned();
-        stored.is_some_and(|stored| stored.stale || !stored::is_of(&stored, &self.storage))
+        stored.is_some_and(|stored| {
+            stored.stale
+                || !stored::is_of(&stored, &self.storage)
+                || core.encryption.is_stale(&self.stored, &stored)
+        })
     }
 }
 

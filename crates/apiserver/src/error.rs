@@ -12,6 +12,9 @@ pub enum Error {
     /// A configured certificate or key makes no sense.
     #[error("{what}: {why}")]
     Credentials { what: &'static str, why: String },
+    /// The encryption configuration cannot be used.
+    #[error("{path}: {why}")]
+    Encryption { path: String, why: String },
     /// The store failed while the caches were filled.
     #[error("loading the watch cache: {0}")]
     Store(#[from] keelson_store::Error),

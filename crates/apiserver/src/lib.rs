@@ -17,6 +17,7 @@ mod crd;
 mod discovery;
 mod dispatch;
 mod endpoint;
+mod encryption;
 mod error;
 mod expressions;
 mod files;
@@ -34,6 +35,7 @@ mod webhook;
 pub use config::{
     Authentication, Config, Identity, KubeletClient, Pem, RequestHeader, ServiceAccountKeys, WebhookAuthentication,
 };
+pub use encryption::EncryptionFile;
 pub use error::Error;
 pub use http::body::{Body, BoxError};
 pub use server::{ApiServer, InProcess};

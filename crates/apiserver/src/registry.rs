@@ -31,6 +31,7 @@ use tokio::sync::watch as signal;
 
 use crate::cache::entry::encode;
 use crate::cache::{Entry, ResourceCache};
+use crate::core::Core;
 use crate::crd;
 use crate::discovery::Discovery;
 
@@ -80,8 +81,11 @@ impl Resource {
     }
 
     /// Whether the store holds an object in another form than it would be written in now.
-    pub(crate) fn is_stale(&self, entry: &Entry) -> bool {
-        self.custom.as_ref().is_some_and(|shared| shared.is_stale(entry))
+    pub(crate) fn is_stale(&self, core: &Core, entry: &Entry) -> bool {
+        if let Some(shared) = &self.custom {
+            return shared.is_stale(core, entry);
+        }
+        self.cache.as_ref().is_some_and(|cache| core.encryption.is_stale(cache, entry))
     }
 
     /// The cache of a stored resource; 405 for others.

@@ -24,6 +24,7 @@ use crate::cache::Cache;
 use crate::cache::feed::{Feed, Listener};
 use crate::compaction;
 use crate::core::Core;
+use crate::encryption::{self, Encryption};
 use crate::http::body::{Body, BoxError};
 use crate::http::listen;
 use crate::kubelet::Kubelets;
@@ -50,17 +51,20 @@ impl ApiServer {
         let shutdown = CancellationToken::new();
         let node = Arc::new(NodeAuthorizer::new(cache.clone(), bootstrap::node_rules()));
         let listeners: Vec<Arc<dyn Listener>> = vec![rbac.clone(), node.clone(), allocator.clone()];
-        let feed = Feed::new(cache.clone(), store.clone(), listeners, installs);
+        let encryption = Arc::new(Encryption::load(config.encryption.as_ref())?);
+        let feed = Feed::new(cache.clone(), store.clone(), encryption.clone(), listeners, installs);
         let authenticator = Authenticator::new(&config, cache.clone())?;
         let kubelets = config.kubelet.as_ref().map(Kubelets::new).transpose()?;
         let aggregator = Aggregator::new(&config)?;
         let revision = feed.load().await?;
+        encryption.check_made(config.encryption.as_ref(), &cache)?;
         tokio::spawn(feed.run(revision, shutdown.clone()));
         let core = Arc::new(Core {
             config,
             store,
             registry,
             cache,
+            encryption,
             authenticator,
             authorizer: Authorizer { rbac, node },
             allocator,
@@ -80,6 +84,9 @@ impl ApiServer {
         tokio::spawn(authn::keep(core.clone()));
         tokio::spawn(bootstrap::event_ttl::run(core.clone()));
         tokio::spawn(compaction::run(core.clone()));
+        if let Some(file) = core.config.encryption.clone().filter(|file| file.automatic_reload) {
+            tokio::spawn(encryption::reload::run(core.clone(), file));
+        }
         Ok(Self { core, _stop: stop })
     }
 

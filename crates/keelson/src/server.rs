@@ -2,6 +2,7 @@
 //! and cloud controller manager are its clients, each as its own user, without a socket between.
 
 mod flags;
+mod storage;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
@@ -48,6 +49,8 @@ pub(crate) struct Server {
     publish_netns: Option<PathBuf>,
     #[command(flatten)]
     api: flags::ApiServerFlags,
+    #[command(flatten)]
+    storage: storage::StorageFlags,
     /// Also serve on the listening socket that is standard input
     #[arg(long)]
     listen_on_stdin: bool,
@@ -67,7 +70,7 @@ impl Server {
 
         let store_dir = self.data_dir.join("store");
         let store = tokio::task::spawn_blocking(move || LocalStore::open(&store_dir, Default::default())).await??;
-        let api = ApiServer::new(self.api_config(), Arc::new(store)).await?;
+        let api = ApiServer::new(self.api_config()?, Arc::new(store)).await?;
 
         let mut components: JoinSet<(&str, Result<(), Failure>)> = JoinSet::new();
         for listener in listeners {
@@ -143,7 +146,7 @@ impl Server {
         self.data_dir.join("pki").join(file)
     }
 
-    fn api_config(&self) -> Config {
+    fn api_config(&self) -> Result<Config, Failure> {
         let pem = |file: &str| Pem::from(self.pki(file));
         let pair = |name: &str| Identity { certificate: pem(&format!("{name}.crt")), key: pem(&format!("{name}.key")) };
         // A data directory of `keelson up` has them; another may do without aggregated servers.
@@ -165,10 +168,11 @@ impl Server {
             proxy_client: is_there("front-proxy-client.crt").then(|| pair("front-proxy-client")),
             advertise_address: self.advertise_address.into(),
             advertise_port: self.secure_port,
+            encryption: Some(self.storage.encryption(&self.data_dir.join("pki"))?),
             ..Config::default()
         };
         self.api.apply(&mut config);
-        config
+        Ok(config)
     }
 }
 

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::shallow;
+use crate::encryption::PLAIN;
 
 const METADATA: &[u8] = b"\"metadata\":{";
 
@@ -36,6 +37,8 @@ pub(crate) struct Entry {
     fields: Box<[Box<str>]>,
     /// The store holds it in another form: in an older version, or without what the schema fills in.
     pub(crate) stale: bool,
+    /// The number of the key that it is encrypted with in the store.
+    pub(crate) sealed_with: u16,
     /// Other encodings; nothing is allocated until somebody asks for one.
     encodings: OnceLock<Box<Encodings>>,
 }
@@ -81,7 +84,8 @@ impl Entry {
         };
         let metadata_at = u32::try_from(at).map_err(|_| format!("{}: too large", kv.key))?;
         let (key, value, revision) = (kv.key, kv.value, kv.mod_revision);
-        Ok(Self { key, value, revision, metadata_at, labels, fields, stale: false, encodings: OnceLock::new() })
+        let (stale, sealed_with, encodings) = (false, PLAIN, OnceLock::new());
+        Ok(Self { key, value, revision, metadata_at, labels, fields, stale, sealed_with, encodings })
     }
 
     /// `metadata.name`

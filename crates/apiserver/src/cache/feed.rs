@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use keelson_store::{Event, Store, WatchItem};
+use keelson_store::{Event, KeyValue, Store, WatchItem};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::resource::Stored;
 use super::{Cache, Change, Entry, Install, ROOT, ResourceCache};
 use crate::Error;
+use crate::encryption::{Encryption, Unreadable};
 
 /// Somebody inside the server who keeps an index over the cache.
 pub(crate) trait Listener: Send + Sync {
@@ -25,6 +27,7 @@ pub(crate) trait Listener: Send + Sync {
 pub(crate) struct Feed {
     pub(crate) cache: Arc<Cache>,
     pub(crate) store: Arc<dyn Store>,
+    encryption: Arc<Encryption>,
     pub(crate) listeners: Vec<Arc<dyn Listener>>,
     installs: mpsc::Receiver<Install>,
     /// What the store holds for caches that are to be put in, being read beside the loop.
@@ -35,7 +38,7 @@ pub(crate) struct Feed {
 
 /// A resource at one revision.
 struct Read {
-    entries: Vec<Arc<Entry>>,
+    stored: Stored,
     revision: u64,
 }
 
@@ -49,10 +52,11 @@ impl Feed {
     pub(crate) fn new(
         cache: Arc<Cache>,
         store: Arc<dyn Store>,
+        encryption: Arc<Encryption>,
         listeners: Vec<Arc<dyn Listener>>,
         installs: mpsc::Receiver<Install>,
     ) -> Self {
-        Self { cache, store, listeners, installs, reads: JoinSet::new(), reading: HashMap::new() }
+        Self { cache, store, encryption, listeners, installs, reads: JoinSet::new(), reading: HashMap::new() }
     }
 
     /// Loads everything; returns the revision loaded.
@@ -60,21 +64,28 @@ impl Feed {
         let range = self.store.range(ROOT, "", None, 0).await?;
         let revision = range.revision;
         let caches = self.cache.all();
-        let mut by_cache: HashMap<&str, (&Arc<ResourceCache>, Vec<Arc<Entry>>)> =
-            caches.iter().map(|cache| (cache.prefix(), (cache, Vec::new()))).collect();
+        let mut by_cache: HashMap<&str, (&Arc<ResourceCache>, Stored)> =
+            caches.iter().map(|cache| (cache.prefix(), (cache, Stored::default()))).collect();
         for kv in range.kvs {
             let Some(cache) = self.cache.of_key(&kv.key) else {
                 // A custom resource's, which is put in once its definition is read.
                 tracing::debug!(key = %kv.key, "a stored key belongs to no known resource");
                 continue;
             };
-            let entry = cache.entry(kv, false).map_err(|why| Error::Bootstrap { object: "watch cache".into(), why })?;
-            if let Some((_, entries)) = by_cache.get_mut(cache.prefix()) {
-                entries.push(Arc::new(entry));
+            let Some((_, stored)) = by_cache.get_mut(cache.prefix()) else { continue };
+            match self.encryption.entry(&cache, kv, false) {
+                Ok(entry) => stored.entries.push(Arc::new(entry)),
+                Err(Unreadable::Sealed { key, why }) => {
+                    tracing::error!(why, "a stored object cannot be decrypted");
+                    stored.unreadable.insert(key, why);
+                }
+                Err(Unreadable::Damaged(why)) => {
+                    return Err(Error::Bootstrap { object: "watch cache".into(), why });
+                }
             }
         }
-        for (cache, entries) in by_cache.into_values() {
-            cache.load(entries.into_iter(), revision);
+        for (cache, stored) in by_cache.into_values() {
+            cache.load(stored, revision);
         }
         for listener in &self.listeners {
             listener.reloaded(&self.cache);
@@ -90,8 +101,9 @@ impl Feed {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 error = self.follow(revision) => match error {
-                    keelson_store::Error::Closed => return self.cache.set_broken(),
-                    error => tracing::warn!(%error, "the store's watch broke; loading the cache again"),
+                    None => tracing::info!("loading the cache again"),
+                    Some(keelson_store::Error::Closed) => return self.cache.set_broken(),
+                    Some(error) => tracing::warn!(%error, "the store's watch broke; loading the cache again"),
                 },
             }
             revision = match self.load().await {
@@ -109,14 +121,17 @@ impl Feed {
         }
     }
 
-    async fn follow(&mut self, revision: u64) -> keelson_store::Error {
+    /// Ends with what broke the watch, or when everything is to be loaded again.
+    async fn follow(&mut self, revision: u64) -> Option<keelson_store::Error> {
         let mut stream = match self.store.watch(ROOT, revision).await {
             Ok(stream) => stream,
-            Err(error) => return error,
+            Err(error) => return Some(error),
         };
+        let cache = self.cache.clone();
         loop {
             let item = tokio::select! {
                 item = stream.next() => item,
+                () = cache.reload.notified() => return None,
                 Some(install) = self.installs.recv() => {
                     self.read(install);
                     continue;
@@ -129,20 +144,27 @@ impl Feed {
             match item {
                 Some(Ok(WatchItem::Events(events))) => self.apply(events),
                 Some(Ok(WatchItem::Progress(revision))) => self.advance(revision),
-                Some(Err(error)) => return error,
-                None => return keelson_store::Error::Closed,
+                Some(Err(error)) => return Some(error),
+                None => return Some(keelson_store::Error::Closed),
             }
         }
     }
 
     /// Starts to read what a cache is to hold. The loop goes on meanwhile, and keeps what happens to those keys.
     fn read(&mut self, install: Install) {
-        let (cache, store) = (install.cache.clone(), self.store.clone());
+        let (cache, store, encryption) = (install.cache.clone(), self.store.clone(), self.encryption.clone());
         let task = self.reads.spawn(async move {
             let range = store.range(cache.prefix(), "", None, 0).await.map_err(|error| error.to_string())?;
-            let read = move || Read {
-                revision: range.revision,
-                entries: range.kvs.into_iter().filter_map(|kv| readable(&cache, kv, false)).collect(),
+            let read = move || {
+                let mut stored = Stored::default();
+                for kv in range.kvs {
+                    match read(&encryption, &cache, kv, false) {
+                        Some(Ok(entry)) => stored.entries.push(entry),
+                        Some(Err((key, why))) => drop(stored.unreadable.insert(key, why)),
+                        None => {}
+                    }
+                }
+                Read { stored, revision: range.revision }
             };
             tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())
         });
@@ -157,12 +179,12 @@ impl Feed {
             Err(error) => (error.id(), Err(error.to_string())),
         };
         let Some(Reading { install: Install { cache, done }, since }) = self.reading.remove(&id) else { return };
-        let result = read.map(|Read { entries, revision }| {
-            cache.load(entries.into_iter(), revision);
+        let result = read.map(|Read { stored, revision }| {
+            cache.load(stored, revision);
             for event in since.into_iter().filter(|event| event.revision > revision) {
                 let new = match event.value {
                     None => None,
-                    Some(kv) => match readable(&cache, kv, false) {
+                    Some(kv) => match readable(&self.encryption, &cache, kv, false) {
                         None => continue,
                         new => new,
                     },
@@ -191,7 +213,7 @@ impl Feed {
             }
             let new = match event.value {
                 None => None,
-                Some(kv) => match readable(&cache, kv, true) {
+                Some(kv) => match readable(&self.encryption, &cache, kv, true) {
                     None => continue,
                     new => new,
                 },
@@ -221,8 +243,33 @@ impl Feed {
     }
 }
 
-/// A stored version as the cache holds it; what cannot be read is left out.
-fn readable(cache: &ResourceCache, kv: keelson_store::KeyValue, trusted: bool) -> Option<Arc<Entry>> {
-    let entry = cache.entry(kv, trusted).inspect_err(|why| tracing::error!(why, "a stored object cannot be read"));
-    entry.ok().map(Arc::new)
+/// A stored version as the cache holds it, or why it cannot be decrypted. What is damaged is left out.
+fn read(
+    encryption: &Encryption,
+    cache: &ResourceCache,
+    kv: KeyValue,
+    trusted: bool,
+) -> Option<Result<Arc<Entry>, (Arc<str>, String)>> {
+    match encryption.entry(cache, kv, trusted) {
+        Ok(entry) => Some(Ok(Arc::new(entry))),
+        Err(Unreadable::Sealed { key, why }) => {
+            tracing::error!(why, "a stored object cannot be decrypted");
+            Some(Err((key, why)))
+        }
+        Err(Unreadable::Damaged(why)) => {
+            tracing::error!(why, "a stored object cannot be read");
+            None
+        }
+    }
+}
+
+/// As [`read`]; what cannot be decrypted is noted, and the version before it stays.
+fn readable(encryption: &Encryption, cache: &ResourceCache, kv: KeyValue, trusted: bool) -> Option<Arc<Entry>> {
+    match read(encryption, cache, kv, trusted)? {
+        Ok(entry) => Some(entry),
+        Err((key, why)) => {
+            cache.set_unreadable(key, why);
+            None
+        }
+    }
 }

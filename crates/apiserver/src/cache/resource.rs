@@ -2,7 +2,7 @@
 //! A reader clones the map (a few counters) and then needs no lock; a watcher keeps its place in the ring and is cut off
 //! when the ring has moved past it, so a slow one costs no memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -135,6 +135,14 @@ pub(crate) fn event_line(event: EventType, entry: &Entry, revision: u64) -> Byte
     out.freeze()
 }
 
+/// What the store holds of a resource.
+#[derive(Default)]
+pub(super) struct Stored {
+    pub(super) entries: Vec<Arc<Entry>>,
+    /// What cannot be decrypted, with the reason.
+    pub(super) unreadable: BTreeMap<Arc<str>, String>,
+}
+
 struct Inner {
     snapshot: Snapshot,
     ring: VecDeque<Arc<Change>>,
@@ -145,6 +153,8 @@ struct Inner {
     forgotten: u64,
     /// The revision of the last load: what happened up to then is in.
     loaded: u64,
+    /// What the store holds but cannot be decrypted, with the reason.
+    unreadable: BTreeMap<Arc<str>, String>,
 }
 
 /// Start of a resource's keys.
@@ -173,7 +183,7 @@ impl ResourceCache {
     pub(crate) fn new(kind: Arc<Kind>) -> Self {
         let prefix = prefix(&kind.group, &kind.resource);
         let snapshot = Snapshot { map: Map::new(), revision: 0 };
-        let inner = Inner { snapshot, ring: VecDeque::new(), ring_bytes: 0, first: 0, forgotten: 0, loaded: 0 };
+        let inner = Inner { snapshot, ring: VecDeque::new(), ring_bytes: 0, first: 0, forgotten: 0, loaded: 0, unreadable: BTreeMap::new() };
         let (changed, closed) = (watch::Sender::new(0), CancellationToken::new());
         Self {
             kind,
@@ -239,11 +249,37 @@ impl ResourceCache {
 
     /// One object as it is in the caches now. One that cannot be converted is in the way of nothing but its own reads.
     pub(crate) async fn newest(self: &Arc<Self>, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, Status> {
-        match (self.caught_up().await, &self.view) {
+        let caught_up = self.caught_up().await;
+        self.check_readable(&self.key(namespace, name))?;
+        match (caught_up, &self.view) {
             (Ok(()), _) => Ok(self.get(namespace, name)),
             (Err(_), Some(view)) => view.one(namespace, name).await,
             (Err(status), None) => Err(status),
         }
+    }
+
+    /// 500 when an object whose key starts with `prefix` cannot be decrypted.
+    pub(crate) fn check_readable(&self, prefix: &str) -> Result<(), Status> {
+        let inner = self.stored().inner.read();
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        match inner.unreadable.range::<str, _>(from).next().filter(|(key, _)| key.starts_with(prefix)) {
+            Some((_, why)) => Err(Status::internal(why)),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn has_unreadable(&self) -> bool {
+        !self.inner.read().unreadable.is_empty()
+    }
+
+    /// The cache of what is stored.
+    fn stored(&self) -> &ResourceCache {
+        self.view.as_ref().map_or(self, |view| &view.source)
+    }
+
+    /// Notes that what is stored under a key now cannot be decrypted.
+    pub(super) fn set_unreadable(&self, key: Arc<str>, why: String) {
+        self.inner.write().unreadable.insert(key, why);
     }
 
     /// The revision that this cache shows when all have reached `revision`, which was read before.
@@ -371,8 +407,8 @@ impl ResourceCache {
     }
 
     /// Puts in what the store held at `revision`; watches from before it are 410.
-    pub(super) fn load(&self, entries: impl Iterator<Item = Arc<Entry>>, revision: u64) {
-        let map: Map = entries.map(|entry| (entry.key.clone(), entry)).collect();
+    pub(super) fn load(&self, stored: Stored, revision: u64) {
+        let map: Map = stored.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
         let mut inner = self.inner.write();
         inner.first += inner.ring.len() as u64 + 1;
         inner.ring.clear();
@@ -380,6 +416,7 @@ impl ResourceCache {
         inner.forgotten = revision;
         inner.loaded = revision;
         inner.snapshot = Snapshot { map, revision };
+        inner.unreadable = stored.unreadable;
         drop(inner);
         self.changed.send_modify(|n| *n += 1);
     }
@@ -392,6 +429,9 @@ impl ResourceCache {
             None => inner.snapshot.map.remove(key),
         };
         inner.snapshot.revision = revision;
+        if !inner.unreadable.is_empty() {
+            inner.unreadable.remove(key);
+        }
         let (lines, frames) = Default::default();
         let change = Arc::new(Change { revision, old, new, at: Instant::now(), lines, frames });
         inner.ring_bytes += change.cost_bytes();

@@ -12,6 +12,7 @@ use keelson_api::status::Status;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::resource::Stored;
 use super::{Change, Entry, ResourceCache};
 
 /// Changes converted at a time.
@@ -127,7 +128,7 @@ async fn step(view: &View, target: &Arc<ResourceCache>) -> Result<bool, Status> 
     let Some((position, changes)) = position.and_then(|at| Some((at, view.source.changes(at, BATCH).ok()?))) else {
         let (snapshot, position) = view.source.snapshot_and_position();
         let entries = view.convert.convert(snapshot.map.values().cloned().collect()).await?;
-        target.load(entries.into_iter(), snapshot.revision);
+        target.load(Stored { entries, ..Stored::default() }, snapshot.revision);
         advance(view, position);
         return Ok(true);
     };

@@ -167,7 +167,8 @@ pub(crate) async fn put(
     expect: Expect,
     options: &WriteOptions,
 ) -> Result<Result<u64, keelson_store::Error>, Status> {
-    let result = core.store.put(key, stored, expect).await;
+    let cache = resource.cache()?;
+    let result = core.store.put(key, core.encryption.seal(cache, key, stored)?, expect).await;
     if !(matches!(result, Err(keelson_store::Error::Invalid { .. })) && options.tracked) {
         return Ok(result);
     }
@@ -176,7 +177,8 @@ pub(crate) async fn put(
     if managed.take().is_none() && inside.is_none() {
         return Ok(result);
     }
-    Ok(core.store.put(key, resource.to_stored(object, None).await?, expect).await)
+    let stored = core.encryption.seal(cache, key, resource.to_stored(object, None).await?)?;
+    Ok(core.store.put(key, stored, expect).await)
 }
 
 /// Lets the kind write down who asks, and when.

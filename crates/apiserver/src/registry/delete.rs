@@ -89,7 +89,7 @@ pub(crate) async fn delete(
                 })
             }
             Step::Mark(mut marked) => {
-                let stored = resource.to_stored(&marked, None).await?;
+                let stored = core.encryption.seal(cache, &entry.key, resource.to_stored(&marked, None).await?)?;
                 core.store.put(&entry.key, stored, expect).await.map(|revision| {
                     set(&mut marked, "resourceVersion", revision.to_string().into());
                     (revision, Deleted::Marked(marked))

@@ -83,6 +83,7 @@ pub(crate) async fn find(core: &Core, resource: &Resource, namespace: &str, quer
         Owed::NotBefore(revision) | Owed::Exactly(revision) => core.cache.wait_for(revision).await?,
     }
     cache.caught_up().await?;
+    cache.check_readable(&filter.prefix)?;
     let page = Page { cache, filter, start, limit };
     match owed {
         Owed::Exactly(revision) => match cache.snapshot_at(revision) {
@@ -161,7 +162,8 @@ impl Page<'_> {
         let prefix = filter.prefix.clone();
         let mut from = if start.is_empty() { String::new() } else { format!("{prefix}{start}") };
         if limit == 0 {
-            let range = core.store.range(&prefix, &from, Some(revision), 0).await.map_err(failed)?;
+            let mut range = core.store.range(&prefix, &from, Some(revision), 0).await.map_err(failed)?;
+            open(core, cache, &mut range.kvs)?;
             let cache = cache.clone();
             let entries = range.kvs.into_iter().filter_map(move |kv| entry(&cache, kv));
             let entries = Box::new(entries.filter(move |entry| filter.matches(entry)));
@@ -171,10 +173,11 @@ impl Page<'_> {
         let mut counted = None;
         loop {
             let batch = STORE_BATCH.min(limit.saturating_add(1));
-            let range = core.store.range(&prefix, &from, Some(revision), batch).await.map_err(failed)?;
+            let mut range = core.store.range(&prefix, &from, Some(revision), batch).await.map_err(failed)?;
             if filter.is_prefix_only() && counted.is_none() {
                 counted = Some(range.count);
             }
+            open(core, cache, &mut range.kvs)?;
             for kv in range.kvs {
                 from = format!("{}\0", kv.key);
                 let Some(entry) = entry(cache, kv).filter(|entry| filter.matches(entry)) else { continue };
@@ -196,6 +199,11 @@ const INCONSISTENT: &str = "The provided continue parameter is too old to displa
     start a new list without the continue parameter, or use the continue token in this response to retrieve the \
     remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were \
     created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+
+/// Decrypts what was read from the store.
+fn open(core: &Core, cache: &ResourceCache, kvs: &mut [keelson_store::KeyValue]) -> Result<(), Status> {
+    kvs.iter_mut().try_for_each(|kv| core.encryption.open(cache, kv).map(|_| ()).map_err(Status::internal))
+}
 
 /// A stored version; one that cannot be read is left out, as the cache leaves it out.
 fn entry(cache: &ResourceCache, kv: keelson_store::KeyValue) -> Option<Arc<Entry>> {

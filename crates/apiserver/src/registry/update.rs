@@ -132,7 +132,7 @@ async fn attempt(
     set(&mut object, "resourceVersion", entry.revision.to_string().into());
     let gone = is_gone(kind, &object);
     keep_times(&mut object, &old);
-    let stale = resource.is_stale(entry);
+    let stale = resource.is_stale(core, entry);
     if options.dry_run {
         return done(object, None);
     }

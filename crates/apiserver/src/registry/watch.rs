@@ -43,7 +43,7 @@ pub(crate) async fn watch(
         (_, Some(revision)) => (Start::After(revision), Ok(())),
     };
     let fresh = match fresh {
-        Ok(()) => cache.caught_up().await,
+        Ok(()) => cache.caught_up().await.and_then(|()| cache.check_readable(&filter.prefix)),
         stale => stale,
     };
     let seconds = seconds.unwrap_or_else(|| rand::random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS));
