@@ -57,7 +57,10 @@ impl Cache {
         let (installs, receiver) = mpsc::channel(16);
         let by_prefix = caches.into_iter().map(|c| (c.prefix().trim_end_matches('/').to_owned(), c)).collect();
         let (revision, broken) = (watch::Sender::new(0), AtomicBool::new(false));
-        (Self { by_prefix: ArcSwap::from_pointee(by_prefix), installs, reload: Notify::new(), revision, broken }, receiver)
+        (
+            Self { by_prefix: ArcSwap::from_pointee(by_prefix), installs, reload: Notify::new(), revision, broken },
+            receiver,
+        )
     }
 
     /// Puts a cache in, filled from the store, in place of the one that held the same keys.

@@ -56,9 +56,7 @@ impl Shared {
     pub(crate) fn is_stale(&self, core: &Core, entry: &Entry) -> bool {
         let stored = self.stored.snapshot().map.get(&entry.key).cloned();
         stored.is_some_and(|stored| {
-            stored.stale
-                || !stored::is_of(&stored, &self.storage)
-                || core.encryption.is_stale(&self.stored, &stored)
+            stored.stale || !stored::is_of(&stored, &self.storage) || core.encryption.is_stale(&self.stored, &stored)
         })
     }
 }

@@ -89,8 +89,11 @@ async fn nothing_of_a_secret_shows_in_the_stores_files() {
     let finalizer = json!({"metadata": {"finalizers": ["example.com/stay"]}});
     api.ok("PATCH+merge /api/v1/namespaces/default/secrets/b", finalizer).await;
     api.ok("DELETE /api/v1/namespaces/default/secrets/b", Value::Null).await;
-    api.ok("POST /api/v1/namespaces/default/configmaps", json!({"metadata": {"name": "c"}, "data": {"k": "plain-text"}}))
-        .await;
+    api.ok(
+        "POST /api/v1/namespaces/default/configmaps",
+        json!({"metadata": {"name": "c"}, "data": {"k": "plain-text"}}),
+    )
+    .await;
     assert!(stored(&store, "/registry/secrets/default/a").await.starts_with("k8s:enc:secretbox:v1:key1:"));
     store.snapshot_to(&data.join("backup")).unwrap();
     assert!(shows(&data, "plain-text"), "the search finds what is there");
@@ -103,7 +106,10 @@ async fn nothing_of_a_secret_shows_in_the_stores_files() {
     let api = server(&store, &path).await;
     let read = api.ok("GET /api/v1/namespaces/default/secrets/a", Value::Null).await;
     let password = base64::engine::general_purpose::STANDARD.encode(SECRET);
-    assert_eq!((&read["data"]["password"], &read["metadata"]["annotations"]["also"]), (&password.into(), &SECRET.into()));
+    assert_eq!(
+        (&read["data"]["password"], &read["metadata"]["annotations"]["also"]),
+        (&password.into(), &SECRET.into())
+    );
 
     // Another file made by a server that was not given the right one is refused, and not left for the next start.
     std::fs::remove_file(&path).unwrap();
@@ -177,7 +183,11 @@ async fn what_cannot_be_decrypted_is_named() {
         "DELETE /api/v1/namespaces/default/secrets/old",
     ] {
         let (code, status) = api.call(request, secret("old")).await;
-        assert_eq!((code, &status["reason"], &status["message"]), (500, &"InternalError".into(), &why.into()), "{request}");
+        assert_eq!(
+            (code, &status["reason"], &status["message"]),
+            (500, &"InternalError".into(), &why.into()),
+            "{request}"
+        );
     }
     let (code, _) = api.call("POST /api/v1/namespaces/default/secrets", secret("old")).await;
     assert_eq!(code, 409);
@@ -221,7 +231,8 @@ async fn custom_resources_are_encrypted_too() {
     });
     api.ok("POST /apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
     api.eventually("GET /apis/example.com/v1/widgets", |code, _| code == 200).await;
-    let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"a": SECRET}});
+    let widget =
+        json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"a": SECRET}});
     let made = api.ok("POST /apis/example.com/v1/namespaces/default/widgets", widget).await;
     let value = server.store.get("/registry/example.com/widgets/default/w").await.unwrap().unwrap().value;
     assert!(value.starts_with(b"k8s:enc:aesgcm:v1:one:"));

@@ -183,7 +183,15 @@ impl ResourceCache {
     pub(crate) fn new(kind: Arc<Kind>) -> Self {
         let prefix = prefix(&kind.group, &kind.resource);
         let snapshot = Snapshot { map: Map::new(), revision: 0 };
-        let inner = Inner { snapshot, ring: VecDeque::new(), ring_bytes: 0, first: 0, forgotten: 0, loaded: 0, unreadable: BTreeMap::new() };
+        let inner = Inner {
+            snapshot,
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            first: 0,
+            forgotten: 0,
+            loaded: 0,
+            unreadable: BTreeMap::new(),
+        };
         let (changed, closed) = (watch::Sender::new(0), CancellationToken::new());
         Self {
             kind,

@@ -88,7 +88,8 @@ fn rule_of(i: usize, Resources { resources, providers }: Resources, number: &mut
         }
     }
     let patterns = resources.iter().enumerate();
-    let patterns = patterns.map(|(j, name)| pattern(name).map_err(|why| invalid(&format!("{at}.resources[{j}]"), name, why)));
+    let patterns =
+        patterns.map(|(j, name)| pattern(name).map_err(|why| invalid(&format!("{at}.resources[{j}]"), name, why)));
     let patterns: Vec<Pattern> = patterns.collect::<Result<_, _>>()?;
     check_overlap(&patterns).map_err(|why| invalid(&format!("{at}.resources"), &resources.join(" "), why))?;
     let providers = providers.into_iter().enumerate();
@@ -130,8 +131,10 @@ fn check_overlap(patterns: &[Pattern]) -> Result<(), &'static str> {
     }
     let masks = |a: &Pattern, b: &Pattern| a.resource.is_none() && (a.group.is_none() || a.group == b.group);
     if pairs().any(|(a, b)| masks(a, b) || masks(b, a)) {
-        return Err("using overlapping resources such as 'secrets' and '*.' in the same resource list is not allowed as \
-                    they will be masked");
+        return Err(
+            "using overlapping resources such as 'secrets' and '*.' in the same resource list is not allowed as \
+                    they will be masked",
+        );
     }
     Ok(())
 }
@@ -151,9 +154,9 @@ fn provider_of(at: &str, provider: ProviderConfiguration, number: &mut Number<'_
         (None, _) => Err(wrong(
             "provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity",
         )),
-        (_, false) => {
-            Err(wrong("more than one provider specified in a single element, should split into different list elements"))
-        }
+        (_, false) => Err(wrong(
+            "more than one provider specified in a single element, should split into different list elements",
+        )),
         (Some(None), true) => {
             let key = Key { prefix: String::new(), cipher: Cipher::Identity, number: PLAIN };
             Ok(Provider { prefix: String::new(), keys: vec![key], unmatched: "" })

@@ -82,10 +82,7 @@ fn moved_to_another_name_a_gcm_value_is_refused() {
     let encryption = configured("secrets", &["aesgcm:key1=1*32"]);
     let sealed = encryption.seal(&secrets, KEY, Bytes::from_static(PLAIN)).unwrap();
     let error = encryption.open(&secrets, &mut kv("/registry/secrets/n/b", sealed)).unwrap_err();
-    assert_eq!(
-        error,
-        "unable to transform key \"/registry/secrets/n/b\": cipher: message authentication failed"
-    );
+    assert_eq!(error, "unable to transform key \"/registry/secrets/n/b\": cipher: message authentication failed");
 }
 
 #[test]
@@ -120,8 +117,7 @@ fn the_first_key_writes_and_all_read() {
 #[test]
 fn what_cannot_be_opened_is_named() {
     let secrets = cache("Secret");
-    let sealed =
-        configured("secrets", &["aescbc:k=1*16"]).seal(&secrets, KEY, Bytes::from_static(PLAIN)).unwrap();
+    let sealed = configured("secrets", &["aescbc:k=1*16"]).seal(&secrets, KEY, Bytes::from_static(PLAIN)).unwrap();
     let check = |encryption: Encryption, value: Bytes, why: &str| {
         let error = encryption.open(&secrets, &mut kv(KEY, value)).unwrap_err();
         assert_eq!(error, format!("unable to transform key {KEY:?}: {why}"));
@@ -211,7 +207,19 @@ fn opens_what_other_programs_sealed() {
 }
 
 const OUTSIDE: &[(&str, &str, &str)] = &[
-    ("aesgcm:key1=1*32", "k8s:enc:aesgcm:v1:key1:", "0202020202020202020202027cf4a2202433e3c7f19fd9ab2ec2b690df28764ed8d1f76c866bc54956825d4bd2"),
-    ("aescbc:key1=1*16", "k8s:enc:aescbc:v1:key1:", "02020202020202020202020202020202e3b9151b363e3c681e9bf0cffb97367eda1e51fbbdd080c43a4d3b43e5236981"),
-    ("secretbox:key1=1*32", "k8s:enc:secretbox:v1:key1:", "0202020202020202020202020202020202020202020202025f16e14f92c1c84fc235cb249bb128528647b594105ef077422ed29d2a23c98cd5"),
+    (
+        "aesgcm:key1=1*32",
+        "k8s:enc:aesgcm:v1:key1:",
+        "0202020202020202020202027cf4a2202433e3c7f19fd9ab2ec2b690df28764ed8d1f76c866bc54956825d4bd2",
+    ),
+    (
+        "aescbc:key1=1*16",
+        "k8s:enc:aescbc:v1:key1:",
+        "02020202020202020202020202020202e3b9151b363e3c681e9bf0cffb97367eda1e51fbbdd080c43a4d3b43e5236981",
+    ),
+    (
+        "secretbox:key1=1*32",
+        "k8s:enc:secretbox:v1:key1:",
+        "0202020202020202020202020202020202020202020202025f16e14f92c1c84fc235cb249bb128528647b594105ef077422ed29d2a23c98cd5",
+    ),
 ];
