@@ -85,6 +85,11 @@ impl Notes {
     pub(crate) fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut *self.warnings.lock())
     }
+
+    /// The annotations so far, which are then gone.
+    pub(crate) fn take_annotations(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut *self.annotations.lock())
+    }
 }
 
 /// Who asks, who judges, and where to write down what they say.

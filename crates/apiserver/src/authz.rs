@@ -98,6 +98,15 @@ impl Decision {
     fn allow(reason: String) -> Self {
         Self { allowed: true, reason, ..Self::default() }
     }
+
+    /// Nothing when allowed, else 403; 500 when somebody could not say.
+    pub(crate) fn verdict(&self, user: &UserInfo, attributes: &Attributes) -> Result<(), Status> {
+        match self.error.as_str() {
+            _ if self.allowed => Ok(()),
+            "" => Err(attributes.forbidden(user, &self.reason)),
+            error => Err(Status::internal(error)),
+        }
+    }
 }
 
 /// The authorizer.
@@ -125,11 +134,6 @@ impl Authorizer {
 
     /// Lets pass or answers 403; 500 when somebody could not say.
     pub(crate) async fn check(&self, user: &UserInfo, attributes: &Attributes) -> Result<(), Status> {
-        let Decision { allowed, reason, error, .. } = self.decide(user, attributes).await;
-        match error.as_str() {
-            _ if allowed => Ok(()),
-            "" => Err(attributes.forbidden(user, &reason)),
-            error => Err(Status::internal(error)),
-        }
+        self.decide(user, attributes).await.verdict(user, attributes)
     }
 }

@@ -1,6 +1,7 @@
 //! What the API server is told at start. Nothing here is read from argv, the environment or globals; the binary that
 //! composes the components fills it in.
 
+mod audit;
 mod authentication;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::audit::{Audit, AuditLog, AuditMode, AuditWebhook};
 pub use self::authentication::{Authentication, RequestHeader, WebhookAuthentication};
 use crate::{EncryptionFile, Error};
 
@@ -113,6 +115,11 @@ pub struct Config {
     pub event_ttl: Duration,
     /// Longest duration of a request that is no watch, log, exec, … (`--request-timeout`).
     pub request_timeout: Duration,
+    /// What is written down of requests; nothing, without.
+    pub audit: Option<Audit>,
+    /// How long the server still takes requests, and says that it is not ready, before it stops
+    /// (`--shutdown-delay-duration`).
+    pub shutdown_delay: Duration,
 }
 
 impl Default for Config {
@@ -131,6 +138,8 @@ impl Default for Config {
             encryption: None,
             event_ttl: Duration::from_secs(3600),
             request_timeout: Duration::from_secs(60),
+            audit: None,
+            shutdown_delay: Duration::ZERO,
         }
     }
 }

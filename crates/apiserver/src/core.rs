@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Config;
 use crate::aggregator::Aggregator;
 use crate::alloc::ServiceAllocator;
+use crate::audit::Audit;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::cache::Cache;
@@ -32,6 +33,10 @@ pub(crate) struct Core {
     pub(crate) aggregator: Aggregator,
     pub(crate) limits: Limits,
     pub(crate) openapi: openapi::Kept,
+    /// `None` when nothing is written down.
+    pub(crate) audit: Option<Arc<Audit>>,
+    /// The server will stop: it is not ready any more.
+    pub(crate) stopping: CancellationToken,
     /// Ends the watches and the server's own tasks.
     pub(crate) shutdown: CancellationToken,
 }

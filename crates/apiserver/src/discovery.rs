@@ -20,7 +20,7 @@ pub(crate) use documents::Discovery;
 /// Answers a path outside the resources.
 pub(crate) async fn serve(core: &Core, method: &Method, path: &str, query: &Query, headers: &HeaderMap) -> Reply {
     let accepts = headers.get(ACCEPT).and_then(|v| v.to_str().ok());
-    if let Some(reply) = health::serve(core, path, query.get("verbose").is_some()) {
+    if let Some(reply) = health::serve(core, path, query).await {
         return Ok(reply);
     }
     let _permit = core.limits.request()?;

@@ -1,5 +1,9 @@
-//! From an authenticated request to its handler: classify, authorize, route. All errors become `Status` objects here.
+//! From a request to its handler: classify, authenticate, audit, impersonate, authorize, route. All errors become `Status`
+//! objects here.
 
+mod ending;
+
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +17,11 @@ use keelson_api::kind::{Scope, Verb};
 use keelson_api::status::Status;
 use tokio::sync::SemaphorePermit;
 
+use self::ending::Ending;
 use crate::UserInfo;
 use crate::admission::Notes;
+use crate::audit::Record;
+use crate::authn::x509::Peer;
 use crate::authz::Attributes;
 use crate::core::Core;
 use crate::http::body::{Body, RequestBody};
@@ -46,6 +53,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     /// What admission says beside yes or no.
     pub(crate) notes: Arc<Notes>,
+    /// When the request is audited.
+    pub(crate) audit: Option<Arc<Record>>,
 }
 
 impl Call {
@@ -72,31 +81,98 @@ impl Call {
     }
 }
 
-/// Answers a request of an authenticated user.
-pub(crate) fn handle(
-    core: Arc<Core>,
-    user: Arc<UserInfo>,
-    request: Request<RequestBody>,
-) -> BoxFuture<'static, Response<Body>> {
-    Box::pin(answer(core, user, request))
+/// Who is at the other end, before authentication.
+pub(crate) enum Caller {
+    /// A component in this process, which is known.
+    InProcess(Arc<UserInfo>),
+    /// A client over the network, and its certificate.
+    Remote { address: IpAddr, certificate: Option<Arc<Peer>> },
 }
 
-async fn answer(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBody>) -> Response<Body> {
+/// Answers a request.
+pub(crate) fn handle(
+    core: Arc<Core>,
+    caller: Caller,
+    request: Request<RequestBody>,
+) -> BoxFuture<'static, Response<Body>> {
+    Box::pin(answer(core, caller, request))
+}
+
+async fn answer(core: Arc<Core>, caller: Caller, request: Request<RequestBody>) -> Response<Body> {
     let head = request.method() == Method::HEAD;
     let presentation = Presentation::of(&request);
-    let response = route(core, user, request).await.unwrap_or_else(|status| presentation.error(&status));
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let mut ending = Ending::new(request.headers());
+    let result = stages(core, caller, info, query, request, &mut ending).await;
+    let (response, failure) = match result {
+        Ok(response) => (response, None),
+        Err(status) => (presentation.error(&status), Some(status)),
+    };
+    let response = ending.answered(response, failure.as_ref());
     let mut response = presentation.apply(response);
     if head {
         *response.body_mut() = Body::empty();
     }
-    response
+    ending.finish(response).await
 }
 
-async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBody>) -> Reply {
-    let query = Query::parse(request.uri().query().unwrap_or_default());
-    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
-    let user = authn::impersonate::effective_user(&core, user, request.headers()).await?;
-    core.authorizer.check(&user, &Attributes::from(&info)).await?;
+/// What a request goes through, in upstream's order.
+async fn stages(
+    core: Arc<Core>,
+    caller: Caller,
+    info: RequestInfo,
+    query: Query,
+    mut request: Request<RequestBody>,
+    ending: &mut Ending,
+) -> Reply {
+    let (user, address) = match caller {
+        Caller::InProcess(user) => (Ok(user), None),
+        Caller::Remote { address, certificate } => {
+            let authenticator = &core.authenticator;
+            (authenticator.authenticate(certificate.as_deref(), &info.path, request.headers_mut()).await, Some(address))
+        }
+    };
+    if let Some(audit) = &core.audit {
+        ending.audit(audit, (request.uri(), request.headers()), &info, address, user.as_ref().ok()).await?;
+    }
+    let user = user?;
+    let user = match authn::impersonate::effective_user(&core, user.clone(), request.headers()).await? {
+        effective if Arc::ptr_eq(&effective, &user) => user,
+        effective => {
+            if let Some(record) = ending.record() {
+                record.impersonated(&effective);
+            }
+            effective
+        }
+    };
+    authorize(&core, &user, &info, ending.record()).await?;
+    route(core, user, info, query, request, ending).await
+}
+
+async fn authorize(
+    core: &Core,
+    user: &UserInfo,
+    info: &RequestInfo,
+    record: Option<&Arc<Record>>,
+) -> Result<(), Status> {
+    let attributes = Attributes::from(info);
+    let decision = core.authorizer.decide(user, &attributes).await;
+    if let Some(record) = record {
+        record.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
+        record.annotate("authorization.k8s.io/reason", decision.reason.as_str());
+    }
+    decision.verdict(user, &attributes)
+}
+
+async fn route(
+    core: Arc<Core>,
+    user: Arc<UserInfo>,
+    info: RequestInfo,
+    query: Query,
+    request: Request<RequestBody>,
+    ending: &Ending,
+) -> Reply {
     if let Some(remote) = core.aggregator.remote_of(&info) {
         return aggregator::serve(&core, remote, &user, &info, request).await;
     }
@@ -117,12 +193,15 @@ async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBod
         query,
         headers: parts.headers.clone(),
         notes: Arc::default(),
+        audit: ending.record().cloned(),
     };
     if subresource::is_streaming(&call) {
         let permit = core.limits.stream()?;
         let mut request = Request::from_parts(parts, body);
         request.extensions_mut().insert(permit.clone());
-        return Ok(subresource::stream(call, request).await?.map(|body| body.holding(permit)));
+        let mut response = subresource::stream(call, request).await?.map(|body| body.holding(permit.clone()));
+        response.extensions_mut().insert(permit);
+        return Ok(response);
     }
     if call.verb == "watch" {
         let permit = core.limits.watch()?;
@@ -136,6 +215,7 @@ async fn route(core: Arc<Core>, user: Arc<UserInfo>, request: Request<RequestBod
         // Before a place is taken: a client that sends slowly keeps none from others.
         let body = if reads { Bytes::new() } else { read_body(&core.limits, body, &mut held).await? };
         let permit = core.limits.request()?;
+        ending::note_request(&call, &body);
         // As upstream, the time is the whole response's.
         let left = || timeout.saturating_sub(begin.elapsed());
         Ok(run(call, body).await?.map(|body| body.within(left(), permit)))
@@ -205,9 +285,15 @@ fn kind_verb(verb: &str) -> Option<Verb> {
 
 async fn run(call: Call, body: Bytes) -> Reply {
     let (notes, deprecated) = (call.notes.clone(), call.resource.kind.deprecated.clone());
-    let accept = call.headers.get(ACCEPT).cloned();
+    let (accept, audit) = (call.headers.get(ACCEPT).cloned(), call.audit.clone());
     let result = run_current(call, body).await;
     let warnings = notes.take_warnings();
+    if let Some(record) = &audit {
+        notes.take_annotations().into_iter().for_each(|(key, value)| record.annotate(key, value));
+        if deprecated.is_some() {
+            record.annotate("k8s.io/deprecated", "true");
+        }
+    }
     if deprecated.is_none() && warnings.is_empty() {
         return result;
     }

@@ -6,6 +6,7 @@
 mod admission;
 mod aggregator;
 mod alloc;
+mod audit;
 mod authn;
 mod authz;
 mod bootstrap;
@@ -33,7 +34,8 @@ mod user;
 mod webhook;
 
 pub use config::{
-    Authentication, Config, Identity, KubeletClient, Pem, RequestHeader, ServiceAccountKeys, WebhookAuthentication,
+    Audit, AuditLog, AuditMode, AuditWebhook, Authentication, Config, Identity, KubeletClient, Pem, RequestHeader,
+    ServiceAccountKeys, WebhookAuthentication,
 };
 pub use encryption::EncryptionFile;
 pub use error::Error;

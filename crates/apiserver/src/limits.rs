@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use keelson_api::status::Status;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// Requests under way. Upstream's default is 600.
@@ -25,15 +26,26 @@ pub(crate) struct Limits {
 
 /// A place among the streams, for as long as a clone of it lives. It travels with the request.
 #[derive(Clone)]
-pub(crate) struct StreamPermit {
-    _permit: Arc<OwnedSemaphorePermit>,
+pub(crate) struct StreamPermit(Arc<Held>);
+
+struct Held {
+    _permit: OwnedSemaphorePermit,
+    /// Dropped when the stream is over.
+    until_then: Mutex<Option<Box<dyn Send>>>,
+}
+
+impl StreamPermit {
+    /// Keeps something until the stream is over.
+    pub(crate) fn keep(&self, guard: impl Send + 'static) {
+        *self.0.until_then.lock() = Some(Box::new(guard));
+    }
 }
 
 impl StreamPermit {
     /// One of the places in `semaphore`; 429 when there is none.
     pub(crate) fn of(semaphore: &Arc<Semaphore>) -> Result<Self, Status> {
         let permit = semaphore.clone().try_acquire_owned().map_err(|_| busy())?;
-        Ok(Self { _permit: Arc::new(permit) })
+        Ok(Self(Arc::new(Held { _permit: permit, until_then: Mutex::default() })))
     }
 }
 

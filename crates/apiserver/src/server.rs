@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::aggregator::{self, Aggregator};
 use crate::alloc::ServiceAllocator;
+use crate::audit::Audit;
 use crate::authn::{self, Authenticator};
 use crate::authz::Authorizer;
 use crate::authz::index::RbacIndex;
@@ -30,6 +31,7 @@ use crate::http::listen;
 use crate::kubelet::Kubelets;
 use crate::limits::Limits;
 use crate::registry::Registry;
+use crate::dispatch::Caller;
 use crate::{Config, Error, UserInfo, crd, dispatch};
 
 /// A running API server. Clones share it; when the last one is gone, its tasks end.
@@ -56,6 +58,7 @@ impl ApiServer {
         let authenticator = Authenticator::new(&config, cache.clone())?;
         let kubelets = config.kubelet.as_ref().map(Kubelets::new).transpose()?;
         let aggregator = Aggregator::new(&config)?;
+        let audit = Audit::new(&config)?;
         let revision = feed.load().await?;
         encryption.check_made(config.encryption.as_ref(), &cache)?;
         tokio::spawn(feed.run(revision, shutdown.clone()));
@@ -72,6 +75,8 @@ impl ApiServer {
             aggregator,
             limits: Limits::default(),
             openapi: Default::default(),
+            audit,
+            stopping: CancellationToken::new(),
             shutdown: shutdown.clone(),
         });
         let stop = Arc::new(shutdown.drop_guard());
@@ -141,6 +146,6 @@ where
         if let Some(program) = &self.program {
             request.headers_mut().entry(USER_AGENT).or_insert_with(|| program.clone());
         }
-        Box::pin(async move { Ok(dispatch::handle(core, user, request).await) })
+        Box::pin(async move { Ok(dispatch::handle(core, Caller::InProcess(user), request).await) })
     }
 }

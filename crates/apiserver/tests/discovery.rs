@@ -2,9 +2,15 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
 use http_body_util::BodyExt;
+use keelson_apiserver::{ApiServer, Config, UserInfo};
+use keelson_store::{Error, Expect, KeyValue, LocalStore, Options, Range, Store, WatchStream};
 use serde_json::{Value, json};
-use support::TestServer;
+use support::{Api, TestServer};
 
 #[tokio::test]
 async fn kinds_are_discovered() {
@@ -93,4 +99,101 @@ async fn bodies_come_in_several_encodings() {
     assert_eq!(response.status(), 415);
     let garbage = api.send(&format!("POST+application/vnd.kubernetes.protobuf {path}"), "k8s\0\x7f\x7f").await;
     assert_eq!(garbage.status(), 400);
+}
+
+#[tokio::test]
+async fn health_is_told_by_check() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    let get = async |path: &str| {
+        let (code, text, _) = api.raw(&format!("GET {path}"), String::new()).await;
+        (code, text)
+    };
+    for path in ["/healthz", "/livez", "/readyz", "/readyz/ping", "/livez/etcd", "/readyz/informer-sync"] {
+        assert_eq!(get(path).await, (200, "ok".into()), "{path}");
+    }
+    assert_eq!(get("/livez/shutdown").await.0, 404, "only readiness has it");
+    let (code, text) = get("/readyz?verbose").await;
+    assert_eq!(code, 200);
+    assert!(text.starts_with("[+]ping ok\n[+]log ok\n[+]etcd ok\n"), "{text}");
+    assert!(text.ends_with("[+]shutdown ok\nreadyz check passed\n"), "{text}");
+    let (_, text) = get("/readyz?verbose&exclude=etcd&exclude=no&exclude=never").await;
+    assert!(text.contains("[+]etcd excluded: ok\n"), "{text}");
+    let warning = "warn: some health checks cannot be excluded: no matches for \"never\",\"no\"\n";
+    assert!(text.ends_with(&format!("{warning}readyz check passed\n")), "{text}");
+
+    // A store that hangs, and one that says no.
+    let dir = tempfile::tempdir().unwrap();
+    let local = LocalStore::open(dir.path(), Options::default()).unwrap();
+    let store = Arc::new(Moody { local, mood: AtomicU8::new(FINE) });
+    let server = ApiServer::new(Config::default(), store.clone()).await.unwrap();
+    let api = Api::new(server, UserInfo::new("admin", ["system:masters"]));
+    let get = async |path: &str| {
+        let (code, text, _) = api.raw(&format!("GET {path}"), String::new()).await;
+        (code, text)
+    };
+    assert_eq!(get("/readyz").await.0, 200);
+    for mood in [SILENT, BROKEN] {
+        store.mood.store(mood, Ordering::SeqCst);
+        tokio::time::pause();
+        let (code, text) = get("/readyz").await;
+        assert_eq!(code, 500);
+        assert!(text.contains("[-]etcd failed: reason withheld\n"), "{text}");
+        assert!(text.contains("[+]ping ok\n") && text.ends_with("\nreadyz check failed\n"), "{text}");
+        let (code, text) = get("/readyz/etcd").await;
+        assert!(code == 500 && text.starts_with("internal server error: the store d"), "{code} {text}");
+        assert_eq!(get("/readyz/ping").await.0, 200);
+        tokio::time::resume();
+    }
+    store.mood.store(FINE, Ordering::SeqCst);
+    assert_eq!(get("/readyz").await.0, 200);
+}
+
+const FINE: u8 = 0;
+const SILENT: u8 = 1;
+const BROKEN: u8 = 2;
+
+/// A store that may stop to answer reads of single keys.
+struct Moody {
+    local: LocalStore,
+    mood: AtomicU8,
+}
+
+#[async_trait::async_trait]
+impl Store for Moody {
+    async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<u64, Error> {
+        self.local.put(key, value, expect).await
+    }
+
+    async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, KeyValue), Error> {
+        self.local.delete(key, expect).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
+        match self.mood.load(Ordering::SeqCst) {
+            SILENT => std::future::pending().await,
+            BROKEN => Err(Error::Closed),
+            _ => self.local.get(key).await,
+        }
+    }
+
+    async fn range(&self, prefix: &str, start: &str, revision: Option<u64>, limit: usize) -> Result<Range, Error> {
+        self.local.range(prefix, start, revision, limit).await
+    }
+
+    async fn watch(&self, prefix: &str, revision: u64) -> Result<WatchStream, Error> {
+        self.local.watch(prefix, revision).await
+    }
+
+    async fn revision(&self) -> Result<u64, Error> {
+        self.local.revision().await
+    }
+
+    async fn request_progress(&self) -> Result<(), Error> {
+        self.local.request_progress().await
+    }
+
+    async fn compact(&self, revision: u64) -> Result<(), Error> {
+        self.local.compact(revision).await
+    }
 }

@@ -30,6 +30,13 @@ pub enum Body {
     Chunks(Pieces),
     /// Bytes as they come.
     Stream(BoxStream<'static, Result<Bytes, BoxError>>),
+    /// Any of them, and who hears of it.
+    Witnessed(Box<Body>, Option<Box<dyn Witness>>),
+}
+
+/// Hears of what a body sends. Dropped when the body is over or given up.
+pub trait Witness: Send {
+    fn sent(&mut self, bytes: &Bytes);
 }
 
 impl Body {
@@ -48,6 +55,11 @@ impl Body {
             let _ = &guard;
         });
         Self::Stream(guarded.boxed())
+    }
+
+    /// Lets a witness hear of what is sent from now on.
+    pub(crate) fn witnessed(self, witness: impl Witness + 'static) -> Self {
+        Self::Witnessed(Box::new(self), Some(Box::new(witness)))
     }
 
     /// Keeps `guard` until a body in pieces is over, dropped, or `longest` has passed: what the client did not read by then
@@ -120,17 +132,35 @@ impl http_body::Body for Body {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Chunks(chunks) => Poll::Ready(chunks.next().map(|r| r.map(Frame::data))),
             Self::Stream(stream) => stream.as_mut().poll_next(cx).map(|item| item.map(|r| r.map(Frame::data))),
+            Self::Witnessed(body, witness) => {
+                let polled = Pin::new(&mut **body).poll_frame(cx);
+                match &polled {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let (Some(witness), Some(bytes)) = (witness, frame.data_ref()) {
+                            witness.sent(bytes);
+                        }
+                    }
+                    Poll::Ready(_) => *witness = None,
+                    Poll::Pending => {}
+                }
+                polled
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Full(None))
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Witnessed(body, _) => body.is_end_stream(),
+            Self::Chunks(_) | Self::Stream(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            _ => SizeHint::default(),
+            Self::Witnessed(body, _) => body.size_hint(),
+            Self::Chunks(_) | Self::Stream(_) => SizeHint::default(),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The listening socket: TLS (client certificates asked for, judged by authentication), HTTP/2 and HTTP/1.1, limits.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
-use http::header::ACCEPT;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -24,7 +24,7 @@ use crate::authn::trust::Trust;
 use crate::authn::x509::{AnyCertificate, Peer};
 use crate::config::{Identity, Pem};
 use crate::core::Core;
-use crate::http::reply;
+use crate::dispatch::Caller;
 use crate::{BoxError, Config, Error, dispatch};
 
 /// Connections served at once; more wait in the listener's backlog.
@@ -104,12 +104,19 @@ pub(crate) async fn serve(
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let stop = CancellationToken::new();
+    let stop_taking = async {
+        shutdown.cancelled().await;
+        core.stopping.cancel();
+        // Who balances the load learns from `/readyz` to ask elsewhere, and is still answered until then.
+        tokio::time::sleep(core.config.shutdown_delay).await;
+    };
+    tokio::pin!(stop_taking);
     loop {
         let Ok(permit) = permits.clone().acquire_owned().await else { break };
-        let stream = tokio::select! {
-            () = shutdown.cancelled() => break,
+        let (stream, address) = tokio::select! {
+            () = &mut stop_taking => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok((stream, peer)) => (stream, peer.ip()),
                 Err(error) => {
                     // Out of descriptors, most likely: connections that end will free some.
                     tracing::warn!(%error, "accept failed");
@@ -129,7 +136,7 @@ pub(crate) async fn serve(
         let (core, acceptor, watcher, stop) = (core.clone(), acceptor.clone(), graceful.watcher(), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = connection(core, acceptor, stream, watcher) => {}
+                () = connection(core, acceptor, stream, address, watcher) => {}
                 () = stop.cancelled() => {}
             }
             drop(permit);
@@ -140,10 +147,19 @@ pub(crate) async fn serve(
     core.shutdown.cancel();
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
     stop.cancel();
+    if let Some(audit) = &core.audit {
+        audit.flush().await;
+    }
     Ok(())
 }
 
-async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, watcher: Watcher) {
+async fn connection(
+    core: Arc<Core>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    address: IpAddr,
+    watcher: Watcher,
+) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -151,7 +167,9 @@ async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, w
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let peer = stream.get_ref().1.peer_certificates().and_then(Peer::new).map(Arc::new);
-    let service = service_fn(move |request| answer(core.clone(), peer.clone(), request));
+    let service = service_fn(move |request| {
+        answer(core.clone(), Caller::Remote { address, certificate: peer.clone() }, request)
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -176,14 +194,9 @@ async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, w
 
 async fn answer(
     core: Arc<Core>,
-    peer: Option<Arc<Peer>>,
-    mut request: Request<Incoming>,
+    caller: Caller,
+    request: Request<Incoming>,
 ) -> Result<http::Response<crate::Body>, Infallible> {
-    let path = request.uri().path().to_owned();
-    let user = match core.authenticator.authenticate(peer.as_deref(), &path, request.headers_mut()).await {
-        Ok(user) => user,
-        Err(status) => return Ok(reply::error(&status, request.headers().get(ACCEPT))),
-    };
     let request = request.map(|body: Incoming| body.map_err(|e| Box::new(e) as BoxError).boxed_unsync());
-    Ok(dispatch::handle(core, user, request).await)
+    Ok(dispatch::handle(core, caller, request).await)
 }

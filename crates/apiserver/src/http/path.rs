@@ -86,6 +86,14 @@ impl RequestInfo {
             _ => None,
         }
     }
+
+    /// Whether it may go on for as long as both sides want: a watch, or a stream to a kubelet, pod or service.
+    pub(crate) fn is_long_running(&self) -> bool {
+        self.target.as_ref().is_some_and(|target| {
+            let streams = ["attach", "exec", "proxy", "log", "portforward"];
+            self.verb == "watch" || streams.contains(&target.subresource.as_str())
+        })
+    }
 }
 
 fn parse_target(path: &str) -> Option<(Target, bool)> {

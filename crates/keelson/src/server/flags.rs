@@ -3,9 +3,11 @@
 mod authentication;
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use keelson_apiserver::Config;
+use keelson_apiserver::{Audit, AuditLog, AuditMode, AuditWebhook, Config};
 
 /// What an administrator may set; anything that is not given keeps [`Config`]'s default.
 #[derive(Args)]
@@ -20,6 +22,33 @@ pub(super) struct ApiServerFlags {
     /// NodePorts come from here, as `30000-32767`
     #[arg(long, value_parser = port_range)]
     service_node_port_range: Option<RangeInclusive<u16>>,
+    /// What to write down of requests: a file with a Policy of audit.k8s.io/v1
+    #[arg(long, value_name = "FILE")]
+    audit_policy_file: Option<PathBuf>,
+    /// Write audit events to this file, one a line; `-` for standard output
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    audit_log_path: Option<PathBuf>,
+    /// MiB after which a new audit log is begun; 0 for never
+    #[arg(long, default_value_t = 100)]
+    audit_log_maxsize: u64,
+    /// Old audit logs that are kept; 0 for all
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxbackup: usize,
+    /// Days for which old audit logs are kept; 0 for ever
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxage: u64,
+    /// Whether requests wait for the audit log: batch, blocking, or blocking-strict
+    #[arg(long, default_value = "blocking")]
+    audit_log_mode: AuditMode,
+    /// Send audit events to the server of this kubeconfig file
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    audit_webhook_config_file: Option<PathBuf>,
+    /// Whether requests wait for that server: batch, blocking, or blocking-strict
+    #[arg(long, default_value = "batch")]
+    audit_webhook_mode: AuditMode,
+    /// Seconds to go on serving, not ready any more, before stopping
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    shutdown_delay_duration: Duration,
     #[command(flatten)]
     authentication: authentication::AuthenticationFlags,
 }
@@ -37,7 +66,43 @@ impl ApiServerFlags {
             config.node_ports = range.clone();
         }
         self.authentication.apply(config);
+        config.audit = self.audit();
+        config.shutdown_delay = self.shutdown_delay_duration;
     }
+
+    fn audit(&self) -> Option<Audit> {
+        let log = self.audit_log_path.clone().map(|path| AuditLog {
+            path,
+            max_size_mib: self.audit_log_maxsize,
+            max_backups: self.audit_log_maxbackup,
+            max_age_days: self.audit_log_maxage,
+            mode: self.audit_log_mode,
+        });
+        let mode = self.audit_webhook_mode;
+        let webhook = self.audit_webhook_config_file.clone().map(|kubeconfig| AuditWebhook { kubeconfig, mode });
+        self.audit_policy_file.clone().map(|policy| Audit { policy, log, webhook })
+    }
+}
+
+/// As Go writes durations, of whole seconds at least: `90s`, `1m30s`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration, such as 90s or 1m30s");
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let at = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, unit) = rest.split_at(at);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let seconds = match unit.chars().next() {
+            Some('h') => number.checked_mul(3600),
+            Some('m') => number.checked_mul(60),
+            Some('s') => Some(number),
+            _ => None,
+        };
+        total += Duration::from_secs(seconds.ok_or_else(wrong)?);
+        rest = unit.get(1..).unwrap_or_default();
+    }
+    Ok(total)
 }
 
 /// `FIRST-LAST`, `FIRST+COUNT` or one port, as upstream reads it.

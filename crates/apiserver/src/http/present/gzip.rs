@@ -91,7 +91,7 @@ mod tests {
         match body {
             Body::Full(bytes) => bytes.unwrap_or_default().to_vec(),
             Body::Chunks(chunks) => chunks.flat_map(Result::unwrap).collect(),
-            Body::Stream(_) => panic!("no stream went in"),
+            Body::Stream(_) | Body::Witnessed(..) => panic!("no stream went in"),
         }
     }
 

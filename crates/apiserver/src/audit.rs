@@ -1,0 +1,84 @@
+//! The audit log: who asked for what, and what came of it, as the policy wants it written down. Without a policy nothing
+//! of this runs.
+//!
+//! - [`policy`]: how much, of which requests
+//! - [`event`]: what is known of a request, and its events
+//! - [`sink`]: the buffer before a backend
+//! - [`log`], [`webhook`]: the backends
+
+mod event;
+mod log;
+mod policy;
+mod sink;
+mod webhook;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use keelson_api::status::Status;
+
+pub(crate) use event::{Incoming, Record};
+pub(crate) use policy::{Level, Stage};
+
+use self::policy::Policy;
+use self::sink::Sink;
+use crate::config::Config;
+use crate::{Error, UserInfo};
+
+/// The policy and where events go.
+pub(crate) struct Audit {
+    policy: Policy,
+    sinks: Vec<Sink>,
+}
+
+impl Audit {
+    /// `None` without a policy, or without a backend.
+    pub(crate) fn new(config: &Config) -> Result<Option<Arc<Self>>, Error> {
+        let Some(audit) = &config.audit else { return Ok(None) };
+        let path = audit.policy.display().to_string();
+        let text = std::fs::read_to_string(&audit.policy).map_err(|source| Error::File { path: path.clone(), source })?;
+        let policy = Policy::parse(&text).map_err(|why| Error::Configuration { path, why })?;
+        let mut sinks: Vec<Sink> = Vec::new();
+        sinks.extend(audit.log.as_ref().map(log::start).transpose()?);
+        sinks.extend(audit.webhook.as_ref().map(webhook::start).transpose()?);
+        if sinks.is_empty() {
+            tracing::warn!("there is an audit policy, but no backend: no events are recorded");
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Self { policy, sinks })))
+    }
+
+    /// The record of a request, if the policy wants one. Without a user, authentication failed.
+    pub(crate) fn begin(&self, request: &Incoming<'_>, user: Option<&Arc<UserInfo>>) -> Option<Arc<Record>> {
+        let verdict = self.policy.verdict(user.map(Arc::as_ref), request.info)?;
+        Some(Arc::new(Record::new(&verdict, request, user.cloned())))
+    }
+
+    /// Writes the event of a stage. An error is for the client, if its request cannot be served yet.
+    pub(crate) async fn write(&self, record: &Record, stage: Stage) -> Result<(), Status> {
+        let Some(line) = record.event(stage) else { return Ok(()) };
+        self.send(line).await
+    }
+
+    /// As [`Audit::write`], for a body that ends: nobody waits.
+    pub(crate) fn write_later(self: &Arc<Self>, record: &Record, stage: Stage) {
+        let Some(line) = record.event(stage) else { return };
+        let audit = self.clone();
+        tokio::spawn(async move { audit.send(line).await });
+    }
+
+    async fn send(&self, line: Bytes) -> Result<(), Status> {
+        let mut stored = true;
+        for sink in &self.sinks {
+            stored &= sink.write(line.clone()).await;
+        }
+        if stored { Ok(()) } else { Err(Status::internal("failed to store audit event")) }
+    }
+
+    /// Waits until the backends have everything.
+    pub(crate) async fn flush(&self) {
+        for sink in &self.sinks {
+            sink.flush().await;
+        }
+    }
+}
