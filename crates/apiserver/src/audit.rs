@@ -36,7 +36,8 @@ impl Audit {
     pub(crate) fn new(config: &Config) -> Result<Option<Arc<Self>>, Error> {
         let Some(audit) = &config.audit else { return Ok(None) };
         let path = audit.policy.display().to_string();
-        let text = std::fs::read_to_string(&audit.policy).map_err(|source| Error::File { path: path.clone(), source })?;
+        let text =
+            std::fs::read_to_string(&audit.policy).map_err(|source| Error::File { path: path.clone(), source })?;
         let policy = Policy::parse(&text).map_err(|why| Error::Configuration { path, why })?;
         let mut sinks: Vec<Sink> = Vec::new();
         sinks.extend(audit.log.as_ref().map(log::start).transpose()?);

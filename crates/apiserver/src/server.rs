@@ -25,13 +25,13 @@ use crate::cache::Cache;
 use crate::cache::feed::{Feed, Listener};
 use crate::compaction;
 use crate::core::Core;
+use crate::dispatch::Caller;
 use crate::encryption::{self, Encryption};
 use crate::http::body::{Body, BoxError};
 use crate::http::listen;
 use crate::kubelet::Kubelets;
 use crate::limits::Limits;
 use crate::registry::Registry;
-use crate::dispatch::Caller;
 use crate::{Config, Error, UserInfo, crd, dispatch};
 
 /// A running API server. Clones share it; when the last one is gone, its tasks end.

@@ -62,10 +62,14 @@ async fn events_say_what_the_policy_wants() {
     let Audited { test, log, _dir } = start(POLICY, AuditMode::Blocking).await;
     let api = test.admin();
     let body = json!({"metadata": {"name": "one"}, "data": {"a": "b"}});
-    let headers = [("audit-id", "create-one"), ("user-agent", "tester/1"), ("x-forwarded-for", "203.0.113.9, nonsense")];
+    let headers =
+        [("audit-id", "create-one"), ("user-agent", "tester/1"), ("x-forwarded-for", "203.0.113.9, nonsense")];
     let path = "POST /api/v1/namespaces/default/configmaps?fieldManager=me";
     let response = api.send_with(path, body.to_string(), &headers).await;
-    assert_eq!((response.status(), &response.headers()["audit-id"]), (201.try_into().unwrap(), &"create-one".parse().unwrap()));
+    assert_eq!(
+        (response.status(), &response.headers()["audit-id"]),
+        (201.try_into().unwrap(), &"create-one".parse().unwrap())
+    );
     let found = of(&log, "create-one");
     assert_eq!(found.len(), 1, "{found:?}");
     let event = &found[0];
@@ -171,7 +175,8 @@ async fn watches_have_a_beginning_and_an_end() {
     let Audited { test, log, _dir } = start(POLICY, AuditMode::Blocking).await;
     let watch = "GET /api/v1/namespaces/default/secrets?watch=1";
     let response = test.admin().send_with(watch, "", &[("audit-id", "watch")]).await;
-    let stages = |events: &[Value]| -> Vec<String> { events.iter().map(|e| e["stage"].as_str().unwrap().into()).collect() };
+    let stages =
+        |events: &[Value]| -> Vec<String> { events.iter().map(|e| e["stage"].as_str().unwrap().into()).collect() };
     assert_eq!(stages(&of(&log, "watch")), ["RequestReceived", "ResponseStarted"]);
     drop(response);
     let found = eventually(&log, "watch", 3).await;

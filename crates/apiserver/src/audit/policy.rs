@@ -220,9 +220,9 @@ fn unknown_fields(policy: &Value) -> Vec<String> {
         keys.filter(|key| !known.contains(&key.as_str())).cloned().collect()
     };
     let rules = policy.get("rules").and_then(Value::as_array).into_iter().flatten();
-    let in_rules = rules.enumerate().flat_map(|(at, rule)| {
-        outside(rule, RULE_FIELDS).into_iter().map(move |field| format!("rules[{at}].{field}"))
-    });
+    let in_rules = rules
+        .enumerate()
+        .flat_map(|(at, rule)| outside(rule, RULE_FIELDS).into_iter().map(move |field| format!("rules[{at}].{field}")));
     outside(policy, FIELDS).into_iter().chain(in_rules).collect()
 }
 

@@ -153,13 +153,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-async fn connection(
-    core: Arc<Core>,
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-    address: IpAddr,
-    watcher: Watcher,
-) {
+async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, address: IpAddr, watcher: Watcher) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -167,9 +161,8 @@ async fn connection(
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let peer = stream.get_ref().1.peer_certificates().and_then(Peer::new).map(Arc::new);
-    let service = service_fn(move |request| {
-        answer(core.clone(), Caller::Remote { address, certificate: peer.clone() }, request)
-    });
+    let service =
+        service_fn(move |request| answer(core.clone(), Caller::Remote { address, certificate: peer.clone() }, request));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()

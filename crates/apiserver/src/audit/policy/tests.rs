@@ -73,7 +73,10 @@ fn what_makes_no_sense_is_refused() {
         (&format!("{head}rules: [{{level: None, nonResourceURLs: [version]}}]"), "must begin with a '/'"),
         (&format!("{head}rules: [{{level: None, nonResourceURLs: [/a*/b]}}]"), "must be the final character"),
         (&format!("{head}rules: [{{level: None, namespaces: [a], nonResourceURLs: [/a]}}]"), "cannot apply to both"),
-        (&format!("{head}rules: [{{level: None, resources: [{{resourceNames: [a]}}]}}]"), "requires at least one resource"),
+        (
+            &format!("{head}rules: [{{level: None, resources: [{{resourceNames: [a]}}]}}]"),
+            "requires at least one resource",
+        ),
         (&format!("{head}rules: [{{level: None, resources: [{{group: apps/v1}}]}}]"), "is no API group"),
     ] {
         let error = Policy::parse(text).unwrap_err();
