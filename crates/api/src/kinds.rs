@@ -36,6 +36,7 @@ mod storage;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod webhook_config;
 
 pub use api_registration::{local_priority, local_services};
 pub use certificates::requested_groups;

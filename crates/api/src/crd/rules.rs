@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::node::{Node, entries};
+use super::node::{Additional, Node, entries};
 use super::structural;
 use crate::status::FieldError;
 use crate::validation::{Errors, View};
@@ -324,13 +324,7 @@ fn check_rule(rule: View, errors: &mut Errors) {
 fn check_defaults(view: View, node: &Node, errors: &mut Errors) {
     if let Some(default) = &node.default {
         let at = view.get("default");
-        let mut pruned = default.clone();
-        let unknown = match (node.structure().conform(&mut pruned), default.is_object()) {
-            (Ok(unknown), true) => unknown,
-            _ => Vec::new(),
-        };
-        // The structure of an embedded object knows its type and metadata; other objects have none.
-        if !unknown.is_empty() && (node.embedded || node.ty.is_some()) {
+        if has_unknown(node, default) {
             errors.push(at.invalid("must not have unknown fields"));
         }
         let mut found = Errors::new();
@@ -351,6 +345,21 @@ fn check_defaults(view: View, node: &Node, errors: &mut Errors) {
         if let Some(node) = node.properties.get(name) {
             check_defaults(property, node, errors);
         }
+    }
+    if let Additional::Node(node) = &node.additional {
+        check_defaults(view.get("additionalProperties"), node, errors);
+    }
+}
+
+/// Whether pruning would change the value.
+fn has_unknown(node: &Node, value: &Value) -> bool {
+    match value {
+        Value::Array(values) => node.items.as_ref().is_some_and(|node| values.iter().any(|v| has_unknown(node, v))),
+        // The structure of an embedded object knows its type and metadata; other objects have none.
+        Value::Object(_) if node.embedded || node.ty.is_some() => {
+            node.structure().conform(&mut value.clone()).is_ok_and(|unknown| !unknown.is_empty())
+        }
+        _ => false,
     }
 }
 

@@ -276,6 +276,18 @@ fn defaults_in_schemas() {
         json!({"type": "object", "default": {"b": 1}, "properties": {"a": {"type": "string"}}}),
         &[".default: Invalid value: {\"b\":1}: must not have unknown fields"],
     );
+    let known = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
+    let nested = json!({"type": "array", "items": {"type": "array", "items": known}});
+    let list = |default: Value| with(&nested, json!({"default": default}));
+    check_spec(list(json!([[{"a": 1}], []])), &[]);
+    check_spec(
+        list(json!([[{"a": 1}, {"b": 1}]])),
+        &[".default: Invalid value: [[{\"a\":1},{\"b\":1}]]: must not have unknown fields"],
+    );
+    check_spec(
+        json!({"type": "object", "additionalProperties": with(&known, json!({"default": {"b": 1}}))}),
+        &[".additionalProperties.default: Invalid value: {\"b\":1}: must not have unknown fields"],
+    );
     check(
         schema(json!({"type": "object", "properties": {"metadata": {"type": "object", "default": {}}}})),
         &[&format!("{ROOT}.properties[metadata].default: Forbidden: must not be set in top-level metadata")],
@@ -344,6 +356,17 @@ fn conversion() {
             "spec.conversion.webhookClientConfig.url: Invalid value: \"f\": fragments are not permitted in the URL",
             "spec.conversion.webhookClientConfig.url: Invalid value: \"q\": query parameters are not permitted in the URL",
         ],
+    );
+    // As for any other webhook.
+    check(
+        webhook(json!({"clientConfig": {"url": "https:///x"}, "conversionReviewVersions": ["v1"]})),
+        &[
+            "spec.conversion.webhookClientConfig.url: Invalid value: \"\": host must be provided; desired format: https://host[/path]",
+        ],
+    );
+    check(
+        webhook(json!({"clientConfig": {"service": {"name": "s"}}, "conversionReviewVersions": ["v1"]})),
+        &["spec.conversion.webhookClientConfig.service.name: Required value: service name is required"],
     );
     check(
         with(

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::crd::rules::{check_schema, check_simple_path};
 use crate::jsonpath::JsonPath;
 use crate::kind::Write;
+use crate::kinds::webhook_config;
 use crate::status::FieldError;
 use crate::validation::{Errors, View, immutable, names, required, required_one_of};
 
@@ -336,15 +337,10 @@ fn check_conversion(conversion: View, old: Option<&Value>, errors: &mut Errors) 
         }
         return;
     }
-    let (url, service) = (config.get("url"), config.get("service"));
-    if !config.is_set() {
-        errors.push(config.required("required when strategy is set to Webhook"));
-    } else if url.is_set() == service.is_set() {
-        errors.push(config.required("exactly one of url or service is required"));
-    } else if url.is_set() {
-        check_url(url, errors);
+    if config.is_set() {
+        webhook_config::validate(config, errors);
     } else {
-        check_service(service, errors);
+        errors.push(config.required("required when strategy is set to Webhook"));
     }
     // An established definition may not lose a bundle that works.
     let bundle = config.get("caBundle");
@@ -383,64 +379,6 @@ fn check_review_versions(versions: View, errors: &mut Errors) {
     }
     if !seen.iter().any(|version| matches!(*version, "v1" | "v1beta1")) {
         errors.push(versions.invalid("must include at least one of v1, v1beta1"));
-    }
-}
-
-fn check_url(url: View, errors: &mut Errors) {
-    const FORM: &str = "; desired format: https://host[/path]";
-    let Some((scheme, rest)) = url.str().split_once("://") else {
-        let why = format!("'https' is the only allowed URL scheme{FORM}");
-        errors.push(FieldError::invalid(url.path(), "", &why));
-        return;
-    };
-    if scheme != "https" {
-        let why = format!("'https' is the only allowed URL scheme{FORM}");
-        errors.push(FieldError::invalid(url.path(), scheme, &why));
-    }
-    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let authority = rest.split('/').next().unwrap_or_default();
-    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    if host.is_empty() {
-        errors.push(FieldError::invalid(url.path(), "", &format!("host must be specified{FORM}")));
-    }
-    let unwanted = [
-        (user, "user information is not permitted in the URL"),
-        (fragment, "fragments are not permitted in the URL"),
-        (query, "query parameters are not permitted in the URL"),
-    ];
-    for (text, why) in unwanted {
-        if !text.is_empty() {
-            errors.push(FieldError::invalid(url.path(), text, why));
-        }
-    }
-}
-
-fn check_service(service: View, errors: &mut Errors) {
-    required(service.get("name"), errors);
-    required(service.get("namespace"), errors);
-    let port = service.get("port");
-    if !(1..=65535).contains(&port.int().unwrap_or(0)) {
-        let why = "port is not valid: must be between 1 and 65535, inclusive";
-        errors.push(FieldError::invalid(port.path(), port.int().unwrap_or(0), why));
-    }
-    let path = service.get("path");
-    match path.str() {
-        "" | "/" => return,
-        "//" => return errors.push(path.invalid("segment[0] may not be empty")),
-        text if !text.starts_with('/') => errors.push(path.invalid("must start with a '/'")),
-        _ => {}
-    }
-    let inner = path.str().get(1..).unwrap_or_default();
-    let inner = inner.strip_suffix('/').unwrap_or(inner);
-    for (i, step) in inner.split('/').enumerate() {
-        if step.is_empty() {
-            errors.push(path.invalid(&format!("segment[{i}] may not be empty")));
-            continue;
-        }
-        for why in names::subdomain(step) {
-            errors.push(path.invalid(&format!("segment[{i}]: {why}")));
-        }
     }
 }
 
