@@ -15,6 +15,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use keelson_api::kind::{Scope, Verb};
 use keelson_api::status::Status;
+use keelson_api::time::parse_duration;
 use tokio::sync::SemaphorePermit;
 
 use self::ending::Ending;
@@ -25,7 +26,6 @@ use crate::authn::x509::Peer;
 use crate::authz::Attributes;
 use crate::core::Core;
 use crate::http::body::{Body, RequestBody};
-use crate::http::duration;
 use crate::http::negotiate::{Accepted, Offers, accept};
 use crate::http::path::{RequestInfo, Target};
 use crate::http::present::Presentation;
@@ -230,9 +230,12 @@ async fn route(
 /// How long the request may take: what `timeout` says, within the server's own limit.
 fn deadline(query: &Query, longest: Duration) -> Result<Duration, Status> {
     let Some(text) = query.text("timeout") else { return Ok(longest) };
-    let asked = duration::parse(text)
+    let asked = parse_duration(text)
         .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
-    Ok(if asked.is_zero() { longest } else { asked.min(longest) })
+    Ok(u64::try_from(asked)
+        .ok()
+        .filter(|nanos| *nanos > 0)
+        .map_or(longest, |nanos| Duration::from_nanos(nanos).min(longest)))
 }
 
 async fn read_body<'a>(

@@ -2,7 +2,6 @@
 //! listener.
 
 pub(crate) mod body;
-pub(crate) mod duration;
 pub(crate) mod listen;
 pub(crate) mod negotiate;
 pub(crate) mod path;

@@ -2,31 +2,12 @@
 
 mod macros;
 
+use keelson_api::validation::names::RESERVED_IN_EXPRESSIONS;
+
 use crate::ast::{Ast, Id, Kind, Literal, Node};
 use crate::error::{Issue, Issues};
 use crate::lex::{Spanned, Token, lex};
 use crate::limits;
-
-/// Words that name nothing.
-const RESERVED: [&str; 17] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 pub(crate) struct Parser {
     source: Vec<char>,
@@ -366,7 +347,7 @@ impl Parser {
     }
 
     fn name(&mut self, name: String, at: u32) -> Parsed {
-        if RESERVED.contains(&name.as_str()) {
+        if RESERVED_IN_EXPRESSIONS.contains(&name.as_str()) {
             self.issue(at, format!("reserved identifier: {name}"));
             return Err(Stop);
         }

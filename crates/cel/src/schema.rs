@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use builtin::declare_builtin;
+use keelson_api::validation::names::RESERVED_IN_EXPRESSIONS;
 use serde_json::Value as Json;
 
 use crate::limits::REQUEST_BYTES;
@@ -20,31 +21,6 @@ const MIN_DURATION: u64 = 3;
 /// `""`
 const MIN_STRING: u64 = 2;
 
-/// Words that field names are escaped for.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 /// What a schema node declares; `None` for what expressions cannot see (no type, unknown fields only). Fields that
 /// cannot be seen are left out of objects. `root` is the root of a resource, where `apiVersion`, `kind`, `metadata.name`
 /// and `metadata.generateName` are always there; `name` names its type.
@@ -54,7 +30,7 @@ pub fn declare(schema: &Json, root: bool, name: &str) -> Option<Arc<Decl>> {
 
 /// The name by which expressions know a field: `a-b` is `a__dash__b`. `None` for names that have none.
 pub fn escape(name: &str) -> Option<String> {
-    if RESERVED.contains(&name) {
+    if RESERVED_IN_EXPRESSIONS.contains(&name) {
         return Some(format!("__{name}__"));
     }
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {

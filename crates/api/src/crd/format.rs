@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use base64::Engine as _;
 
+use crate::time::parse_duration;
 use crate::validation::names;
 
 /// A format that is checked.
@@ -254,6 +255,10 @@ fn luhn(digits: Vec<u32>) -> bool {
 
 /// Go's `1h2m3.5s`, or words: `2 days`, `1 week`.
 fn is_duration(text: &str) -> bool {
+    parse_duration(text).is_ok() || is_duration_in_words(text)
+}
+
+fn is_duration_in_words(text: &str) -> bool {
     let units = |unit: &str| {
         let known = ["ns", "us", "µs", "μs", "ms", "s", "m", "h", "d", "w"];
         let words = [
@@ -273,9 +278,6 @@ fn is_duration(text: &str) -> bool {
         known.contains(&unit) || words.contains(&unit.strip_suffix('s').unwrap_or(unit))
     };
     let mut rest = text.trim().trim_start_matches(['+', '-']);
-    if rest == "0" {
-        return true;
-    }
     if rest.is_empty() {
         return false;
     }

@@ -1,5 +1,7 @@
 //! What a value was before: by name in objects and maps, by keys in lists with keys.
 
+use std::cmp::Ordering;
+
 use serde_json::Value as Json;
 
 /// A value beside what it was, as far as it can be told, and the nearest parent of which it can.
@@ -78,11 +80,31 @@ impl<'a> Keyed<'a> {
     }
 }
 
-/// Any total order of scalars will do.
-fn order(a: &[&Json], b: &[&Json]) -> std::cmp::Ordering {
-    let text = |value: &Json| match value {
-        Json::String(text) => (0, text.clone()),
-        other => (1, other.to_string()),
-    };
-    a.iter().map(|value| text(value)).cmp(b.iter().map(|value| text(value)))
+/// Any total order of scalars will do. Keys of lists are nothing else.
+fn order(a: &[&Json], b: &[&Json]) -> Ordering {
+    fn scalars(a: &Json, b: &Json) -> Ordering {
+        match (a, b) {
+            (Json::String(a), Json::String(b)) => a.cmp(b),
+            (Json::Bool(a), Json::Bool(b)) => a.cmp(b),
+            (Json::Number(a), Json::Number(b)) => match (a.as_i64(), b.as_i64()) {
+                (Some(a), Some(b)) => a.cmp(&b),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => a.as_f64().unwrap_or(0.0).total_cmp(&b.as_f64().unwrap_or(0.0)),
+            },
+            (a, b) => rank(a).cmp(&rank(b)),
+        }
+    }
+    let by_part = a.iter().zip(b).map(|(a, b)| scalars(a, b));
+    by_part.fold(Ordering::Equal, Ordering::then).then(a.len().cmp(&b.len()))
+}
+
+fn rank(value: &Json) -> u8 {
+    match value {
+        Json::Null => 0,
+        Json::Bool(_) => 1,
+        Json::Number(_) => 2,
+        Json::String(_) => 3,
+        Json::Array(_) | Json::Object(_) => 4,
+    }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{Args, no_overload, strings};
 use crate::budget::Budget;
 use crate::error::Error;
-use crate::types::ListKind;
+use crate::functions::Overload;
+use crate::types::{ListKind, Type};
 use crate::value::{Key, List, Value, compare};
 
 pub(super) fn size<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
@@ -165,9 +166,21 @@ pub(super) fn is_sorted<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
     Ok(Value::Bool(true))
 }
 
+/// The sum of nothing, of a list whose items are known to be of one type.
+pub(crate) fn empty_sum<'a>(overloads: &[&Overload]) -> Option<Value<'a>> {
+    let [overload] = overloads else { return None };
+    Some(match overload.result {
+        Type::Uint => Value::Uint(0),
+        Type::Double => Value::Double(0.0),
+        Type::Duration => Value::Duration(0),
+        _ => Value::Int(0),
+    })
+}
+
 pub(super) fn sum<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     let [Value::List(list)] = args else { return no_overload() };
     let mut items = list.iter();
+    // Of a `dyn` list; the evaluator knows what others hold.
     let Some(first) = items.next() else { return Ok(Value::Int(0)) };
     let mut total = first?;
     if !matches!(total, Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Duration(_)) {

@@ -48,30 +48,43 @@ pub(super) fn index_of<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
         [text, part, Value::Int(start)] => (string_arg(text)?, string_arg(part)?, *start),
         _ => return no_overload(),
     };
-    if part.is_empty() && args.len() == 2 {
-        return Ok(Value::Int(0));
+    if part.is_empty() {
+        return Ok(Value::Int(start));
     }
-    let from = offset(text, start).ok_or_else(|| out_of_range(start))?;
+    let Some(from) = start_at(text, start)? else { return Ok(Value::Int(-1)) };
     let found = text[from..].find(part);
     Ok(Value::Int(found.map_or(-1, |at| text[..from + at].chars().count() as i64)))
 }
 
 pub(super) fn last_index_of<'a>(args: Args<'_, 'a>) -> Result<Value<'a>, Error> {
     let (text, part, last) = match args {
-        [text, part] => (string_arg(text)?, string_arg(part)?, None),
-        [text, part, Value::Int(last)] => (string_arg(text)?, string_arg(part)?, Some(*last)),
+        [text, part] => {
+            let (text, part) = (string_arg(text)?, string_arg(part)?);
+            let length = text.chars().count() as i64;
+            (text, part, if part.is_empty() { length } else { length - 1 })
+        }
+        [text, part, Value::Int(last)] => (string_arg(text)?, string_arg(part)?, *last),
         _ => return no_overload(),
     };
-    let end = match last {
-        None => text.len(),
-        // A match may start there, and then end behind it.
-        Some(last) => (offset(text, last).ok_or_else(|| out_of_range(last))? + part.len()).min(text.len()),
-    };
-    let mut end = end;
-    while !text.is_char_boundary(end) {
-        end += 1;
+    if part.is_empty() {
+        return Ok(Value::Int(last));
     }
-    Ok(Value::Int(text[..end].rfind(part).map_or(-1, |at| text[..at].chars().count() as i64)))
+    let Some(last) = start_at(text, last)? else { return Ok(Value::Int(-1)) };
+    // A match may start there, and then goes on behind it.
+    let mut end = (last + part.len()).min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let found = text[..end].rfind(part);
+    Ok(Value::Int(found.map_or(-1, |at| text[..at].chars().count() as i64)))
+}
+
+/// Where in bytes a search starts; `None` behind the text, where nothing is found.
+fn start_at(text: &str, index: i64) -> Result<Option<usize>, Error> {
+    if index < 0 {
+        return Err(out_of_range(index));
+    }
+    Ok(offset(text, index).filter(|at| *at < text.len()))
 }
 
 pub(super) fn join<'a>(args: Args<'_, 'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {

@@ -1,5 +1,8 @@
 //! Durations as Go writes them, timestamps, and their parts in a time zone.
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, PoisonError, RwLock};
+
 use jiff::civil::{Date, DateTime};
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
@@ -10,56 +13,7 @@ use crate::value::Value;
 
 /// `1h2m3.5s` in nanoseconds.
 pub(crate) fn parse_duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total: i128 = 0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let (whole, mut tail) = rest.split_at(digits);
-        let mut fraction = "";
-        if let Some(after) = tail.strip_prefix('.') {
-            let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
-            (fraction, tail) = after.split_at(digits);
-        }
-        if whole.is_empty() && fraction.is_empty() {
-            return None;
-        }
-        let (unit, after) = [
-            ("ns", 1),
-            ("us", 1000),
-            ("µs", 1000),
-            ("μs", 1000),
-            ("ms", 1_000_000),
-            ("s", SECOND),
-            ("m", 60 * SECOND),
-            ("h", 3600 * SECOND),
-        ]
-        .into_iter()
-        .find_map(|(name, unit)| {
-            let after = tail.strip_prefix(name)?;
-            // "m" is not the start of "ms", which came first; anything else must be a number.
-            (after.is_empty() || after.starts_with(|c: char| c.is_ascii_digit() || c == '.')).then_some((unit, after))
-        })?;
-        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-        total = total.checked_add(whole.checked_mul(i128::from(unit))?)?;
-        let fraction = fraction.get(..fraction.len().min(18)).unwrap_or_default();
-        if !fraction.is_empty() {
-            total += fraction.parse::<i128>().ok()? * i128::from(unit) / 10i128.pow(fraction.len() as u32);
-        }
-        if total > 1 << 64 {
-            return None;
-        }
-        rest = after;
-    }
-    i64::try_from(if negative { -total } else { total }).ok()
+    keelson_api::time::parse_duration(text).ok()
 }
 
 const SECOND: i64 = 1_000_000_000;
@@ -131,14 +85,21 @@ pub(super) fn between(a: Timestamp, b: Timestamp) -> Result<i64, Error> {
     i64::try_from(a.as_nanosecond() - b.as_nanosecond()).map_err(|_| Error::new("duration overflow"))
 }
 
+/// A time zone of the program's own database, read once.
+fn named_zone(name: &str) -> Option<TimeZone> {
+    static READ: LazyLock<RwLock<HashMap<String, TimeZone>>> = LazyLock::new(Default::default);
+    if let Some(zone) = READ.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+        return Some(zone.clone());
+    }
+    let zone = TimeZone::tzif(name, keelson_api::time::time_zone(name)?).ok()?;
+    READ.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), zone.clone());
+    Some(zone)
+}
+
 fn zone(name: &str) -> Result<TimeZone, Error> {
     let unknown = || Error::new(format!("unknown time zone {name}"));
     let Some((hours, minutes)) = name.split_once(':') else {
-        return if name.is_empty() || name == "UTC" {
-            Ok(TimeZone::UTC)
-        } else {
-            TimeZone::get(name).map_err(|_| unknown())
-        };
+        return if name.is_empty() || name == "UTC" { Ok(TimeZone::UTC) } else { named_zone(name).ok_or_else(unknown) };
     };
     let hours: i32 = hours.parse().map_err(|_| unknown())?;
     let minutes: i32 = minutes.parse().map_err(|_| unknown())?;

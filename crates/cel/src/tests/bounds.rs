@@ -91,6 +91,11 @@ fn comparisons() {
         let run = program.evaluate(&Bindings::new(), COST);
         assert_eq!(run.value.map(|_| ()), Err(Error::CostLimit), "{test}");
     }
+    // A tenth of what one run may cost is no more than a tenth of a second.
+    let bomb = (0..20).fold("[[0]]".to_owned(), |list, _| format!("{list}.map(a, [a, a])"));
+    let program = compile(&dynamic(), &format!("{bomb}.all(z, z == z)"));
+    let run = program.evaluate(&Bindings::new(), 100_000);
+    assert_eq!(run.value.map(|_| ()), Err(Error::CostLimit));
     // Long ones, of the same list again and again.
     let doubled = (0..14).fold("self.l".to_owned(), |list, _| format!("[{list}].map(a, a + a)[0]"));
     limited(&format!("sets.contains({doubled}, [])"));

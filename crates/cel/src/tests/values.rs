@@ -121,12 +121,16 @@ fn conversions() {
         "timestamp('2000-02-03T04:05:06.007Z').getDayOfYear() == 33 && timestamp('2000-02-03T04:05:06Z').getDayOfWeek() == 4",
         "timestamp('2000-02-03T04:05:06.007Z').getHours() == 4 && timestamp('2000-02-03T04:05:06.007Z').getMilliseconds() == 7",
         "timestamp('2000-02-03T04:05:06Z').getHours('+02:30') == 6 && timestamp('2000-02-03T04:05:06Z').getMinutes('-00:10') == 55",
+        "timestamp('2000-07-03T04:05:06Z').getHours('Europe/Berlin') == 6 && timestamp('2000-01-03T04:05:06Z').getHours('Asia/Kolkata') == 9",
         "duration('3723.004s').getHours() == 1 && duration('3723.004s').getMinutes() == 62",
     ]);
     fails("int('x') == 1", "type conversion error from 'string' to 'int'");
     fails("int(1e30) == 1", "integer overflow");
     fails("uint(-1) == 1u", "unsigned integer overflow");
     fails("timestamp('2000-01-01T00:00:00Z').getHours('Nowhere/City') == 1", "unknown time zone Nowhere/City");
+    // Whatever the machine's own database would find.
+    fails("timestamp('2000-01-01T00:00:00Z').getHours('posixrules') == 1", "unknown time zone posixrules");
+    fails("timestamp('2000-01-01T00:00:00Z').getHours('europe/berlin') == 1", "unknown time zone europe/berlin");
 }
 
 #[test]
@@ -136,6 +140,11 @@ fn strings() {
         "'tacocat'.charAt(3) == 'o' && 'abc'.charAt(3) == ''",
         "'hello mellow'.indexOf('ello') == 1 && 'hello mellow'.indexOf('ello', 2) == 7 && 'hello'.indexOf('x') == -1",
         "'hello mellow'.lastIndexOf('ello') == 7 && 'hello mellow'.lastIndexOf('ello', 6) == 1",
+        "'abcd'.lastIndexOf('cd', 2) == 2 && 'abcd'.lastIndexOf('cd', 3) == 2 && 'abcd'.lastIndexOf('bcde', 3) == -1",
+        "'aéaé'.lastIndexOf('é', 2) == 1 && 'aéaé'.lastIndexOf('é', 3) == 3 && 'xéé'.lastIndexOf('é', 1) == 1",
+        "'a😀b😀'.lastIndexOf('b', 1) == -1 && 'a😀b😀'.lastIndexOf('😀', 2) == 1 && 'a😀b😀'.lastIndexOf('b😀') == 2",
+        "'abc'.indexOf('', 2) == 2 && 'abc'.lastIndexOf('', 1) == 1 && 'abc'.lastIndexOf('') == 3 && ''.indexOf('') == 0",
+        "'abc'.indexOf('c', 3) == -1 && 'abc'.indexOf('c', 30) == -1 && 'abc'.lastIndexOf('c', 30) == -1",
         "['a', 'b'].join() == 'ab' && ['a', 'b'].join('-') == 'a-b'",
         "'ABC'.lowerAscii() == 'abc' && 'abç'.upperAscii() == 'ABç'",
         "'hello hello'.replace('he', 'we') == 'wello wello' && 'hello hello'.replace('he', 'we', 1) == 'wello hello'",
@@ -153,6 +162,7 @@ fn strings() {
         "'123 abc 456'.findAll('[0-9]+') == ['123', '456'] && '1 2 3'.findAll('[0-9]', 2) == ['1', '2']",
     ]);
     fails("'abc'.charAt(4) == 'a'", "index out of range: 4");
+    fails("'abc'.lastIndexOf('c', -1) == 0", "index out of range: -1");
     fails("'abc'.substring(2, 1) == 'a'", "invalid substring range. start: 2, end: 1");
     fails("'%d'.format(['a']) == ''", "error during formatting: decimal clause cannot be used on string");
     fails("'%d'.format([]) == ''", "index 0 out of range");
@@ -163,6 +173,9 @@ fn lists_and_sets() {
     all_hold(&[
         "[1, 2, 3].isSorted() && ![2, 1].isSorted() && ['a', 'b'].isSorted() && [].isSorted()",
         "[1, 2].sum() == 3 && [1.5, 1.5].sum() == 3.0 && [duration('1m'), duration('1s')].sum() == duration('1m1s')",
+        "type([1].filter(x, false).sum()) == int && type([1u].filter(x, false).sum()) == uint && [].sum() == 0",
+        "type([1.5].filter(x, false).sum()) == double && [duration('1m')].filter(x, false).sum() == duration('0s')",
+        "type(dyn([1.5].filter(x, false)).sum()) == int",
         "[1, 3, 2].max() == 3 && ['a', 'b'].min() == 'a'",
         "[1, 2, 2, 3].indexOf(2) == 1 && [1, 2, 2].lastIndexOf(2) == 2 && ['a'].indexOf('b') == -1",
         "sets.contains([1, 2], [2]) && !sets.contains([1], [2]) && sets.equivalent([1, 2], [2, 1, 1]) && sets.intersects([1, 2], [2, 3])",

