@@ -5,14 +5,19 @@
 //! - [`remote`]: a server behind one, and the connections to it
 //! - [`proxy`]: requests passed on
 //! - [`availability`]: whether it answers
+//! - [`discovery`]: what it says that it serves
+//! - [`register`]: the APIServices of custom resources, which this server itself makes
 
 mod availability;
+mod discovery;
 mod proxy;
+mod register;
 mod remote;
 mod routes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -28,6 +33,7 @@ use crate::http::path::RequestInfo;
 use crate::registry::create::text;
 use crate::{Config, Error};
 
+pub(crate) use self::discovery::Found;
 pub(crate) use self::proxy::serve;
 pub(crate) use self::remote::Remote;
 pub(crate) use self::routes::Routes;
@@ -41,16 +47,31 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Aggregator {
     clients: Clients,
     routes: ArcSwap<Routes>,
+    /// Counts what changes documents: APIServices, and what their servers say.
+    revision: AtomicU64,
 }
 
 impl Aggregator {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        Ok(Self { clients: Clients::new(config.proxy_client.as_ref())?, routes: ArcSwap::default() })
+        Ok(Self {
+            clients: Clients::new(config.proxy_client.as_ref())?,
+            routes: ArcSwap::default(),
+            revision: AtomicU64::new(0),
+        })
     }
 
     /// The APIServices of this moment.
     pub(crate) fn routes(&self) -> Arc<Routes> {
         self.routes.load_full()
+    }
+
+    /// Which APIServices and documents of their servers there are: another number once something changed.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.revision.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The server that a request is for; `None` when that is this one.
@@ -101,6 +122,7 @@ pub(crate) async fn start(core: &Arc<Core>) -> Result<(), Error> {
             outcome = manager.sync(&cache).await;
         }
     });
+    tokio::spawn(register::run(core.clone()));
     Ok(())
 }
 
@@ -130,6 +152,7 @@ impl Manager {
         if changed {
             let listed = self.known.values().map(|known| known.listed.clone()).collect();
             self.core.aggregator.routes.store(Arc::new(Routes::new(listed)));
+            self.core.aggregator.changed();
         }
         outcome
     }
@@ -145,6 +168,9 @@ impl Manager {
             }
             before => {
                 let remote = Arc::new(Remote::new(&self.core, object));
+                if let Some(before) = before.as_ref().and_then(|known| known.listed.remote.as_ref()) {
+                    remote.succeed(before);
+                }
                 drop(before);
                 let closed = self.core.shutdown.child_token();
                 self.look_after(&remote, &closed);
@@ -161,7 +187,10 @@ impl Manager {
     fn look_after(&self, remote: &Arc<Remote>, closed: &CancellationToken) {
         let (core, remote, closed) = (self.core.clone(), remote.clone(), closed.clone());
         tokio::spawn(async move {
-            let _ = closed.run_until_cancelled(availability::watch_over(&core, &remote)).await;
+            let work = async {
+                tokio::join!(availability::watch_over(&core, &remote), discovery::keep(&core, &remote));
+            };
+            let _ = closed.run_until_cancelled(work).await;
         });
     }
 }

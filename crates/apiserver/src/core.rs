@@ -12,7 +12,7 @@ use crate::audit::Audit;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::cache::Cache;
-use crate::discovery::openapi;
+use crate::discovery::{Documents, openapi};
 use crate::encryption::Encryption;
 use crate::kubelet::Kubelets;
 use crate::limits::Limits;
@@ -32,6 +32,7 @@ pub(crate) struct Core {
     pub(crate) kubelets: Option<Kubelets>,
     pub(crate) aggregator: Aggregator,
     pub(crate) limits: Limits,
+    pub(crate) discovery: Documents,
     pub(crate) openapi: openapi::Kept,
     /// `None` when nothing is written down.
     pub(crate) audit: Option<Arc<Audit>>,

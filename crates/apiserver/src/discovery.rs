@@ -15,7 +15,7 @@ use crate::http::query::Query;
 use crate::http::reply::{self, Reply};
 use crate::registry::render;
 
-pub(crate) use documents::Discovery;
+pub(crate) use documents::Documents;
 
 /// Answers a path outside the resources.
 pub(crate) async fn serve(core: &Core, method: &Method, path: &str, query: &Query, headers: &HeaderMap) -> Reply {
@@ -52,11 +52,11 @@ pub(crate) async fn serve(core: &Core, method: &Method, path: &str, query: &Quer
             _ => {}
         }
     }
-    let served = core.registry.served();
+    let discovery = core.discovery.current(core);
     let offers = if matches!(path, "/api" | "/apis") { Offers::Discovery } else { Offers::Plain };
     let accepted = accept(accepts, offers)?;
     if let Shape::Discovery { beta } = accepted.shape {
-        let (document, etag) = served.discovery.aggregated(path == "/api", beta);
+        let (document, etag) = discovery.aggregated(path == "/api", beta);
         let content_type = if beta {
             "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
         } else {
@@ -64,7 +64,7 @@ pub(crate) async fn serve(core: &Core, method: &Method, path: &str, query: &Quer
         };
         return Ok(with_etag(document, etag, content_type, headers));
     }
-    let document = served.discovery.document(path, core).ok_or_else(Status::unknown_path)?;
+    let document = discovery.document(path, core).ok_or_else(Status::unknown_path)?;
     let mut response = render::document(200, &document, accepted.encoding)?;
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     Ok(response)

@@ -33,7 +33,6 @@ use crate::cache::entry::encode;
 use crate::cache::{Entry, ResourceCache};
 use crate::core::Core;
 use crate::crd;
-use crate::discovery::Discovery;
 
 /// How long a request waits for the successor of a custom resource that was replaced.
 const REPLACEMENT: Duration = Duration::from_secs(3);
@@ -150,7 +149,6 @@ pub(crate) struct Served {
     ordered: Vec<Resource>,
     /// Places in `ordered` by resource name; few resources share one.
     by_name: HashMap<Str, Vec<usize>>,
-    pub(crate) discovery: Discovery,
     openapi: OnceLock<openapi::Hashes>,
 }
 
@@ -160,7 +158,7 @@ impl Served {
         for (at, resource) in ordered.iter().enumerate() {
             by_name.entry(resource.kind.resource.clone()).or_default().push(at);
         }
-        Self { by_name, discovery: Discovery::new(&ordered), openapi: OnceLock::new(), ordered }
+        Self { by_name, openapi: OnceLock::new(), ordered }
     }
 
     /// A resource by its path's parts.

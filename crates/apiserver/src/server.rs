@@ -74,6 +74,7 @@ impl ApiServer {
             kubelets,
             aggregator,
             limits: Limits::default(),
+            discovery: Default::default(),
             openapi: Default::default(),
             audit,
             stopping: CancellationToken::new(),

@@ -1,5 +1,7 @@
 //! Group versions of another server, which is one of the test's own.
 
+#[path = "aggregation/documents.rs"]
+mod documents;
 #[path = "aggregation/extension.rs"]
 mod extension;
 mod support;

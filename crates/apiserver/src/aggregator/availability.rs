@@ -6,22 +6,20 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use http::{HeaderMap, Request};
+use http::Request;
 use keelson_api::status::Status;
 use keelson_client::Backoff;
 use serde_json::{Value, json};
 
 use super::proxy::{PATIENCE, identify};
-use super::remote::Remote;
+use super::remote::{Remote, own_user};
 use super::{GROUP, RESOURCE, cache};
-use crate::UserInfo;
 use crate::core::Core;
 use crate::endpoint::{self, Endpoint};
 use crate::registry::create::{now, text};
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{Target, update};
 use crate::relay::empty_body;
-use crate::user::MASTERS;
 
 /// Between two looks at a server that answers, and at most between two at one that does not.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -157,13 +155,9 @@ async fn check(remote: &Remote) -> Condition {
 async fn ask(remote: &Remote) -> Result<(), String> {
     let url = remote.url(&remote.path());
     let failed = |why: String| format!("failing or missing response from {url}: {why}");
-    let mut headers = HeaderMap::new();
-    // A user that may do everything, so that no policy is in the way.
-    let user = UserInfo { name: "system:kube-aggregator".into(), groups: vec![MASTERS.into()], ..UserInfo::default() };
-    identify(&mut headers, &user).map_err(|status| failed(status.message))?;
     let request = Request::get(&url).header("host", remote.authority()).body(empty_body());
     let mut request = request.map_err(|e| failed(e.to_string()))?;
-    request.headers_mut().extend(headers);
+    identify(request.headers_mut(), &own_user()).map_err(|status| failed(status.message))?;
     match tokio::time::timeout(PATIENCE, remote.probe(request)).await {
         Ok(Ok(response)) if response.status().is_success() => Ok(()),
         Ok(Ok(response)) => Err(failed(format!("bad status from {url}: {}", response.status().as_u16()))),

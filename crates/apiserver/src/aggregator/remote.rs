@@ -4,9 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use base64::Engine as _;
+use bytes::Bytes;
+use http::header::HeaderName;
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -16,18 +20,20 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
-use crate::Error;
+use super::discovery::Found;
+use super::proxy::{PATIENCE, identify};
 use crate::config::Identity;
 use crate::core::Core;
 use crate::http::body::RequestBody;
 use crate::http::listen::load_identity;
 use crate::limits::StreamPermit;
 use crate::registry::create::text;
-use crate::relay;
+use crate::user::MASTERS;
 use crate::webhook::chain;
 use crate::webhook::connect::{Connector, roots, trusting};
+use crate::{Error, UserInfo, relay};
 
 /// Requests to one server that are under way, watches among them: a server that is slow takes nothing from others.
 const REQUESTS: usize = 2048;
@@ -107,7 +113,16 @@ pub(crate) struct Remote {
     /// As [`Remote::transport`], but believes any certificate.
     probe: Connector,
     available: AtomicBool,
+    availability_changed: Notify,
+    found: ArcSwap<Found>,
     requests: Arc<Semaphore>,
+}
+
+/// What a server answered to this server's own question.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
 }
 
 impl Remote {
@@ -140,6 +155,8 @@ impl Remote {
             service,
             port,
             available: AtomicBool::new(false),
+            availability_changed: Notify::new(),
+            found: ArcSwap::default(),
             requests: Arc::new(Semaphore::new(REQUESTS)),
         }
     }
@@ -157,7 +174,54 @@ impl Remote {
     }
 
     pub(super) fn set_available(&self, available: bool) {
-        self.available.store(available, Ordering::Relaxed);
+        if self.available.swap(available, Ordering::Relaxed) != available {
+            self.availability_changed.notify_one();
+        }
+    }
+
+    /// Waits until the server becomes available or is no more. One task can wait.
+    pub(super) async fn availability_changed(&self) {
+        self.availability_changed.notified().await;
+    }
+
+    /// What it serves.
+    pub(crate) fn found(&self) -> Arc<Found> {
+        self.found.load_full()
+    }
+
+    pub(super) fn find(&self, found: Found) {
+        self.found.store(Arc::new(found));
+    }
+
+    /// What is known of the server stays so under an APIService that changed.
+    pub(super) fn succeed(&self, before: &Self) {
+        if (&self.namespace, &self.service, &self.group, &self.version)
+            == (&before.namespace, &before.service, &before.group, &before.version)
+        {
+            self.found.store(before.found());
+        }
+    }
+
+    /// Asks for a document in this server's own name. An answer of more than `max_bytes` is an error.
+    pub(super) async fn ask(
+        &self,
+        path: &str,
+        headers: &[(HeaderName, &str)],
+        max_bytes: usize,
+    ) -> Result<Answer, String> {
+        let transport = self.transport()?;
+        let mut request = Request::get(self.url(path));
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        let mut request = request.body(relay::empty_body()).map_err(|e| e.to_string())?;
+        identify(request.headers_mut(), &own_user()).map_err(|status| status.message)?;
+        let exchange = async {
+            let (head, body) = transport.send(request, false).await?.into_parts();
+            let body = Limited::new(body, max_bytes).collect().await.map_err(|e| e.to_string())?.to_bytes();
+            Ok(Answer { status: head.status, headers: head.headers, body })
+        };
+        tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| "context deadline exceeded".to_owned())?
     }
 
     pub(super) fn transport(&self) -> Result<&Transport, &str> {
@@ -183,6 +247,11 @@ impl Remote {
     pub(super) async fn probe(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, String> {
         alone(&self.probe, request).await
     }
+}
+
+/// As whom this server asks: a user that may do everything, so that no policy is in the way.
+pub(super) fn own_user() -> UserInfo {
+    UserInfo { name: "system:kube-aggregator".into(), groups: vec![MASTERS.into()], ..UserInfo::default() }
 }
 
 impl Transport {

@@ -1,16 +1,19 @@
 //! Discovery documents, made from the registered kinds: `/api`, `/apis`, one list per group version, and the aggregated
 //! form, which clients keep by its ETag.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use keelson_api::crd::compare_versions;
 use keelson_api::kind::{Kind, Scope, Str, Subresource, Verb};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::strings;
+use crate::aggregator::{Found, Routes};
 use crate::core::Core;
-use crate::registry::Resource;
+use crate::registry::{Resource, Served};
 
 /// All verbs, as discovery sorts them.
 const VERBS: [(Verb, &str); 8] = [
@@ -24,6 +27,36 @@ const VERBS: [(Verb, &str); 8] = [
     (Verb::Watch, "watch"),
 ];
 
+/// The documents of the moment.
+#[derive(Default)]
+pub(crate) struct Documents {
+    made: ArcSwapOption<Made>,
+}
+
+struct Made {
+    of: Arc<Served>,
+    revision: u64,
+    discovery: Arc<Discovery>,
+}
+
+impl Documents {
+    /// The documents, made anew when what is served here or elsewhere has changed.
+    pub(crate) fn current(&self, core: &Core) -> Arc<Discovery> {
+        // Before what it counts is looked at.
+        let revision = core.aggregator.revision();
+        let served = core.registry.served();
+        if let Some(made) = &*self.made.load()
+            && made.revision == revision
+            && Arc::ptr_eq(&made.of, &served)
+        {
+            return made.discovery.clone();
+        }
+        let discovery = Arc::new(Discovery::new(served.all(), &core.aggregator.routes()));
+        self.made.store(Some(Arc::new(Made { of: served, revision, discovery: discovery.clone() })));
+        discovery
+    }
+}
+
 /// Documents made once.
 #[derive(Default)]
 pub(crate) struct Discovery {
@@ -31,32 +64,53 @@ pub(crate) struct Discovery {
     groups: Vec<Group>,
 }
 
-/// A group and its versions' resources.
+/// A group and what its versions have.
 struct Group {
     name: String,
-    versions: Vec<(String, Vec<std::sync::Arc<Kind>>)>,
+    versions: Vec<(String, Content)>,
+}
+
+/// The resources of a group version.
+enum Content {
+    Kinds(Vec<Arc<Kind>>),
+    /// Another server's, as that says.
+    Remote(Arc<Found>),
 }
 
 impl Discovery {
-    pub(crate) fn new(resources: &[Resource]) -> Self {
+    /// Of what this server serves and what others do. APIServices say in which order.
+    pub(crate) fn new(resources: &[Resource], routes: &Routes) -> Self {
         let mut groups: Vec<Group> = Vec::new();
         for resource in resources {
             let kind = &resource.kind;
-            let at = groups.iter().position(|g| g.name == kind.group).unwrap_or_else(|| {
-                groups.push(Group { name: kind.group.to_string(), versions: Vec::new() });
-                groups.len() - 1
-            });
-            let Some(group) = groups.get_mut(at) else { continue };
+            let group = group_named(&mut groups, &kind.group);
             match group.versions.iter_mut().find(|(version, _)| *version == kind.version) {
-                Some((_, kinds)) => kinds.push(kind.clone()),
-                None => group.versions.push((kind.version.to_string(), vec![kind.clone()])),
+                Some((_, Content::Kinds(kinds))) => kinds.push(kind.clone()),
+                Some(_) => {}
+                None => group.versions.push((kind.version.to_string(), Content::Kinds(vec![kind.clone()]))),
             }
+        }
+        for remote in routes.remotes() {
+            let group = group_named(&mut groups, &remote.group);
+            group.versions.retain(|(version, _)| *version != remote.version);
+            group.versions.push((remote.version.clone(), Content::Remote(remote.found())));
         }
         for group in &mut groups {
-            for (_, kinds) in &mut group.versions {
-                kinds.sort_by(|a, b| a.resource.cmp(&b.resource));
+            for (_, content) in &mut group.versions {
+                if let Content::Kinds(kinds) = content {
+                    kinds.sort_by(|a, b| a.resource.cmp(&b.resource));
+                }
             }
+            let name = &group.name;
+            group.versions.sort_by(|(a, _), (b, _)| {
+                let order = routes.version_order(name, a).cmp(&routes.version_order(name, b));
+                order.then_with(|| compare_versions(b, a))
+            });
         }
+        groups.sort_by(|a, b| {
+            let order = routes.group_order(&a.name).cmp(&routes.group_order(&b.name));
+            order.then_with(|| a.name.cmp(&b.name))
+        });
         Self { aggregated: Default::default(), groups }
     }
 
@@ -90,7 +144,9 @@ impl Discovery {
 
     fn resources(&self, group: &str, version: &str) -> Option<Value> {
         let group = self.groups.iter().find(|g| g.name == group)?;
-        let (_, kinds) = group.versions.iter().find(|(v, _)| v == version)?;
+        let (_, content) = group.versions.iter().find(|(v, _)| v == version)?;
+        // Another server answers for itself.
+        let Content::Kinds(kinds) = content else { return None };
         let mut resources = Vec::new();
         for kind in kinds {
             resources.push(resource_value(kind));
@@ -142,6 +198,14 @@ impl Discovery {
         paths.sort();
         json!({ "paths": paths })
     }
+}
+
+fn group_named<'a>(groups: &'a mut Vec<Group>, name: &str) -> &'a mut Group {
+    let at = groups.iter().position(|group| group.name == name).unwrap_or_else(|| {
+        groups.push(Group { name: name.to_owned(), versions: Vec::new() });
+        groups.len() - 1
+    });
+    &mut groups[at]
 }
 
 fn version() -> Value {
@@ -220,9 +284,15 @@ fn aggregated_group(group: &Group) -> Value {
     let versions: Vec<_> = group
         .versions
         .iter()
-        .map(|(version, kinds)| {
-            let resources: Vec<_> = kinds.iter().map(|kind| aggregated_resource(kind)).collect();
-            json!({"version": version, "resources": resources, "freshness": "Current"})
+        .map(|(version, content)| match content {
+            Content::Kinds(kinds) => {
+                let resources: Vec<_> = kinds.iter().map(|kind| aggregated_resource(kind)).collect();
+                json!({"version": version, "resources": resources, "freshness": "Current"})
+            }
+            Content::Remote(found) => {
+                let freshness = if found.fresh { "Current" } else { "Stale" };
+                json!({"version": version, "resources": found.resources, "freshness": freshness})
+            }
         })
         .collect();
     let metadata = if group.name.is_empty() {

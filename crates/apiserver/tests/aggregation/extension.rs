@@ -177,13 +177,19 @@ pub async fn becomes(api: &Api, reason: &str) -> Value {
     api.eventually(&path, |_, object| condition(object).1 == reason).await
 }
 
-/// A server whose APIService leads to the extension, which is up.
-pub async fn aggregated(test: &TestServer) -> Extension {
-    let extension = Extension::serve(&test.pki, 0).await;
+/// Makes an APIService that leads to the extension.
+pub async fn point_to(test: &TestServer, extension: &Extension) {
     let api = test.admin();
     api.ok("POST /api/v1/namespaces/default/services", service()).await;
     api.ok(&format!("POST {APISERVICES}"), api_service(extension.address.port(), bundle(&test.pki))).await;
     becomes(&api, "Passed").await;
+}
+
+/// A server whose APIService leads to the extension, which is up.
+pub async fn aggregated(test: &TestServer) -> Extension {
+    let extension = Extension::serve(&test.pki, 0).await;
+    point_to(test, &extension).await;
+    let api = test.admin();
     api.eventually(&format!("GET {REPORTS}"), |code, _| code == 200).await;
     extension.seen.lock().clear();
     extension
@@ -209,10 +215,9 @@ async fn answer(
             return response.body(full("go there")).unwrap();
         }
         Mood::Breaks => return Response::builder().status(500).body(full("broken")).unwrap(),
-        Mood::Floods if !about_itself => return flood(sent),
-        Mood::Lies | Mood::Floods if about_itself && path != ROOT => {
-            return if mood == Mood::Floods { flood(sent) } else { document(&json!({"kind": "Nonsense", "items": 7})) };
-        }
+        Mood::Lies if about_itself => return document(&json!({"kind": "Nonsense", "items": 7})),
+        // Its head says that it is there.
+        Mood::Floods => return flood(sent),
         _ => {}
     }
     if path.ends_with("/attach") {
@@ -248,7 +253,11 @@ async fn answer(
         }
         return document(&json!({"received": length}));
     }
+    if path == "/apis" && mood != Mood::IsOld {
+        return aggregated_discovery(request.headers());
+    }
     match path.split('?').next().unwrap() {
+        "/apis" => document(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [{"name": GROUP}]})),
         REPORTS => document(&json!({"kind": "ReportList", "apiVersion": format!("{GROUP}/v1"), "items": []})),
         ROOT => document(&json!({
             "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{GROUP}/v1"),
@@ -257,6 +266,35 @@ async fn answer(
         })),
         _ => Response::builder().status(404).body(full("404 page not found")).unwrap(),
     }
+}
+
+const ETAG: &str = "\"one\"";
+
+/// Also of a group version that nobody asked it for.
+fn aggregated_discovery(headers: &HeaderMap) -> Response<Body> {
+    if headers.get("if-none-match").is_some_and(|known| known == ETAG) {
+        return Response::builder().status(304).header("etag", ETAG).body(full("")).unwrap();
+    }
+    let resource = |name: &str, kind: &str| {
+        json!({
+            "resource": name, "singularResource": kind.to_lowercase(), "scope": "Namespaced",
+            "responseKind": {"group": GROUP, "version": "v1", "kind": kind}, "shortNames": ["rep"],
+            "verbs": ["create", "get", "list", "watch"], "mischief": {"a": "b"},
+            "subresources": [{"subresource": "attach", "responseKind": null, "verbs": ["get"]}],
+        })
+    };
+    let list = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": [
+            {"metadata": {"name": GROUP}, "versions": [
+                {"version": "v1", "resources": [resource("reports", "Report")], "freshness": "Stale"},
+                {"version": "v7", "resources": [resource("wonders", "Wonder")]},
+            ]},
+            {"metadata": {"name": "apps"}, "versions": [{"version": "v1", "resources": [resource("pods", "Pod")]}]},
+        ],
+    });
+    let mut response = document(&list);
+    response.headers_mut().insert("etag", ETAG.parse().unwrap());
+    response
 }
 
 fn flood(sent: Arc<AtomicUsize>) -> Response<Body> {

@@ -1,0 +1,161 @@
+//! What the server's own documents say of an aggregated one, and APIServices that the server makes.
+
+use serde_json::{Value, json};
+
+use crate::extension::{APISERVICES, GROUP, Mood, REPORTS, ROOT, aggregated, becomes};
+use crate::start;
+use crate::support::Api;
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+
+/// The version of the group in the aggregated document.
+fn version(list: &Value) -> Option<&Value> {
+    list["items"].as_array()?.iter().find(|group| group["metadata"]["name"] == GROUP)?["versions"].get(0)
+}
+
+fn with(api: &Api, accept: &'static str) -> Api {
+    let mut api = api.clone();
+    api.accept = Some(accept);
+    api
+}
+
+/// Waits until the aggregated document says this of the other server.
+async fn said(api: &Api, freshness: &str, resources: usize) -> Value {
+    let done = |_: u16, list: &Value| {
+        version(list).is_some_and(|version| {
+            let found = version["resources"].as_array().map_or(0, Vec::len);
+            version["freshness"] == freshness && found == resources
+        })
+    };
+    with(api, AGGREGATED).eventually("GET /apis", done).await
+}
+
+fn names<'a>(list: &'a Value, items: &str, name: &str) -> Vec<&'a str> {
+    list[items].as_array().unwrap().iter().map(|group| group.pointer(name).unwrap().as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn discovery_is_merged() {
+    let test = start().await;
+    let extension = aggregated(&test).await;
+    let api = test.admin();
+    let list = said(&api, "Current", 1).await;
+    let expected = json!({"version": "v1", "freshness": "Current", "resources": [{
+        "resource": "reports", "singularResource": "report", "scope": "Namespaced", "shortNames": ["rep"],
+        "responseKind": {"group": GROUP, "version": "v1", "kind": "Report"},
+        "verbs": ["create", "get", "list", "watch"], "subresources": [{"subresource": "attach", "verbs": ["get"]}],
+    }]});
+    assert_eq!(version(&list), Some(&expected), "what it says of other groups and versions is not believed");
+    let all = names(&list, "items", "/metadata/name");
+    assert_eq!((all[0], *all.last().unwrap()), ("apiregistration.k8s.io", GROUP));
+    let old = api.ok("GET /apis", json!(null)).await;
+    assert_eq!(names(&old, "groups", "/name"), all, "both in the same order");
+    let group = api.ok(&format!("GET /apis/{GROUP}"), json!(null)).await;
+    assert_eq!(group["preferredVersion"], json!({"groupVersion": format!("{GROUP}/v1"), "version": "v1"}));
+    assert_eq!(api.ok(&format!("GET {ROOT}"), json!(null)).await["resources"][0]["name"], "reports");
+    assert!(api.ok("GET /", json!(null)).await["paths"].as_array().unwrap().contains(&json!(ROOT)));
+
+    // Its place among groups is what the APIService says.
+    let path = format!("{APISERVICES}/v1.{GROUP}");
+    api.ok(&format!("PATCH+merge {path}"), json!({"spec": {"groupPriorityMinimum": 19_000}})).await;
+    let second = |_: u16, list: &Value| list["groups"][1]["name"] == GROUP;
+    api.eventually("GET /apis", second).await;
+    let list = said(&api, "Current", 1).await;
+    assert_eq!(names(&list, "items", "/metadata/name")[1], GROUP);
+
+    // A server that is gone is still known, as it was.
+    extension.stop();
+    let touch = |host: &str| json!({"spec": {"externalName": host}});
+    let service = "PATCH+merge /api/v1/namespaces/default/services/weather";
+    api.ok(service, touch("127.0.0.1")).await;
+    becomes(&api, "FailedDiscoveryCheck").await;
+    said(&api, "Stale", 1).await;
+    assert_eq!(names(&api.ok("GET /apis", json!(null)).await, "groups", "/name")[1], GROUP);
+    // Back, it is asked whether anything changed.
+    let extension = crate::extension::Extension::serve(&test.pki, extension.address.port()).await;
+    becomes(&api, "Passed").await;
+    said(&api, "Current", 1).await;
+    assert_eq!(extension.last("GET /apis").headers["if-none-match"], "\"one\"");
+    api.ok(&format!("DELETE {path}"), json!(null)).await;
+    with(&api, AGGREGATED).eventually("GET /apis", |_, list| version(list).is_none()).await;
+}
+
+#[tokio::test]
+async fn an_old_servers_discovery_is_translated() {
+    let test = start().await;
+    let extension = crate::extension::Extension::serve(&test.pki, 0).await;
+    extension.is(Mood::IsOld);
+    crate::extension::point_to(&test, &extension).await;
+    let list = said(&test.admin(), "Current", 1).await;
+    let resource = &version(&list).unwrap()["resources"][0];
+    assert_eq!(resource["responseKind"], json!({"group": GROUP, "version": "v1", "kind": "Report"}));
+    assert_eq!((&resource["scope"], &resource["shortNames"]), (&json!("Namespaced"), &json!(["rep"])));
+}
+
+/// Documents that are none, or do not end, are not taken; everything else goes on.
+#[tokio::test]
+async fn a_server_that_lies_of_itself() {
+    for mood in [Mood::Lies, Mood::Floods] {
+        let test = start().await;
+        let extension = crate::extension::Extension::serve(&test.pki, 0).await;
+        extension.is(mood);
+        crate::extension::point_to(&test, &extension).await;
+        let api = test.admin();
+        said(&api, "Stale", 0).await;
+        let begin = std::time::Instant::now();
+        for _ in 0..20 {
+            api.ok("GET /api/v1/namespaces/default", json!(null)).await;
+            api.ok("GET /apis/apps/v1", json!(null)).await;
+        }
+        assert!(begin.elapsed() < std::time::Duration::from_secs(2), "{:?}", begin.elapsed());
+        extension.is(Mood::Works);
+        said(&api, "Current", 1).await;
+        api.ok(&format!("GET {REPORTS}"), json!(null)).await;
+    }
+}
+
+#[tokio::test]
+async fn custom_resources_have_api_services() {
+    let test = start().await;
+    let api = test.admin();
+    let crd = json!({
+        "metadata": {"name": "points.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "points", "kind": "Point"},
+            "versions": [
+                {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}},
+                {"name": "v2", "served": false, "storage": false, "schema": {"openAPIV3Schema": {"type": "object"}}},
+            ],
+        },
+    });
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    // Somebody's own.
+    let own = json!({
+        "metadata": {"name": "v2.example.com"},
+        "spec": {"group": "example.com", "version": "v2", "groupPriorityMinimum": 7, "versionPriority": 7},
+    });
+    api.ok(&format!("POST {APISERVICES}"), own).await;
+    api.ok(&format!("POST {crds}"), crd).await;
+    let path = format!("GET {APISERVICES}/v1.example.com");
+    let made = api.eventually(&path, |code, _| code == 200).await;
+    let expected =
+        json!({"group": "example.com", "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 100});
+    assert_eq!(made["spec"], expected);
+    assert_eq!(made["metadata"]["labels"], json!({"kube-aggregator.kubernetes.io/automanaged": "true"}));
+    assert_eq!(made["status"]["conditions"][0]["reason"], "Local");
+    // It comes back, and as it was; what has the label no more is left alone.
+    api.ok(&path.replace("GET", "DELETE"), json!(null)).await;
+    let uid = made["metadata"]["uid"].clone();
+    api.eventually(&path, |code, new| code == 200 && new["metadata"]["uid"] != uid).await;
+    api.ok(&path.replace("GET", "PATCH+merge"), json!({"spec": {"versionPriority": 5}})).await;
+    api.eventually(&path, |_, new| new["spec"] == expected).await;
+    let served = json!([{"op": "replace", "path": "/spec/versions/1/served", "value": true}]);
+    api.ok(&format!("PATCH+json {crds}/points.example.com"), served).await;
+    let group = "GET /apis/example.com";
+    let versions = api.eventually(group, |_, group| group["versions"].as_array().is_some_and(|v| v.len() == 2)).await;
+    assert_eq!(versions["preferredVersion"]["version"], "v1", "by priority");
+    api.ok(&format!("DELETE {crds}/points.example.com"), json!(null)).await;
+    api.eventually(&path, |code, _| code == 404).await;
+    let own = api.ok(&path.replace("v1.example", "v2.example"), json!(null)).await;
+    assert_eq!(own["spec"]["groupPriorityMinimum"], 7);
+}
