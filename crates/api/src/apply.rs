@@ -108,6 +108,14 @@ pub fn manager_name(user_agent: &str) -> String {
     name
 }
 
+/// Why the managed fields of an object that somebody else has changed cannot be read.
+pub fn check_managed(object: &Value) -> Result<(), String> {
+    let Some(list) = managed::of(object) else { return Ok(()) };
+    managed::decode(list)?;
+    let errors = managed::validate(object);
+    errors.first().map_or(Ok(()), |error| Err(format!("{}: {}", error.field, error.message)))
+}
+
 /// Complaints about the parameter `fieldManager`.
 pub fn validate_field_manager(manager: &str) -> Vec<FieldError> {
     managed::validate_manager("fieldManager", manager)

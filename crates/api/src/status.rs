@@ -35,6 +35,9 @@ pub struct Details {
     /// `metadata.continue` of the whole `Status`: where a list may go on.
     #[serde(skip)]
     pub continue_token: String,
+    /// `reason` of the whole `Status`, where somebody else made it up: an admission webhook, a policy.
+    #[serde(skip)]
+    pub own_reason: String,
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -280,6 +283,9 @@ impl Status {
             "message": self.message, "reason": self.reason, "code": self.code,
         });
         if let Some(details) = &self.details {
+            if !details.own_reason.is_empty() {
+                value["reason"] = details.own_reason.as_str().into();
+            }
             if details.continue_token.is_empty() {
                 value["details"] = serde_json::to_value(details).unwrap_or_default();
             } else {

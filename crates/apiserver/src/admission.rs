@@ -2,20 +2,25 @@
 //! Mutating plugins run on the object with its defaults, before the kind's own preparation and validation; validating ones
 //! after those.
 
+mod attributes;
 mod certificates;
 mod default_tolerations;
+mod expressions;
+mod extensions;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taints;
 mod priority;
 mod rbac_escalation;
+mod reinvocation;
 mod service_account;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::sync::Arc;
 
-use keelson_api::kind::Str;
 use keelson_api::status::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -25,6 +30,7 @@ use crate::core::Core;
 use crate::registry::Resource;
 use crate::registry::options::{DeleteOptions, WriteOptions};
 
+pub(crate) use extensions::Extensions;
 pub(crate) use namespace_lifecycle::namespace_exists;
 
 /// What somebody does to an object.
@@ -188,24 +194,16 @@ impl<'a> Request<'a> {
             Options::None => Value::Null,
         }
     }
-
-    /// Group, version and kind of the object that is judged.
-    pub(crate) fn object_kind(&self) -> (&str, &str, &str) {
-        let kind = &self.resource.kind;
-        let body = kind.subresource(self.subresource).and_then(|subresource| subresource.body.as_ref());
-        let own = (&kind.group, &kind.version, &kind.kind);
-        let (group, version, kind): (&Str, &Str, &Str) =
-            body.map_or(own, |(group, version, kind)| (group, version, kind));
-        (group, version, kind)
-    }
 }
 
-/// Lets the plugins change the object, before defaults are filled in again and it is validated.
-pub(crate) async fn mutate(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+/// Lets plugins, policies and webhooks change the object, before the kind prepares and validates it. Whether policies or
+/// webhooks did: what they made of it may be anything that fits the schema.
+pub(crate) async fn mutate(request: &Request<'_>, object: &mut Value) -> Result<bool, Status> {
     if request.judges == Judges::Nobody {
-        return Ok(());
+        return Ok(false);
     }
-    plugins(request, object).await
+    plugins(request, object).await?;
+    extensions::mutate(request, object).await
 }
 
 async fn plugins(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
@@ -216,7 +214,7 @@ async fn plugins(request: &Request<'_>, object: &mut Value) -> Result<(), Status
     Ok(())
 }
 
-/// Lets the plugins refuse the request. A delete has no object (null).
+/// Lets plugins, policies and webhooks refuse the request. A delete has no object (null).
 pub(crate) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     if request.judges == Judges::Nobody {
         return Ok(());
@@ -225,5 +223,6 @@ pub(crate) async fn validate(request: &Request<'_>, object: &Value) -> Result<()
     namespace_lifecycle::validate(request)?;
     node_restriction::validate(request, object).await?;
     certificates::validate(request, object).await?;
-    rbac_escalation::validate(request, object).await
+    rbac_escalation::validate(request, object).await?;
+    extensions::validate(request, object).await
 }

@@ -6,6 +6,7 @@ use keelson_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
+use crate::admission::Extensions;
 use crate::aggregator::Aggregator;
 use crate::alloc::ServiceAllocator;
 use crate::audit::Audit;
@@ -27,6 +28,8 @@ pub(crate) struct Core {
     pub(crate) encryption: Arc<Encryption>,
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Authorizer,
+    /// Webhooks and policies.
+    pub(crate) extensions: Arc<Extensions>,
     pub(crate) allocator: Arc<ServiceAllocator>,
     /// `None` without credentials for kubelets.
     pub(crate) kubelets: Option<Kubelets>,

@@ -79,6 +79,23 @@ impl Resource {
         }
     }
 
+    /// An object of this resource (or null) as one of another that is equivalent to it.
+    pub(crate) async fn convert(&self, object: &Value, to: &Self) -> Result<Value, Status> {
+        match &self.custom {
+            _ if object.is_null() => Ok(Value::Null),
+            Some(shared) => shared.converter.convert(object.clone(), &to.kind).await,
+            None => Ok(ownership::convert(object, &self.kind, &to.kind)),
+        }
+    }
+
+    /// Group and resource that objects are stored under.
+    fn stored_as(&self) -> (&str, &str) {
+        match &self.kind.storage {
+            Some(storage) => (storage.group, storage.resource),
+            None => (&self.kind.group, &self.kind.resource),
+        }
+    }
+
     /// Whether the store holds an object in another form than it would be written in now.
     pub(crate) fn is_stale(&self, core: &Core, entry: &Entry) -> bool {
         if let Some(shared) = &self.custom {
@@ -174,6 +191,14 @@ impl Served {
             let kinds: Vec<&Kind> = self.ordered.iter().map(|resource| &*resource.kind).collect();
             openapi::Hashes::new(&kinds)
         })
+    }
+
+    /// Other versions of a resource, also in other groups: those that are stored alike.
+    pub(crate) fn equivalents<'a>(&'a self, to: &'a Resource) -> impl Iterator<Item = &'a Resource> {
+        let places = self.by_name.get(&to.kind.resource).into_iter().flatten();
+        let other = |r: &&Resource| r.kind.group != to.kind.group || r.kind.version != to.kind.version;
+        let found = places.filter_map(|at| self.ordered.get(*at)).filter(other);
+        found.filter(move |r| r.cache.is_some() && r.stored_as() == to.stored_as())
     }
 
     /// All of them, in discovery order.

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use keelson_store::Store;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::admission::Extensions;
 use crate::aggregator::{self, Aggregator};
 use crate::alloc::ServiceAllocator;
 use crate::audit::Audit;
@@ -52,7 +53,8 @@ impl ApiServer {
         let allocator = Arc::new(ServiceAllocator::new(config.service_cidr, config.node_ports.clone()));
         let shutdown = CancellationToken::new();
         let node = Arc::new(NodeAuthorizer::new(cache.clone(), bootstrap::node_rules()));
-        let listeners: Vec<Arc<dyn Listener>> = vec![rbac.clone(), node.clone(), allocator.clone()];
+        let extensions = Arc::new(Extensions::default());
+        let listeners: Vec<Arc<dyn Listener>> = vec![rbac.clone(), node.clone(), allocator.clone(), extensions.clone()];
         let encryption = Arc::new(Encryption::load(config.encryption.as_ref())?);
         let feed = Feed::new(cache.clone(), store.clone(), encryption.clone(), listeners, installs);
         let authenticator = Authenticator::new(&config, cache.clone())?;
@@ -70,6 +72,7 @@ impl ApiServer {
             encryption,
             authenticator,
             authorizer: Authorizer { rbac, node },
+            extensions,
             allocator,
             kubelets,
             aggregator,
@@ -80,6 +83,7 @@ impl ApiServer {
             stopping: CancellationToken::new(),
             shutdown: shutdown.clone(),
         });
+        core.extensions.attach(&core);
         let stop = Arc::new(shutdown.drop_guard());
         crd::start(&core).await?;
         bootstrap::run(&core).await?;

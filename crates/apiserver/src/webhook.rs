@@ -20,7 +20,7 @@ use self::connect::Connector;
 use self::kubeconfig::Credentials;
 use crate::core::Core;
 
-/// Longest answer: a webhook converts a whole batch of objects at once.
+/// Longest answer, unless the caller wants less: a webhook converts a whole batch of objects at once.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(90);
@@ -35,6 +35,7 @@ pub(crate) struct Webhook {
     client: HyperClient<Connector, Full<Bytes>>,
     url: String,
     credentials: Credentials,
+    max_answer_bytes: usize,
 }
 
 impl Webhook {
@@ -59,15 +60,26 @@ impl Webhook {
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self { client, url, credentials }
+        Self { client, url, credentials, max_answer_bytes: MAX_ANSWER_BYTES }
+    }
+
+    /// With another limit on answers.
+    pub(crate) fn with_limit(mut self, bytes: usize) -> Self {
+        self.max_answer_bytes = bytes;
+        self
     }
 
     /// Posts a review and returns the answer.
     pub(crate) async fn call(&self, review: &Value, timeout: Duration) -> Result<Value, Error> {
-        let (status, body) = self.post(Bytes::from(review.to_string()), timeout).await?;
+        self.ask(Bytes::from(review.to_string()), timeout).await
+    }
+
+    /// Posts JSON and returns the JSON that is answered.
+    pub(crate) async fn ask(&self, body: Bytes, timeout: Duration) -> Result<Value, Error> {
+        let (status, body) = self.post(body, timeout).await?;
         // As upstream's client.
         if !(200..=206).contains(&status.as_u16()) {
-            return Err(Error(refusal(status)));
+            return Err(Error(refusal(status, &body)));
         }
         let decoded = keelson_api::codec::json::decode(&body);
         Ok(decoded.map_err(|e| Error(format!("Post {:?}: reading the answer: {e}", self.url)))?.value)
@@ -88,9 +100,9 @@ impl Webhook {
         }
         let request = request.body(Full::new(body)).map_err(|e| fail(e.to_string()))?;
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|e| fail(chain(&e)))?;
+            let response = self.client.request(request).await.map_err(|e| fail(why(&e)))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            let body = Limited::new(response.into_body(), self.max_answer_bytes).collect().await;
             Ok((status, body.map_err(|e| fail(format!("reading the answer: {e}")))?.to_bytes()))
         };
         match tokio::time::timeout(timeout, exchange).await {
@@ -101,9 +113,39 @@ impl Webhook {
 }
 
 /// What upstream's client says of a status that is no success.
-fn refusal(status: StatusCode) -> String {
-    let reason = status.canonical_reason().unwrap_or_default();
-    format!("the server responded with the status code {} {reason}", status.as_u16())
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    const SHOWN_BYTES: usize = 2048;
+    let code = status.as_u16();
+    match code {
+        400 => "the server rejected our request for an unknown reason".into(),
+        401 => "the server has asked for the client to provide credentials".into(),
+        403 => "the server does not allow access to the requested resource".into(),
+        404 => "the server could not find the requested resource".into(),
+        405 => "the server does not allow this method on the requested resource".into(),
+        413 => "the server responded with the status code 413 but did not return more information".into(),
+        429 => "the server has received too many requests and has asked us to try again later".into(),
+        503 => "the server is currently unable to handle the request".into(),
+        504 => {
+            "the server was unable to return a response in the time allotted, but may still be processing the request"
+                .into()
+        }
+        500.. => {
+            let shown = String::from_utf8_lossy(body.get(..SHOWN_BYTES).unwrap_or(body));
+            // A document is not shown.
+            let shown = if shown.starts_with('{') { "unknown" } else { shown.trim() };
+            format!("an error on the server ({shown:?}) has prevented the request from succeeding")
+        }
+        _ => format!("the server responded with the status code {code} but did not return more information"),
+    }
+}
+
+/// Why a request failed: of one that did not get through, what the connector says.
+fn why(error: &hyper_util::client::legacy::Error) -> String {
+    use std::error::Error as _;
+    match error.source().filter(|_| error.is_connect()) {
+        Some(source) => chain(source),
+        None => chain(error),
+    }
 }
 
 /// An error and what caused it.

@@ -53,9 +53,7 @@ pub(crate) async fn create(
     }
     meta::set_type(kind, &mut object);
     check_namespace(kind, &mut object, namespace)?;
-    if !text(&object, "resourceVersion").is_empty() {
-        return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
-    }
+    check_new(&object)?;
     meta::before_create(&mut object);
     resource.cache()?.check_current()?;
     let given = text(&object, "name").to_owned();
@@ -67,11 +65,17 @@ pub(crate) async fn create(
     // What admission and the server itself fill in afterwards belongs to nobody.
     let conversions = Conversions::of(resource);
     let owners = Ownership::new(core, kind, "", options).converted(&conversions);
-    let (managed, errors) = match resource.stores_own_json() {
+    let whole = resource.stores_own_json() && !core.extensions.may_mutate(&request);
+    let (managed, errors) = match whole {
         true => owners.track_new(&mut object).await?,
         false => (None, owners.track(None, &mut object).await?),
     };
-    admission::mutate(&request, &mut object).await?;
+    if admission::mutate(&request, &mut object).await? {
+        check_namespace(kind, &mut object, namespace)?;
+        check_new(&object)?;
+        meta::before_create(&mut object);
+        dedup_owners(&mut object, true).into_iter().for_each(|warning| options.notes.warn(warning));
+    }
     let draft = Draft { object, managed, errors };
     if !text(&draft.object, "name").is_empty() || text(&draft.object, "generateName").is_empty() {
         return create_named(&request, draft, options).await;
@@ -87,6 +91,13 @@ pub(crate) async fn create(
         }
     }
     Err(last.unwrap_or_else(|| Status::internal("no name was tried")))
+}
+
+fn check_new(object: &Value) -> Result<(), Status> {
+    if text(object, "resourceVersion").is_empty() {
+        return Ok(());
+    }
+    Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"))
 }
 
 /// A new object that may still lack a name.

@@ -139,7 +139,7 @@ impl Versions for OtherVersions<'_> {
 }
 
 /// An object of `from` as one of `to`, which is stored alike.
-fn convert(object: &Value, from: &Kind, to: &Kind) -> Value {
+pub(super) fn convert(object: &Value, from: &Kind, to: &Kind) -> Value {
     let mut object = object.clone();
     if let Some(storage) = &from.storage {
         (storage.to_stored)(&mut object);

@@ -101,10 +101,16 @@ async fn attempt(
     match scale {
         Some(map) => {
             let mut view = map.read(&object);
-            admission::mutate(&request, &mut view).await?;
-            map.write(&mut object, &view);
+            if admission::mutate(&request, &mut view).await? {
+                map.write(&mut object, &view);
+            }
         }
-        None => admission::mutate(&request, &mut object).await?,
+        None => {
+            if admission::mutate(&request, &mut object).await? {
+                create::check_namespace(kind, &mut object, namespace)?;
+                create::dedup_owners(&mut object, true).into_iter().for_each(|warning| options.notes.warn(warning));
+            }
+        }
     }
     // A write of a scale is one of the object itself as far as its strategy is concerned: the generation counts it.
     let write = if subresource.is_empty() || scale.is_some() {

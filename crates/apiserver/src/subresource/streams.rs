@@ -77,9 +77,11 @@ async fn admitted(call: &Call, mut options: Value) -> Result<Value, Status> {
         options: Options::None,
         old: None,
     };
-    let (_, version, kind) = request.object_kind();
-    options["kind"] = kind.into();
-    options["apiVersion"] = version.into();
+    let body = resource.kind.subresource(&target.subresource).and_then(|subresource| subresource.body.as_ref());
+    if let Some((_, version, kind)) = body {
+        options["kind"] = kind.as_ref().into();
+        options["apiVersion"] = version.as_ref().into();
+    }
     admission::mutate(&request, &mut options).await?;
     admission::validate(&request, &options).await?;
     Ok(options)

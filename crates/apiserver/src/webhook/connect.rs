@@ -99,6 +99,9 @@ impl Connector {
         let connect = TcpStream::connect(addresses.as_slice());
         let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
             Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                return Err(failed(&format!("dial tcp {}", show(&addresses)), &"connect: connection refused"));
+            }
             Ok(Err(error)) => return Err(failed(&format!("dial tcp {}", show(&addresses)), &error)),
             Err(_) => return Err(failed(&format!("dial tcp {}", show(&addresses)), &"i/o timeout")),
         };

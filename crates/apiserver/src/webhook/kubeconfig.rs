@@ -161,8 +161,10 @@ impl Webhook {
                     return Ok(decoded.map_err(|e| Error(format!("decoding the webhook's answer: {e}")))?.value);
                 }
                 // What upstream's client thinks worth another try.
-                Ok((status, _)) if !matches!(status.as_u16(), 429 | 500 | 504) => return Err(Error(refusal(status))),
-                Ok((status, _)) => Error(refusal(status)),
+                Ok((status, body)) if !matches!(status.as_u16(), 429 | 500 | 504) => {
+                    return Err(Error(refusal(status, &body)));
+                }
+                Ok((status, body)) => Error(refusal(status, &body)),
                 Err(error) if error.0.contains("onnection reset") => error,
                 Err(error) => return Err(error),
             };

@@ -4,7 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use keelson_apiserver::{ApiServer, Body, Config, Identity, KubeletClient, Pem, ServiceAccountKeys, UserInfo};
+pub use keelson_apiserver::UserInfo;
+use keelson_apiserver::{ApiServer, Body, Config, Identity, KubeletClient, Pem, ServiceAccountKeys};
 use keelson_store::{LocalStore, Options};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;

@@ -1,0 +1,128 @@
+//! Admission webhooks: the configurations, ready to be asked, and who is asked when. A webhook keeps its connections for as
+//! long as its configuration stays as it is. They are asked in the order of their configurations' names.
+
+mod call;
+mod mutating;
+mod review;
+mod validating;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use keelson_api::status::Status;
+use serde_json::Value;
+
+use super::expressions::Conditions;
+use super::extensions::Home;
+use super::matching::Matching;
+use crate::webhook::{self, Webhook};
+
+pub(super) use mutating::mutate;
+pub(super) use validating::validate;
+
+/// Longest answer of an admission webhook: a patch of the largest object, in base64.
+const MAX_ANSWER_BYTES: usize = 8 << 20;
+
+/// A webhook of a configuration.
+pub(super) struct Hook {
+    configuration: String,
+    name: String,
+    matching: Matching,
+    conditions: Arc<Conditions>,
+    /// `failurePolicy: Fail`
+    fails_closed: bool,
+    timeout: Duration,
+    /// Whether a dry run may ask it.
+    dry_run: bool,
+    /// `reinvocationPolicy: IfNeeded`
+    reinvoked: bool,
+    /// Of the AdmissionReview.
+    version: &'static str,
+    config: Value,
+    core: Home,
+    /// Made when it is first asked.
+    client: OnceLock<Result<Webhook, webhook::Error>>,
+}
+
+impl Hook {
+    fn new(core: Home, configuration: &str, webhook: &Value) -> Self {
+        let versions = webhook["admissionReviewVersions"].as_array();
+        let known = versions.into_iter().flatten().filter_map(Value::as_str).find(|v| matches!(*v, "v1" | "v1beta1"));
+        let fails_closed = webhook["failurePolicy"] != "Ignore";
+        Self {
+            configuration: configuration.to_owned(),
+            name: webhook["name"].as_str().unwrap_or_default().to_owned(),
+            matching: Matching::of_webhook(webhook),
+            conditions: Arc::new(Conditions::of_webhook(webhook)),
+            fails_closed,
+            timeout: Duration::from_secs(webhook["timeoutSeconds"].as_u64().unwrap_or(10)),
+            dry_run: matches!(webhook["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")),
+            reinvoked: webhook["reinvocationPolicy"] == "IfNeeded",
+            version: if known == Some("v1beta1") { "v1beta1" } else { "v1" },
+            config: webhook["clientConfig"].clone(),
+            core,
+            client: OnceLock::new(),
+        }
+    }
+
+    fn client(&self) -> Result<&Webhook, webhook::Error> {
+        let make = || {
+            let core = self.core.get().cloned().unwrap_or_default();
+            Webhook::new(core, &self.config).map(|client| client.with_limit(MAX_ANSWER_BYTES))
+        };
+        self.client.get_or_init(make).as_ref().map_err(Clone::clone)
+    }
+
+    pub(super) fn matching(&self) -> &Matching {
+        &self.matching
+    }
+}
+
+/// The webhooks of all configurations of one kind.
+#[derive(Default)]
+pub(super) struct Hooks {
+    by_configuration: BTreeMap<String, Vec<Arc<Hook>>>,
+}
+
+impl Hooks {
+    /// Takes up a configuration as it is now.
+    pub(super) fn set(&mut self, core: &Home, name: &str, configuration: Option<&Value>) {
+        let Some(configuration) = configuration else {
+            self.by_configuration.remove(name);
+            return;
+        };
+        let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
+        let hooks = webhooks.map(|webhook| Arc::new(Hook::new(core.clone(), name, webhook))).collect();
+        self.by_configuration.insert(name.to_owned(), hooks);
+    }
+
+    /// All of them, in their order.
+    pub(super) fn list(&self) -> Vec<Arc<Hook>> {
+        self.by_configuration.values().flatten().cloned().collect()
+    }
+}
+
+/// Why a webhook does not let a request pass.
+enum Failure {
+    /// It could not be asked, or what it said was no answer: the failure policy decides.
+    Call(String),
+    /// It said no, or what it said cannot be done.
+    Refused(Status),
+}
+
+impl Failure {
+    /// What the client is told, if the webhook's failure policy does not let the request pass.
+    fn status(self, hook: &Hook) -> Option<Status> {
+        match self {
+            Self::Refused(status) => Some(status),
+            Self::Call(why) if hook.fails_closed => {
+                Some(Status::internal(format!("failed calling webhook {:?}: {why}", hook.name)))
+            }
+            Self::Call(why) => {
+                tracing::warn!(webhook = hook.name, why, "a webhook failed, and is ignored");
+                None
+            }
+        }
+    }
+}
