@@ -42,6 +42,7 @@ pub use api_registration::{local_priority, local_services};
 pub use certificates::requested_groups;
 pub use core::bind;
 pub use flow_control::{AUTO_UPDATE, mandatory as mandatory_flow_control, suggested as suggested_flow_control};
+pub(crate) use pod_spec::resources::{is_extended, is_native, together};
 pub use policy::eviction_rules;
 pub use print::human_duration;
 pub use qos::qos_class;

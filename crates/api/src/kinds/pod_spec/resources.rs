@@ -70,15 +70,22 @@ pub(super) fn pod_requests(spec: &Value) -> BTreeMap<&str, Quantity> {
 }
 
 fn pod_request(spec: &Value, name: &str) -> Quantity {
-    let request = |container: &Value| Quantity::lookup(&container["resources"]["requests"], name).unwrap_or_default();
-    let mut sum = items(&spec["containers"]).map(request).fold(Quantity::ZERO, |sum, one| sum + one);
+    together(spec, |container| {
+        Quantity::lookup(&container["resources"]["requests"], name).unwrap_or_default()
+    })
+}
+
+/// What the containers of a pod come to: all containers and sidecars together, or the init container that needs most beside
+/// the sidecars before it.
+pub(crate) fn together(spec: &Value, amount: impl Fn(&Value) -> Quantity) -> Quantity {
+    let mut sum = items(&spec["containers"]).map(&amount).fold(Quantity::ZERO, |sum, one| sum + one);
     let (mut sidecars, mut most) = (Quantity::ZERO, Quantity::ZERO);
     for container in items(&spec["initContainers"]) {
         if container["restartPolicy"] == "Always" {
-            sidecars += request(container);
+            sidecars += amount(container);
             most = most.max(sidecars);
         } else {
-            most = most.max(sidecars + request(container));
+            most = most.max(sidecars + amount(container));
         }
     }
     sum += sidecars;
@@ -199,7 +206,7 @@ const COUNTED: [&str; 9] = [
     "services.loadbalancers",
 ];
 
-fn is_native(name: &str) -> bool {
+pub(crate) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
@@ -209,7 +216,7 @@ pub(crate) fn overcommits(name: &str) -> bool {
 }
 
 /// A resource that is not Kubernetes' own: `example.com/gpu`.
-fn is_extended(name: &str) -> bool {
+pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && names::qualified(&format!("requests.{name}")).is_empty()
 }
 
