@@ -4,17 +4,28 @@
 
 mod attributes;
 mod certificates;
+mod claim_resize;
+mod default_class;
 mod default_tolerations;
 mod expressions;
 mod extensions;
 mod matching;
+mod limit_ranger;
 mod namespace_lifecycle;
+mod namespaces;
 mod node_restriction;
 mod node_taints;
+pub(crate) mod plugin;
+mod pod_security;
 mod priority;
 mod rbac_escalation;
 mod reinvocation;
+mod resource_quota;
+mod runtime_class;
 mod service_account;
+pub(crate) mod settings;
+mod storage_protection;
+mod topology_labels;
 #[cfg(test)]
 mod tests;
 mod webhooks;
@@ -32,6 +43,7 @@ use crate::registry::options::{DeleteOptions, WriteOptions};
 
 pub(crate) use extensions::Extensions;
 pub(crate) use namespace_lifecycle::namespace_exists;
+use plugin::Plugin;
 
 /// What somebody does to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +185,11 @@ impl<'a> Request<'a> {
         self.resource.kind.group == group && self.resource.kind.resource == resource
     }
 
+    /// Whether a plugin runs.
+    fn has(&self, plugin: Plugin) -> bool {
+        self.core.admission.has(plugin)
+    }
+
     fn forbidden(&self, why: &str) -> Status {
         self.resource.forbidden(self.shown, why)
     }
@@ -207,10 +224,31 @@ pub(crate) async fn mutate(request: &Request<'_>, object: &mut Value) -> Result<
 }
 
 async fn plugins(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-    service_account::mutate(request, object).await?;
-    node_taints::mutate(request, object);
-    priority::mutate(request, object)?;
-    default_tolerations::mutate(request, object);
+    if request.has(Plugin::LimitRanger) {
+        limit_ranger::mutate(request, object);
+    }
+    if request.has(Plugin::ServiceAccount) {
+        service_account::mutate(request, object).await?;
+    }
+    if request.has(Plugin::TaintNodesByCondition) {
+        node_taints::mutate(request, object);
+    }
+    if request.has(Plugin::Priority) {
+        priority::mutate(request, object)?;
+    }
+    if request.has(Plugin::DefaultTolerationSeconds) {
+        default_tolerations::mutate(request, object);
+    }
+    if request.has(Plugin::StorageObjectInUseProtection) {
+        storage_protection::mutate(request, object);
+    }
+    default_class::mutate(request, object)?;
+    if request.has(Plugin::RuntimeClass) {
+        runtime_class::mutate(request, object).await?;
+    }
+    if request.has(Plugin::PodTopologyLabels) {
+        topology_labels::mutate(request, object)?;
+    }
     Ok(())
 }
 
@@ -220,9 +258,32 @@ pub(crate) async fn validate(request: &Request<'_>, object: &Value) -> Result<()
         return Ok(());
     }
     // ResourceQuota, which counts what everybody else has let pass, goes last.
-    namespace_lifecycle::validate(request)?;
-    node_restriction::validate(request, object).await?;
+    if request.has(Plugin::NamespaceLifecycle) {
+        namespace_lifecycle::validate(request)?;
+    }
+    if request.has(Plugin::LimitRanger) {
+        limit_ranger::validate(request, object)?;
+    }
+    if request.has(Plugin::ServiceAccount) {
+        service_account::validate(request, object)?;
+    }
+    if request.has(Plugin::NodeRestriction) {
+        node_restriction::validate(request, object).await?;
+    }
+    if request.has(Plugin::PodSecurity) {
+        pod_security::validate(request, object)?;
+    }
+    if request.has(Plugin::Priority) {
+        priority::validate(request, object)?;
+    }
+    if request.has(Plugin::PersistentVolumeClaimResize) {
+        claim_resize::validate(request, object)?;
+    }
     certificates::validate(request, object).await?;
     rbac_escalation::validate(request, object).await?;
-    extensions::validate(request, object).await
+    extensions::validate(request, object).await?;
+    if request.has(Plugin::ResourceQuota) {
+        resource_quota::validate(request, object).await?;
+    }
+    Ok(())
 }

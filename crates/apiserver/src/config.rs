@@ -120,6 +120,12 @@ pub struct Config {
     /// How long the server still takes requests, and says that it is not ready, before it stops
     /// (`--shutdown-delay-duration`).
     pub shutdown_delay: Duration,
+    /// `--enable-admission-plugins`: names of plugins that are to run beside those that do by default.
+    pub enable_admission_plugins: Vec<String>,
+    /// `--disable-admission-plugins`
+    pub disable_admission_plugins: Vec<String>,
+    /// `--admission-control-config-file`: an `AdmissionConfiguration`.
+    pub admission_control_config_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -140,6 +146,9 @@ impl Default for Config {
             request_timeout: Duration::from_secs(60),
             audit: None,
             shutdown_delay: Duration::ZERO,
+            enable_admission_plugins: Vec::new(),
+            disable_admission_plugins: Vec::new(),
+            admission_control_config_file: None,
         }
     }
 }

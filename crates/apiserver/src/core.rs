@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Config;
 use crate::admission::Extensions;
 use crate::aggregator::Aggregator;
+use crate::admission::settings::Settings;
 use crate::alloc::ServiceAllocator;
 use crate::audit::Audit;
 use crate::authn::Authenticator;
@@ -30,6 +31,7 @@ pub(crate) struct Core {
     pub(crate) authorizer: Authorizer,
     /// Webhooks and policies.
     pub(crate) extensions: Arc<Extensions>,
+    pub(crate) admission: Settings,
     pub(crate) allocator: Arc<ServiceAllocator>,
     /// `None` without credentials for kubelets.
     pub(crate) kubelets: Option<Kubelets>,

@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admission::Extensions;
 use crate::aggregator::{self, Aggregator};
+use crate::admission::settings::Settings;
 use crate::alloc::ServiceAllocator;
 use crate::audit::Audit;
 use crate::authn::{self, Authenticator};
@@ -54,7 +55,10 @@ impl ApiServer {
         let shutdown = CancellationToken::new();
         let node = Arc::new(NodeAuthorizer::new(cache.clone(), bootstrap::node_rules()));
         let extensions = Arc::new(Extensions::default());
-        let listeners: Vec<Arc<dyn Listener>> = vec![rbac.clone(), node.clone(), allocator.clone(), extensions.clone()];
+        let admission = Settings::new(&config)?;
+        let namespaces = admission.namespaces.clone();
+        let listeners: Vec<Arc<dyn Listener>> =
+            vec![rbac.clone(), node.clone(), allocator.clone(), extensions.clone(), namespaces];
         let encryption = Arc::new(Encryption::load(config.encryption.as_ref())?);
         let feed = Feed::new(cache.clone(), store.clone(), encryption.clone(), listeners, installs);
         let authenticator = Authenticator::new(&config, cache.clone())?;
@@ -73,6 +77,7 @@ impl ApiServer {
             authenticator,
             authorizer: Authorizer { rbac, node },
             extensions,
+            admission,
             allocator,
             kubelets,
             aggregator,

@@ -61,6 +61,10 @@ pub struct Config {
     pub concurrent_serviceaccount_syncs: usize,
     /// `--concurrent-gc-syncs`
     pub concurrent_gc_syncs: usize,
+    /// `--concurrent-resource-quota-syncs`
+    pub concurrent_resource_quota_syncs: usize,
+    /// `--resource-quota-sync-period`: how often a quota is counted anew with nothing to tell of a change.
+    pub resource_quota_sync_period: Duration,
 }
 
 /// The lease of the controller manager.
@@ -115,6 +119,8 @@ impl Default for Config {
             concurrent_namespace_syncs: 10,
             concurrent_serviceaccount_syncs: 5,
             concurrent_gc_syncs: 20,
+            concurrent_resource_quota_syncs: 5,
+            resource_quota_sync_period: Duration::from_secs(300),
         }
     }
 }

@@ -20,9 +20,11 @@ pub mod nodeipam;
 pub mod nodelifecycle;
 pub mod podgc;
 pub mod replicaset;
+pub mod resourcequota;
 pub mod rootca;
 pub mod serviceaccount;
 pub mod tainteviction;
+pub mod volumeprotection;
 
 pub use config::Config;
 pub use manager::{CONTROLLERS, Error, run};

@@ -13,7 +13,7 @@ use crate::common::slim;
 use crate::context::Context;
 use crate::{
     Config, deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle, podgc,
-    replicaset, rootca, serviceaccount, tainteviction,
+    replicaset, resourcequota, rootca, serviceaccount, tainteviction, volumeprotection,
 };
 
 /// Why the controller manager ended other than by being told to.
@@ -33,7 +33,7 @@ pub enum Error {
 type Start = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Upstream's names, and what they start.
-pub const CONTROLLERS: [(&str, Start); 13] = [
+pub const CONTROLLERS: [(&str, Start); 16] = [
     ("deployment-controller", |context| Box::pin(deployment::run(context))),
     ("endpoints-controller", |context| Box::pin(endpoints::run(context))),
     ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
@@ -41,9 +41,12 @@ pub const CONTROLLERS: [(&str, Start); 13] = [
     ("namespace-controller", |context| Box::pin(namespace::run(context))),
     ("node-ipam-controller", |context| Box::pin(nodeipam::run(context))),
     ("node-lifecycle-controller", |context| Box::pin(nodelifecycle::run(context))),
+    ("persistentvolume-protection-controller", |context| Box::pin(volumeprotection::run_volumes(context))),
+    ("persistentvolumeclaim-protection-controller", |context| Box::pin(volumeprotection::run_claims(context))),
     ("pod-garbage-collector-controller", |context| Box::pin(podgc::run(context))),
     ("replicaset-controller", |context| Box::pin(replicaset::run_replicasets(context))),
     ("replicationcontroller-controller", |context| Box::pin(replicaset::run_replicationcontrollers(context))),
+    ("resourcequota-controller", |context| Box::pin(resourcequota::run(context))),
     ("root-ca-certificate-publisher-controller", |context| Box::pin(rootca::run(context))),
     ("serviceaccount-controller", |context| Box::pin(serviceaccount::run(context))),
     ("taint-eviction-controller", |context| Box::pin(tainteviction::run(context))),

@@ -1,5 +1,7 @@
 //! Namespaces, garbage collection, Services, ServiceAccounts and nodes against a real API server.
 
+#[path = "cluster/quotas.rs"]
+mod quotas;
 mod support;
 
 use std::time::Duration;

@@ -14,6 +14,7 @@ mod e2e {
     mod late_kinds;
     mod lifecycle;
     mod nodes;
+    mod policies;
     mod python;
     mod rollout;
     mod self_healing;

@@ -5,6 +5,7 @@ use keelson_api::kinds::requested_groups;
 use keelson_api::status::Status;
 use serde_json::Value;
 
+use super::plugin::Plugin;
 use super::{Operation, Request};
 use crate::authz::Attributes;
 use crate::user::MASTERS;
@@ -17,15 +18,19 @@ pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<()
         return Ok(());
     }
     match (request.subresource, request.operation, request.old) {
-        ("approval", Operation::Update, Some(old)) => authorize(request, signer(old), "approve").await,
-        ("status", Operation::Update, Some(old)) => {
+        ("approval", Operation::Update, Some(old)) if request.has(Plugin::CertificateApproval) => {
+            authorize(request, signer(old), "approve").await
+        }
+        ("status", Operation::Update, Some(old)) if request.has(Plugin::CertificateSigning) => {
             let part = |object: &Value, field: &str| object.get("status").and_then(|s| s.get(field)).cloned();
             if ["certificate", "conditions"].iter().all(|field| part(object, field) == part(old, field)) {
                 return Ok(());
             }
             authorize(request, signer(old), "sign").await
         }
-        ("", Operation::Create, _) if signer(object) == CLIENT_SIGNER => {
+        ("", Operation::Create, _)
+            if signer(object) == CLIENT_SIGNER && request.has(Plugin::CertificateSubjectRestriction) =>
+        {
             let wanted = object.pointer("/spec/request").map(requested_groups).unwrap_or_default();
             if wanted.iter().any(|group| group == MASTERS) {
                 let why = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");

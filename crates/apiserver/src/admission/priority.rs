@@ -1,4 +1,4 @@
-//! Priority: a pod's priority comes from its PriorityClass, and no class is preferred by default to another.
+//! Priority: a pod's priority comes from its PriorityClass, or from the one class that is the default.
 
 use keelson_api::status::Status;
 use serde::Deserialize;
@@ -20,8 +20,16 @@ struct Class {
 }
 
 pub(super) fn mutate(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-    if !(request.is("", "pods") && request.operation == Operation::Create) {
+    if !request.is("", "pods") {
         return Ok(());
+    }
+    match (request.operation, request.old) {
+        (Operation::Create, _) => {}
+        (Operation::Update, Some(old)) => {
+            keep(object, old);
+            return Ok(());
+        }
+        _ => return Ok(()),
     }
     let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
     let classes = request.core.registry.known(GROUP, "priorityclasses")?.cache()?;
@@ -58,5 +66,33 @@ pub(super) fn mutate(request: &Request<'_>, object: &mut Value) -> Result<(), St
     }
     spec.insert("priority".into(), value.into());
     spec.insert("preemptionPolicy".into(), policy.into());
+    Ok(())
+}
+
+/// An update that says nothing of them changes nothing.
+fn keep(object: &mut Value, old: &Value) {
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    for field in ["priority", "preemptionPolicy"] {
+        let old = &old["spec"][field];
+        if spec.get(field).is_none_or(Value::is_null) && !old.is_null() {
+            spec.insert(field.into(), old.clone());
+        }
+    }
+}
+
+/// There is one default class at most.
+pub(super) fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+    let writes = matches!(request.operation, Operation::Create | Operation::Update);
+    if !writes || !request.is(GROUP, "priorityclasses") || object["globalDefault"] != true {
+        return Ok(());
+    }
+    let snapshot = request.core.registry.known(GROUP, "priorityclasses")?.cache()?.snapshot();
+    for entry in snapshot.map.values().filter(|entry| entry.name() != request.name) {
+        if entry.typed::<Class>()?.global_default {
+            let other = entry.name();
+            let why = format!("PriorityClass {other} is already marked as default. Only one default can exist");
+            return Err(request.forbidden(&why));
+        }
+    }
     Ok(())
 }

@@ -34,7 +34,7 @@ fn forget_last_applied(meta: &mut ObjectMeta) {
     }
 }
 
-/// Keeps names and ports of containers, tolerations, placement and status.
+/// Keeps names and ports of containers, volume claims, tolerations, placement and status.
 fn pod(pod: &mut Pod) {
     forget_last_applied(&mut pod.metadata);
     if let Some(spec) = &mut pod.spec {
@@ -55,7 +55,10 @@ fn pod(pod: &mut Pod) {
         spec.init_containers = spec.init_containers.take().filter(|init| !init.is_empty());
         spec.ephemeral_containers = None;
         spec.affinity = None;
-        spec.volumes = None;
+        if let Some(volumes) = &mut spec.volumes {
+            volumes.retain(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
+        }
+        spec.volumes = spec.volumes.take().filter(|volumes| !volumes.is_empty());
         spec.topology_spread_constraints = None;
         spec.security_context = None;
         spec.node_selector = None;

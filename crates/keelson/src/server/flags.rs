@@ -51,6 +51,15 @@ pub(super) struct ApiServerFlags {
     shutdown_delay_duration: Duration,
     #[command(flatten)]
     authentication: authentication::AuthenticationFlags,
+    /// Admission plugins that run beside those that do by default
+    #[arg(long, value_delimiter = ',')]
+    enable_admission_plugins: Vec<String>,
+    /// Admission plugins that do not run
+    #[arg(long, value_delimiter = ',')]
+    disable_admission_plugins: Vec<String>,
+    /// An AdmissionConfiguration with the plugins' own settings
+    #[arg(long)]
+    admission_control_config_file: Option<PathBuf>,
 }
 
 impl ApiServerFlags {
@@ -68,6 +77,9 @@ impl ApiServerFlags {
         self.authentication.apply(config);
         config.audit = self.audit();
         config.shutdown_delay = self.shutdown_delay_duration;
+        config.enable_admission_plugins.clone_from(&self.enable_admission_plugins);
+        config.disable_admission_plugins.clone_from(&self.disable_admission_plugins);
+        config.admission_control_config_file.clone_from(&self.admission_control_config_file);
     }
 
     fn audit(&self) -> Option<Audit> {

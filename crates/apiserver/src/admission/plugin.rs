@@ -1,0 +1,75 @@
+//! Which plugins run: upstream's names, which of them are on by default, and the flags that change that.
+
+use crate::{Config, Error};
+
+macro_rules! plugins {
+    ($($name:ident),* $(,)?) => {
+        /// An admission plugin of this server, by upstream's name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Plugin { $($name),* }
+
+        const ALL: &[(&str, Plugin)] = &[$((stringify!($name), Plugin::$name)),*];
+    };
+}
+
+plugins!(
+    CertificateApproval,
+    CertificateSigning,
+    CertificateSubjectRestriction,
+    DefaultIngressClass,
+    DefaultStorageClass,
+    DefaultTolerationSeconds,
+    LimitRanger,
+    MutatingAdmissionPolicy,
+    MutatingAdmissionWebhook,
+    NamespaceLifecycle,
+    NodeRestriction,
+    PersistentVolumeClaimResize,
+    PodSecurity,
+    PodTopologyLabels,
+    Priority,
+    ResourceQuota,
+    RuntimeClass,
+    ServiceAccount,
+    StorageObjectInUseProtection,
+    TaintNodesByCondition,
+    ValidatingAdmissionPolicy,
+    ValidatingAdmissionWebhook,
+);
+
+/// The plugins that run. All of this server's do by default: they are upstream's defaults, and those that its installers
+/// turn on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Enabled(u32);
+
+impl Enabled {
+    /// By `--enable-admission-plugins` and `--disable-admission-plugins`; an error for names that are no plugin's here, and
+    /// for one that is in both.
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let find = |flag: &str, name: &String| {
+            let found = ALL.iter().find(|(known, _)| known == name);
+            found.map(|(_, plugin)| *plugin).ok_or_else(|| {
+                let known: Vec<_> = ALL.iter().map(|(known, _)| *known).collect();
+                let why = format!("{name:?} is unknown; known are {}", known.join(", "));
+                Error::Configuration { path: format!("--{flag}-admission-plugins"), why }
+            })
+        };
+        let mut enabled = Self(u32::MAX);
+        for name in &config.enable_admission_plugins {
+            find("enable", name)?;
+        }
+        for name in &config.disable_admission_plugins {
+            let plugin = find("disable", name)?;
+            if config.enable_admission_plugins.contains(name) {
+                let why = format!("{name} in both enable-admission-plugins and disable-admission-plugins");
+                return Err(Error::Configuration { path: "--disable-admission-plugins".into(), why });
+            }
+            enabled.0 &= !(1 << plugin as u32);
+        }
+        Ok(enabled)
+    }
+
+    pub(crate) fn has(self, plugin: Plugin) -> bool {
+        self.0 & (1 << plugin as u32) != 0
+    }
+}

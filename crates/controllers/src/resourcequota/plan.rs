@@ -1,0 +1,154 @@
+//! What to count for a quota, and what to make of it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use keelson_api::quantity::{Format, Quantity};
+use keelson_api::quota::{Amounts, Evaluator, Quota, add};
+use serde_json::Value;
+
+/// How long a quota must have been left alone before less is written to be used: the server charges before it writes, so
+/// that what a count does not show yet may be on its way.
+pub(super) const SETTLED: Duration = Duration::from_secs(1);
+
+/// A resource that a quota counts, by group and plural.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Counted {
+    pub(super) group: String,
+    pub(super) resource: String,
+}
+
+impl Counted {
+    pub(super) fn new(group: &str, resource: &str) -> Self {
+        Self { group: group.to_owned(), resource: resource.to_owned() }
+    }
+
+    pub(super) fn evaluator(&self) -> Evaluator {
+        Evaluator::of(&self.group, &self.resource)
+    }
+}
+
+/// Resources whose objects are looked into.
+const MEASURED: [(&str, &str); 4] = [
+    ("", "pods"),
+    ("", "services"),
+    ("", "persistentvolumeclaims"),
+    ("resource.k8s.io", "resourceclaims"),
+];
+
+/// Names under which the core group's kinds are counted beside `count/…`.
+const ALIASES: [&str; 4] = ["configmaps", "replicationcontrollers", "resourcequotas", "secrets"];
+
+/// The resources that a quota counts.
+pub(super) fn counted(quota: &Quota) -> BTreeSet<Counted> {
+    let mut all = BTreeSet::new();
+    for name in quota.wanted.keys() {
+        for (group, resource) in MEASURED {
+            if Evaluator::of(group, resource).counts(name) {
+                all.insert(Counted::new(group, resource));
+            }
+        }
+        if ALIASES.contains(&name.as_str()) {
+            all.insert(Counted::new("", name));
+        }
+        if let Some(what) = name.strip_prefix("count/") {
+            let (resource, group) = what.split_once('.').unwrap_or((what, ""));
+            all.insert(Counted::new(group, resource));
+        }
+    }
+    all
+}
+
+/// Adds what objects use to `used`, as far as the quota limits it.
+pub(super) fn measure(quota: &Quota, evaluator: &Evaluator, objects: &[Value], now: Timestamp, used: &mut Amounts) {
+    none_yet(quota, evaluator, used);
+    for object in objects.iter().filter(|object| quota.is_in_scope(evaluator, object)) {
+        let mut usage = evaluator.usage(object, now);
+        usage.retain(|name, _| quota.wanted.contains_key(name));
+        add(used, &usage);
+    }
+}
+
+/// Adds `count` objects that need not be looked into; such objects are in no scope.
+pub(super) fn count(quota: &Quota, evaluator: &Evaluator, count: i64, used: &mut Amounts) {
+    none_yet(quota, evaluator, used);
+    if !quota.is_in_scope(evaluator, &Value::Null) {
+        return;
+    }
+    let count = Quantity::new(count, Format::DecimalSi);
+    let ours = used.iter_mut().filter(|(name, _)| evaluator.counts(name));
+    ours.for_each(|(_, amount)| *amount += count);
+}
+
+/// What is known to be none is said to be.
+fn none_yet(quota: &Quota, evaluator: &Evaluator, used: &mut Amounts) {
+    for name in quota.wanted.keys().filter(|name| evaluator.counts(name)) {
+        used.entry(name.clone()).or_default();
+    }
+}
+
+/// What to do about a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// The status says it already.
+    Nothing,
+    /// Write it.
+    Write,
+    /// Less is used than the status says: look again once the status has been left alone for [`SETTLED`].
+    Wait,
+}
+
+/// `age` is how long the status has been as it is.
+pub(super) fn decide(quota: &Quota, used: &Amounts, age: Duration) -> Action {
+    if quota.hard == quota.wanted && quota.used == *used {
+        return Action::Nothing;
+    }
+    let less = used.iter().any(|(name, amount)| quota.used.get(name).is_some_and(|before| amount < before));
+    if less && age < SETTLED { Action::Wait } else { Action::Write }
+}
+
+#[cfg(test)]
+mod tests {
+    use keelson_api::quota::show;
+    use serde_json::json;
+
+    use super::*;
+
+    fn quota(hard: Value, used: Value) -> Quota {
+        let status = json!({"hard": hard, "used": used});
+        Quota::of(&json!({"metadata": {"name": "q"}, "spec": {"hard": hard}, "status": status}))
+    }
+
+    #[test]
+    fn resources_come_from_names() {
+        let names = json!({"requests.cpu": "1", "count/jobs.batch": "1", "secrets": "1", "count/pods": "1", "x.storageclass.storage.k8s.io/requests.storage": "1"});
+        let found: Vec<_> = counted(&quota(names, json!({}))).into_iter().map(|c| format!("{}/{}", c.group, c.resource)).collect();
+        assert_eq!(found, ["/persistentvolumeclaims", "/pods", "/secrets", "batch/jobs"]);
+    }
+
+    #[test]
+    fn what_is_there_is_added_up() {
+        let quota = quota(json!({"pods": "9", "requests.cpu": "9", "secrets": "9", "services": "9"}), json!({}));
+        let pod = |phase: &str| json!({"spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": "300m"}}}]}, "status": {"phase": phase}});
+        let mut used = Amounts::new();
+        let pods = [pod("Running"), pod("Running"), pod("Failed")];
+        measure(&quota, &Evaluator::Pods, &pods, Timestamp::UNIX_EPOCH, &mut used);
+        count(&quota, &Evaluator::of("", "secrets"), 4, &mut used);
+        assert_eq!(show(used.iter()), "pods=2,requests.cpu=600m,secrets=4");
+    }
+
+    #[test]
+    fn less_waits_until_the_status_is_settled() {
+        let decide = |used: &str, age: Duration| {
+            let quota = quota(json!({"pods": "9"}), json!({"pods": "3"}));
+            super::decide(&quota, &Amounts::from([("pods".into(), used.parse().unwrap())]), age)
+        };
+        assert_eq!(decide("3", Duration::ZERO), Action::Nothing);
+        assert_eq!(decide("4", Duration::ZERO), Action::Write);
+        assert_eq!(decide("2", Duration::ZERO), Action::Wait);
+        assert_eq!(decide("2", SETTLED), Action::Write);
+        let new = Quota::of(&json!({"spec": {"hard": {"pods": "1"}}}));
+        assert_eq!(super::decide(&new, &Amounts::from([("pods".into(), "0".parse().unwrap())]), Duration::ZERO), Action::Write);
+    }
+}
