@@ -67,8 +67,8 @@ impl Claims {
                 return Ok(None);
             }
         }
-        let api = Api::namespaced(self.client.clone(), space);
-        write(&api, &claim, action, CLAIM_FINALIZER).await
+        let api = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), space);
+        write(&api, &*claim, action, CLAIM_FINALIZER).await
     }
 }
 
@@ -90,7 +90,7 @@ pub async fn run_volumes(context: Context) {
         async move {
             let Some(volume) = volume else { return Ok(None) };
             let action = plan::decide(&volume.metadata, VOLUME_FINALIZER, || plan::is_bound(&volume));
-            write(&Api::all(client), &volume, action, VOLUME_FINALIZER).await
+            write(&Api::<PersistentVolume>::all(client), &*volume, action, VOLUME_FINALIZER).await
         }
     });
     tokio::join!(on_volume, work);
