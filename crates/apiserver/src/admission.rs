@@ -261,14 +261,14 @@ pub(crate) async fn validate(request: &Request<'_>, object: &Value) -> Result<()
     if request.has(Plugin::NamespaceLifecycle) {
         namespace_lifecycle::validate(request)?;
     }
+    if request.has(Plugin::NodeRestriction) {
+        node_restriction::validate(request, object).await?;
+    }
     if request.has(Plugin::LimitRanger) {
         limit_ranger::validate(request, object)?;
     }
     if request.has(Plugin::ServiceAccount) {
         service_account::validate(request, object)?;
-    }
-    if request.has(Plugin::NodeRestriction) {
-        node_restriction::validate(request, object).await?;
     }
     if request.has(Plugin::PodSecurity) {
         pod_security::validate(request, object)?;

@@ -20,8 +20,6 @@ plugins!(
     DefaultStorageClass,
     DefaultTolerationSeconds,
     LimitRanger,
-    MutatingAdmissionPolicy,
-    MutatingAdmissionWebhook,
     NamespaceLifecycle,
     NodeRestriction,
     PersistentVolumeClaimResize,
@@ -33,9 +31,11 @@ plugins!(
     ServiceAccount,
     StorageObjectInUseProtection,
     TaintNodesByCondition,
-    ValidatingAdmissionPolicy,
-    ValidatingAdmissionWebhook,
 );
+
+/// What administrators add to admission is always heard, so that these cannot be turned off.
+const ALWAYS: [&str; 4] =
+    ["MutatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook"];
 
 /// The plugins that run. All of this server's do by default: they are upstream's defaults, and those that its installers
 /// turn on.
@@ -55,10 +55,14 @@ impl Enabled {
             })
         };
         let mut enabled = Self(u32::MAX);
-        for name in &config.enable_admission_plugins {
+        for name in config.enable_admission_plugins.iter().filter(|name| !ALWAYS.contains(&name.as_str())) {
             find("enable", name)?;
         }
         for name in &config.disable_admission_plugins {
+            if ALWAYS.contains(&name.as_str()) {
+                let why = format!("{name} cannot be turned off; delete the configurations that it acts by");
+                return Err(Error::Configuration { path: "--disable-admission-plugins".into(), why });
+            }
             let plugin = find("disable", name)?;
             if config.enable_admission_plugins.contains(name) {
                 let why = format!("{name} in both enable-admission-plugins and disable-admission-plugins");
