@@ -57,7 +57,10 @@ pub enum Evaluator {
     VolumeClaims,
     ResourceClaims,
     /// They are only counted, under this name (`count/jobs.batch`) and perhaps another (`configmaps`).
-    Objects { name: String, alias: Option<String> },
+    Objects {
+        name: String,
+        alias: Option<String>,
+    },
 }
 
 /// Kinds of the core group that were counted by their own names first.
@@ -221,7 +224,8 @@ impl Quota {
     /// Charges `delta`, as far as the quota limits it; what of it goes over is told and nothing is charged.
     /// `enforced` is false where more is taken note of but not refused.
     pub fn charge(&mut self, delta: &Amounts, enforced: bool) -> Result<(), String> {
-        let asked: Amounts = delta.iter().filter(|(name, _)| self.hard.contains_key(*name)).map(|(n, q)| (n.clone(), *q)).collect();
+        let asked: Amounts =
+            delta.iter().filter(|(name, _)| self.hard.contains_key(*name)).map(|(n, q)| (n.clone(), *q)).collect();
         let mut used = self.used.clone();
         add(&mut used, &asked);
         let over = |name: &String| match (used.get(name), self.hard.get(name)) {

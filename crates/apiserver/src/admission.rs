@@ -9,8 +9,8 @@ mod default_class;
 mod default_tolerations;
 mod expressions;
 mod extensions;
-mod matching;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod namespaces;
 mod node_restriction;
@@ -25,9 +25,9 @@ mod runtime_class;
 mod service_account;
 pub(crate) mod settings;
 mod storage_protection;
-mod topology_labels;
 #[cfg(test)]
 mod tests;
+mod topology_labels;
 mod webhooks;
 
 use std::sync::Arc;

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::admission::Extensions;
-use crate::aggregator::Aggregator;
 use crate::admission::settings::Settings;
+use crate::aggregator::Aggregator;
 use crate::alloc::ServiceAllocator;
 use crate::audit::Audit;
 use crate::authn::Authenticator;

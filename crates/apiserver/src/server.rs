@@ -14,8 +14,8 @@ use keelson_store::Store;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admission::Extensions;
-use crate::aggregator::{self, Aggregator};
 use crate::admission::settings::Settings;
+use crate::aggregator::{self, Aggregator};
 use crate::alloc::ServiceAllocator;
 use crate::audit::Audit;
 use crate::authn::{self, Authenticator};

@@ -207,8 +207,8 @@ fn crosses_namespaces(affinity: &Value) -> bool {
     ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
         let rules = &affinity[*kind];
         let preferred = items(&rules[PREFERRED]).map(|weighted| &weighted["podAffinityTerm"]);
-        items(&rules[REQUIRED]).chain(preferred).any(|term| {
-            items(&term["namespaces"]).next().is_some() || term["namespaceSelector"].is_object()
-        })
+        items(&rules[REQUIRED])
+            .chain(preferred)
+            .any(|term| items(&term["namespaces"]).next().is_some() || term["namespaceSelector"].is_object())
     })
 }

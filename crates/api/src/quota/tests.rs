@@ -81,7 +81,8 @@ fn other_objects() {
     );
     usage("", "secrets", json!({}), "count/secrets=1,secrets=1");
     usage("batch", "jobs", json!({}), "count/jobs.batch=1");
-    let exactly = |class: &str, count: i64| json!({"deviceClassName": class, "allocationMode": "ExactCount", "count": count});
+    let exactly =
+        |class: &str, count: i64| json!({"deviceClassName": class, "allocationMode": "ExactCount", "count": count});
     usage(
         "resource.k8s.io",
         "resourceclaims",
@@ -102,12 +103,14 @@ fn quota(spec: Value) -> Quota {
 #[test]
 fn scopes() {
     let matches = |scopes: Value, selector: Value, spec: Value| {
-        let quota = quota(json!({"hard": {"pods": "2"}, "scopes": scopes, "scopeSelector": {"matchExpressions": selector}}));
+        let quota =
+            quota(json!({"hard": {"pods": "2"}, "scopes": scopes, "scopeSelector": {"matchExpressions": selector}}));
         quota.matches(&Evaluator::Pods, &json!({"spec": spec}))
     };
     let plain = json!({"containers": [{"name": "a"}]});
     let mut more = json!({"containers": [container("a", json!({"cpu": "1"}), json!({}))], "activeDeadlineSeconds": 1, "priorityClassName": "high"});
-    more["affinity"] = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"namespaces": ["x"]}]}});
+    more["affinity"] =
+        json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"namespaces": ["x"]}]}});
     let table = [
         ("Terminating", false, true),
         ("NotTerminating", true, false),
@@ -121,7 +124,8 @@ fn scopes() {
         assert_eq!(matches(json!([scope]), json!([]), plain.clone()), of_plain, "{scope}");
         assert_eq!(matches(json!([scope]), json!([]), more.clone()), of_more, "{scope}");
     }
-    let class = |operator: &str, values: Value| json!([{"scopeName": "PriorityClass", "operator": operator, "values": values}]);
+    let class =
+        |operator: &str, values: Value| json!([{"scopeName": "PriorityClass", "operator": operator, "values": values}]);
     assert!(matches(json!([]), class("In", json!(["high"])), more.clone()));
     assert!(!matches(json!([]), class("NotIn", json!(["high"])), more.clone()));
     assert!(matches(json!([]), class("NotIn", json!(["high"])), plain.clone()));

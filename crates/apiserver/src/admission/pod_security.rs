@@ -99,7 +99,8 @@ fn policy_for(request: &Request<'_>, config: &Config) -> Result<Option<Policy>, 
 fn judge_pod(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let config = &request.core.admission.pod_security;
     let Some(policy) = policy_for(request, config)? else { return Ok(()) };
-    let unimportant = request.operation == Operation::Update && request.old.is_some_and(|old| !is_significant(object, old));
+    let unimportant =
+        request.operation == Operation::Update && request.old.is_some_and(|old| !is_significant(object, old));
     let pod = Pod { metadata: &object["metadata"], spec: &object["spec"] };
     if unimportant || is_exempt(request, config, pod) {
         return Ok(());

@@ -80,19 +80,19 @@ fn measure(
         return Err(request.forbidden(&format!("quota usage is negative for resource(s): {}", negative.join(","))));
     }
     let more = request.old.map(|old| added(&usage, &evaluator.usage(old, now)));
-    let mut charge = Charge {
-        by_quota: Vec::new(),
-        enforced: request.subresource != "status",
-        dry_run: request.is_dry_run(),
-    };
+    let mut charge =
+        Charge { by_quota: Vec::new(), enforced: request.subresource != "status", dry_run: request.is_dry_run() };
     for quota in matching {
         // What the quota has not counted so far is new to it as a whole.
         let delta = match (&more, request.old) {
             (Some(more), Some(old)) if quota.matches(evaluator, old) => more,
             _ => &usage,
         };
-        let delta: Amounts =
-            delta.iter().filter(|(name, q)| !q.is_zero() && quota.hard.contains_key(*name)).map(|(n, q)| (n.clone(), *q)).collect();
+        let delta: Amounts = delta
+            .iter()
+            .filter(|(name, q)| !q.is_zero() && quota.hard.contains_key(*name))
+            .map(|(n, q)| (n.clone(), *q))
+            .collect();
         if !delta.is_empty() {
             charge.by_quota.push((quota.name.clone(), delta));
         }

@@ -67,9 +67,8 @@ fn find(request: &Request<'_>, name: &str) -> Result<Option<Arc<Entry>>, Status>
 
 fn unknown(request: &Request<'_>, name: &str) -> Status {
     let namespace = request.namespace;
-    request.forbidden(&format!(
-        "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
-    ))
+    request
+        .forbidden(&format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"))
 }
 
 fn is_mirror(pod: &Value) -> bool {

@@ -45,13 +45,12 @@ struct PluginFile {
 
 impl Settings {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let mut settings =
-            Self {
-                enabled: Enabled::new(config)?,
-                pod_security: Default::default(),
-                namespaces: Arc::default(),
-                turns: Turns::default(),
-            };
+        let mut settings = Self {
+            enabled: Enabled::new(config)?,
+            pod_security: Default::default(),
+            namespaces: Arc::default(),
+            turns: Turns::default(),
+        };
         if let Some(path) = &config.admission_control_config_file {
             settings.read(path)?;
         }
@@ -83,7 +82,9 @@ impl Settings {
             };
             let wrong = |why: String| Error::Configuration { path: shown.clone(), why: format!("{name}: {why}") };
             match name.as_str() {
-                "PodSecurity" => self.pod_security = pod_security::config::Config::parse(&configuration).map_err(wrong)?,
+                "PodSecurity" => {
+                    self.pod_security = pod_security::config::Config::parse(&configuration).map_err(wrong)?
+                }
                 _ => return Err(wrong("this server has no configuration for that plugin".into())),
             }
         }

@@ -84,10 +84,12 @@ async fn runtime_classes_shape_pods() {
     assert_eq!(made["spec"]["overhead"], json!({"memory": "64Mi"}));
     assert_eq!(made["spec"]["nodeSelector"], json!({"vm": "yes"}));
     assert!(made["spec"]["tolerations"].as_array().unwrap().iter().any(|t| t["key"] == "vm"), "{made}");
-    refused(&api, PODS, of("b", "none"), 403, "pods \"b\" is forbidden: pod rejected: RuntimeClass \"none\" not found").await;
+    refused(&api, PODS, of("b", "none"), 403, "pods \"b\" is forbidden: pod rejected: RuntimeClass \"none\" not found")
+        .await;
     let mut own = pod("b");
     own["spec"]["overhead"] = json!({"cpu": "1"});
-    let said = "pods \"b\" is forbidden: pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+    let said =
+        "pods \"b\" is forbidden: pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
     refused(&api, PODS, own, 403, said).await;
     let mut elsewhere = of("b", "vm");
     elsewhere["spec"]["nodeSelector"] = json!({"vm": "no"});

@@ -38,7 +38,8 @@ async fn pods_get_defaults_and_stay_within_limits() {
     // The first range that objects decides.
     refused(&api, PODS, two, 403, said).await;
     let greedy = sized("b", json!({}), json!({"memory": "2Gi"}));
-    refused(&api, PODS, greedy, 403, "pods \"b\" is forbidden: maximum memory usage per Pod is 1Gi, but limit is 2Gi").await;
+    refused(&api, PODS, greedy, 403, "pods \"b\" is forbidden: maximum memory usage per Pod is 1Gi, but limit is 2Gi")
+        .await;
     let small = sized("b", json!({}), json!({"memory": "512Mi"}));
     api.ok(PODS, small).await;
     let resize = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "3"}}}]}});

@@ -29,10 +29,19 @@ fn sized(name: &str, cpu: &str) -> Value {
 #[tokio::test]
 async fn use_is_charged_and_excess_refused() {
     let (_server, api) = start(json!({})).await;
-    quota(&api, "q", json!({"hard": {"pods": "2", "requests.cpu": "1", "secrets": "1", "count/deployments.apps": "0"}})).await;
-    refused(&api, PODS, pod("a"), 403, "pods \"a\" is forbidden: failed quota: q: must specify requests.cpu for: c").await;
+    quota(
+        &api,
+        "q",
+        json!({"hard": {"pods": "2", "requests.cpu": "1", "secrets": "1", "count/deployments.apps": "0"}}),
+    )
+    .await;
+    refused(&api, PODS, pod("a"), 403, "pods \"a\" is forbidden: failed quota: q: must specify requests.cpu for: c")
+        .await;
     api.ok(PODS, sized("a", "600m")).await;
-    assert_eq!(used(&api, "q").await, json!({"pods": "1", "requests.cpu": "600m", "secrets": "0", "count/deployments.apps": "0"}));
+    assert_eq!(
+        used(&api, "q").await,
+        json!({"pods": "1", "requests.cpu": "600m", "secrets": "0", "count/deployments.apps": "0"})
+    );
     let said = "pods \"b\" is forbidden: exceeded quota: q, requested: requests.cpu=600m, used: requests.cpu=600m, limited: \
                 requests.cpu=1";
     refused(&api, PODS, sized("b", "600m"), 403, said).await;
@@ -41,7 +50,8 @@ async fn use_is_charged_and_excess_refused() {
     assert_eq!(used(&api, "q").await["pods"], "1");
     let secret = |name: &str| json!({"metadata": {"name": name}});
     api.ok("POST /api/v1/namespaces/team/secrets", secret("s")).await;
-    let said = "secrets \"t\" is forbidden: exceeded quota: q, requested: secrets=1, used: secrets=1, limited: secrets=1";
+    let said =
+        "secrets \"t\" is forbidden: exceeded quota: q, requested: secrets=1, used: secrets=1, limited: secrets=1";
     refused(&api, "POST /api/v1/namespaces/team/secrets", secret("t"), 403, said).await;
     let deployment = json!({"metadata": {"name": "d"}, "spec": {
         "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod("x")["spec"]}}});
@@ -64,7 +74,9 @@ async fn use_is_charged_and_excess_refused() {
 async fn updates_are_charged_by_what_they_add() {
     let (_server, api) = start(json!({})).await;
     quota(&api, "q", json!({"hard": {"services": "5", "services.nodeports": "1"}})).await;
-    let ports = |ports: &[u16]| -> Value { ports.iter().map(|port| json!({"name": format!("p{port}"), "port": port})).collect() };
+    let ports = |ports: &[u16]| -> Value {
+        ports.iter().map(|port| json!({"name": format!("p{port}"), "port": port})).collect()
+    };
     let services = "/api/v1/namespaces/team/services";
     let service = json!({"metadata": {"name": "s"}, "spec": {"ports": ports(&[1, 2])}});
     api.ok(&format!("POST {services}"), service).await;

@@ -9,7 +9,9 @@ use crate::support::TestServer;
 
 #[tokio::test]
 async fn plugins_can_be_turned_off() {
-    let server = TestServer::start_with(|config| config.disable_admission_plugins = vec!["DefaultTolerationSeconds".into()]).await;
+    let server =
+        TestServer::start_with(|config| config.disable_admission_plugins = vec!["DefaultTolerationSeconds".into()])
+            .await;
     let api = server.admin();
     namespace(&api, "team", json!({})).await;
     let made = api.ok("POST /api/v1/namespaces/team/pods", pod("a")).await;

@@ -30,12 +30,8 @@ impl Counted {
 }
 
 /// Resources whose objects are looked into.
-const MEASURED: [(&str, &str); 4] = [
-    ("", "pods"),
-    ("", "services"),
-    ("", "persistentvolumeclaims"),
-    ("resource.k8s.io", "resourceclaims"),
-];
+const MEASURED: [(&str, &str); 4] =
+    [("", "pods"), ("", "services"), ("", "persistentvolumeclaims"), ("resource.k8s.io", "resourceclaims")];
 
 /// Names under which the core group's kinds are counted beside `count/…`.
 const ALIASES: [&str; 4] = ["configmaps", "replicationcontrollers", "resourcequotas", "secrets"];
@@ -123,7 +119,8 @@ mod tests {
     #[test]
     fn resources_come_from_names() {
         let names = json!({"requests.cpu": "1", "count/jobs.batch": "1", "secrets": "1", "count/pods": "1", "x.storageclass.storage.k8s.io/requests.storage": "1"});
-        let found: Vec<_> = counted(&quota(names, json!({}))).into_iter().map(|c| format!("{}/{}", c.group, c.resource)).collect();
+        let found: Vec<_> =
+            counted(&quota(names, json!({}))).into_iter().map(|c| format!("{}/{}", c.group, c.resource)).collect();
         assert_eq!(found, ["/persistentvolumeclaims", "/pods", "/secrets", "batch/jobs"]);
     }
 
@@ -149,6 +146,9 @@ mod tests {
         assert_eq!(decide("2", Duration::ZERO), Action::Wait);
         assert_eq!(decide("2", SETTLED), Action::Write);
         let new = Quota::of(&json!({"spec": {"hard": {"pods": "1"}}}));
-        assert_eq!(super::decide(&new, &Amounts::from([("pods".into(), "0".parse().unwrap())]), Duration::ZERO), Action::Write);
+        assert_eq!(
+            super::decide(&new, &Amounts::from([("pods".into(), "0".parse().unwrap())]), Duration::ZERO),
+            Action::Write
+        );
     }
 }

@@ -120,7 +120,8 @@ impl Controller {
     }
 
     fn forget_watches(&self) {
-        let wanted: BTreeSet<Counted> = self.quotas.list().iter().flat_map(|quota| plan::counted(&view(quota))).collect();
+        let wanted: BTreeSet<Counted> =
+            self.quotas.list().iter().flat_map(|quota| plan::counted(&view(quota))).collect();
         self.watches.lock().keep(&wanted);
     }
 
@@ -196,7 +197,8 @@ impl Controller {
     }
 
     async fn write(&self, object: &ResourceQuota, used: Amounts) -> Result<(), kube::Error> {
-        let used: BTreeMap<String, Quantity> = used.into_iter().map(|(name, q)| (name, Quantity(q.to_string()))).collect();
+        let used: BTreeMap<String, Quantity> =
+            used.into_iter().map(|(name, q)| (name, Quantity(q.to_string()))).collect();
         let hard = object.spec.as_ref().and_then(|spec| spec.hard.clone());
         let status = ResourceQuotaStatus { hard, used: Some(used) };
         let wanted = ResourceQuota { status: Some(status), ..ResourceQuota::clone(object) };

@@ -62,9 +62,11 @@ async fn quotas_follow_what_comes_and_goes() {
             "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
         },
     });
-    let crds = cluster.all::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>();
+    let crds =
+        cluster.all::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>();
     crds.create(&params, &from(crd)).await.unwrap();
-    let counted = |quota: &ResourceQuota| used(quota).is_some_and(|used| used.contains_key("count/widgets.example.com"));
+    let counted =
+        |quota: &ResourceQuota| used(quota).is_some_and(|used| used.contains_key("count/widgets.example.com"));
     until(&quotas, "q", "counting widgets", counted).await;
 }
 
@@ -74,7 +76,9 @@ async fn claims_and_volumes_wait_for_their_users() {
     let (pods, claims) = (cluster.api::<Pod>("default"), cluster.api::<PersistentVolumeClaim>("default"));
     let (params, background) = (PostParams::default(), DeleteParams::default());
     let claim = |name: &str| -> PersistentVolumeClaim {
-        from(json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}))
+        from(
+            json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
+        )
     };
     for name in ["used", "unused"] {
         claims.create(&params, &claim(name)).await.unwrap();

@@ -24,7 +24,10 @@ fn pods_meet_the_standard_of_their_namespace() {
          Warning: early: privileged\nnamespace/team labeled\n",
     );
     let baseline = [
-        (", securityContext: {privileged: true}", "privileged (container \"c\" must not set securityContext.privileged=true)"),
+        (
+            ", securityContext: {privileged: true}",
+            "privileged (container \"c\" must not set securityContext.privileged=true)",
+        ),
         (
             ", securityContext: {capabilities: {add: [NET_RAW]}}",
             "non-default capabilities (container \"c\" must not include \"NET_RAW\" in securityContext.capabilities.add)",
@@ -61,7 +64,10 @@ fn pods_meet_the_standard_of_their_namespace() {
     mentions(
         c,
         "kubectl -n team create deployment d --image keelson.local/hello",
-        &["Warning: would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false", "deployment.apps/d created"],
+        &[
+            "Warning: would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false",
+            "deployment.apps/d created",
+        ],
     );
 }
 
@@ -100,14 +106,20 @@ fn a_namespace_has_limits_a_quota_and_a_user() {
     let user = |line: &str| format!("kubectl --token {token} {line}");
     says(c, &user("auth can-i create pods -n team"), "yes\n");
     says(c, &user("auth can-i create pods -n default"), "no\n[exit 1]\n");
-    mentions(c, &user("get pods -n default"), &["Forbidden", "cannot list resource \"pods\" in API group \"\" in the namespace \"default\""]);
+    mentions(
+        c,
+        &user("get pods -n default"),
+        &["Forbidden", "cannot list resource \"pods\" in API group \"\" in the namespace \"default\""],
+    );
     for name in ["a", "b"] {
         says(c, &user(&format!("-n team run {name} --image keelson.local/hello")), &format!("pod/{name} created\n"));
     }
     says(
         c,
         "kubectl get pod a -n team -o jsonpath='{.metadata.annotations.kubernetes\\.io/limit-ranger}'",
-        "LimitRanger plugin set: cpu request for container c; cpu limit for container c".replace("container c", "container a").as_str(),
+        "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
+            .replace("container c", "container a")
+            .as_str(),
     );
     says(
         c,

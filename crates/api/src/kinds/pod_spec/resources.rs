@@ -70,9 +70,7 @@ pub(super) fn pod_requests(spec: &Value) -> BTreeMap<&str, Quantity> {
 }
 
 fn pod_request(spec: &Value, name: &str) -> Quantity {
-    together(spec, |container| {
-        Quantity::lookup(&container["resources"]["requests"], name).unwrap_or_default()
-    })
+    together(spec, |container| Quantity::lookup(&container["resources"]["requests"], name).unwrap_or_default())
 }
 
 /// What the containers of a pod come to: all containers and sidecars together, or the init container that needs most beside

@@ -55,7 +55,8 @@ impl Limits {
         for (list, what) in [("containers", "container"), ("initContainers", "init container")] {
             for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
                 let name = container["name"].as_str().unwrap_or_default().to_owned();
-                let set = [("limits", &limits), ("requests", &requests)].map(|(list, defaults)| fill(container, list, defaults));
+                let set = [("limits", &limits), ("requests", &requests)]
+                    .map(|(list, defaults)| fill(container, list, defaults));
                 let [limits, requests] = set;
                 for (names, which) in [(requests, "request"), (limits, "limit")] {
                     if !names.is_empty() {
@@ -105,9 +106,13 @@ impl Limits {
             for (name, max) in &limit.max {
                 // The size of a claim is what it requests, there is no other limit to it.
                 match requests.get(name) {
-                    None => errors.push(format!("maximum {name} usage per {} is {max}.  No request is specified", limit.kind)),
+                    None => errors
+                        .push(format!("maximum {name} usage per {} is {max}.  No request is specified", limit.kind)),
                     Some(request) if request > max => {
-                        errors.push(format!("maximum {name} usage per {} is {max}, but request is {request}", limit.kind));
+                        errors.push(format!(
+                            "maximum {name} usage per {} is {max}, but request is {request}",
+                            limit.kind
+                        ));
                     }
                     Some(_) => {}
                 }

@@ -19,7 +19,8 @@ fn defaults_are_filled_in_and_told() {
     let limits = limits(json!({
         "type": "Container", "default": {"cpu": "1", "memory": "1Gi"}, "defaultRequest": {"cpu": "500m", "memory": "512Mi"},
     }));
-    let mut pod = pod(json!([{"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "2"}}}]), json!([{"name": "i"}]));
+    let mut pod =
+        pod(json!([{"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "2"}}}]), json!([{"name": "i"}]));
     limits.fill_in(&mut pod);
     let all = json!({"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}});
     assert_eq!(pod["spec"]["containers"][0]["resources"], all);
@@ -61,7 +62,11 @@ fn pods_stay_within_limits() {
     );
     let max = || json!({"max": {"memory": "1Gi"}});
     check(of("Container", max()), one(json!({}), json!({"memory": "1Gi"})), "");
-    check(of("Container", max()), one(json!({}), json!({})), "maximum memory usage per Container is 1Gi.  No limit is specified");
+    check(
+        of("Container", max()),
+        one(json!({}), json!({})),
+        "maximum memory usage per Container is 1Gi.  No limit is specified",
+    );
     check(
         of("Container", max()),
         one(json!({}), json!({"memory": "2Gi"})),
@@ -80,7 +85,10 @@ fn pods_stay_within_limits() {
         "cpu max limit to request ratio per Container is 2, but no request is specified or request is 0",
     );
     let two = pod(
-        json!([container(json!({"cpu": "1"}), json!({"cpu": "1"})), container(json!({"cpu": "1"}), json!({"cpu": "1"}))]),
+        json!([
+            container(json!({"cpu": "1"}), json!({"cpu": "1"})),
+            container(json!({"cpu": "1"}), json!({"cpu": "1"}))
+        ]),
         json!([container(json!({"cpu": "3"}), json!({"cpu": "3"}))]),
     );
     check(of("Pod", json!({"max": {"cpu": "3"}})), two.clone(), "");
@@ -93,9 +101,8 @@ fn pods_stay_within_limits() {
 #[test]
 fn claims_stay_within_limits() {
     let limits = limits(json!({"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}}));
-    let judge = |size: &str| {
-        limits.judge_claim(&json!({"spec": {"resources": {"requests": {"storage": size}}}})).join("; ")
-    };
+    let judge =
+        |size: &str| limits.judge_claim(&json!({"spec": {"resources": {"requests": {"storage": size}}}})).join("; ");
     assert_eq!(judge("1500Mi"), "");
     assert_eq!(judge("1Mi"), "minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 1Mi");
     assert_eq!(judge("3Gi"), "maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi");

@@ -48,8 +48,8 @@ pub(super) fn restricted(pod: Pod<'_>, version: Version) -> Option<Finding> {
         return None;
     }
     let keeping = failing(pod, |container| !list(container, "drop").any(|capability| capability == "ALL"));
-    let keeping = named("container", &keeping)
-        .map(|who| format!("{who} must set securityContext.capabilities.drop=[\"ALL\"]"));
+    let keeping =
+        named("container", &keeping).map(|who| format!("{who} must set securityContext.capabilities.drop=[\"ALL\"]"));
     let details: Vec<_> = [keeping, adding_others(pod, &["NET_BIND_SERVICE"])].into_iter().flatten().collect();
     finding("unrestricted capabilities", (!details.is_empty()).then(|| details.join("; ")))
 }

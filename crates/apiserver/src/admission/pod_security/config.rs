@@ -8,8 +8,11 @@ use serde_json::Value;
 
 use super::policy::{Level, Policy, Standard, Version};
 
-const VERSIONS: [&str; 3] =
-    ["pod-security.admission.config.k8s.io/v1", "pod-security.admission.config.k8s.io/v1beta1", "pod-security.admission.config.k8s.io/v1alpha1"];
+const VERSIONS: [&str; 3] = [
+    "pod-security.admission.config.k8s.io/v1",
+    "pod-security.admission.config.k8s.io/v1beta1",
+    "pod-security.admission.config.k8s.io/v1alpha1",
+];
 
 /// What an administrator has set.
 #[derive(Debug, Default)]

@@ -78,5 +78,8 @@ pub(super) fn windows_process(pod: Pod<'_>, _: Version) -> Option<Finding> {
     let is_host = |security: &Value| security["windowsOptions"]["hostProcess"] == true;
     let bad = failing(pod, |container| is_host(container.security()));
     let detail = setters(is_host(pod.security()), &bad);
-    finding("hostProcess", detail.map(|who| format!("{who} must not set securityContext.windowsOptions.hostProcess=true")))
+    finding(
+        "hostProcess",
+        detail.map(|who| format!("{who} must not set securityContext.windowsOptions.hostProcess=true")),
+    )
 }

@@ -50,8 +50,7 @@ pub(super) fn app_armor(pod: Pod<'_>, _: Version) -> Option<Finding> {
     }
     let values: Vec<_> = types.into_iter().chain(annotations.iter().map(String::as_str)).collect();
     let reason = if values.len() == 1 { "forbidden AppArmor profile" } else { "forbidden AppArmor profiles" };
-    let detail =
-        format!("{} must not set AppArmor profile type to {}", who.join(" and "), quoted(values.into_iter()));
+    let detail = format!("{} must not set AppArmor profile type to {}", who.join(" and "), quoted(values.into_iter()));
     finding(reason, Some(detail))
 }
 
@@ -72,9 +71,8 @@ fn seccomp_annotations(pod: Pod<'_>) -> Option<Finding> {
     let keys: BTreeSet<_> =
         pod.containers().map(|container| format!("{SECCOMP_CONTAINER_ANNOTATION}{}", container.name())).collect();
     let counts = |key: &str| key == SECCOMP_POD_ANNOTATION || keys.contains(key);
-    let allowed = |value: &str| {
-        matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/")
-    };
+    let allowed =
+        |value: &str| matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
     let bad = pod.annotations().filter(|(key, value)| counts(key) && !allowed(value));
     let bad: BTreeSet<_> = bad.map(|(key, value)| format!("{key}={value:?}")).collect();
     let texts = bad.iter().map(String::as_str).collect::<Vec<_>>().join(", ");

@@ -122,7 +122,11 @@ fn host_access() {
     check("baseline", sysctl("kernel.msgmax"), "forbidden sysctls (kernel.msgmax)");
     check("baseline", sysctl("net.ipv4.tcp_rmem"), "");
     check("baseline:v1.31", sysctl("net.ipv4.tcp_rmem"), "forbidden sysctls (net.ipv4.tcp_rmem)");
-    check("baseline:v1.26", sysctl("net.ipv4.ip_local_reserved_ports"), "forbidden sysctls (net.ipv4.ip_local_reserved_ports)");
+    check(
+        "baseline:v1.26",
+        sysctl("net.ipv4.ip_local_reserved_ports"),
+        "forbidden sysctls (net.ipv4.ip_local_reserved_ports)",
+    );
 }
 
 #[test]
@@ -245,7 +249,10 @@ fn policies_come_from_labels() {
             .map(|(key, value)| (format!("pod-security.kubernetes.io/{key}"), value.clone()))
             .collect();
         let (policy, errors) = Policy::of(&labels, &Policy::default());
-        (policy.to_string(), errors.into_iter().map(|e| format!("{}: {}", e.field, e.message)).collect::<Vec<_>>().join("; "))
+        (
+            policy.to_string(),
+            errors.into_iter().map(|e| format!("{}: {}", e.field, e.message)).collect::<Vec<_>>().join("; "),
+        )
     };
     let privileged = "privileged:latest";
     let fine = |labels: Value, expected: String| assert_eq!(policy(labels), (expected, String::new()));

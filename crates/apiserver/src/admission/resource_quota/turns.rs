@@ -92,7 +92,8 @@ async fn serve(core: &Core, namespace: &str, mut waiting: Vec<Waiting>) {
     // Those who went away are not charged.
     waiting.retain(|one| !one.done.is_closed());
     let quotas = core.admission.namespaces.quotas(namespace);
-    let mut running: BTreeMap<&str, Quota> = quotas.iter().map(|quota| (quota.name.as_str(), Quota::clone(quota))).collect();
+    let mut running: BTreeMap<&str, Quota> =
+        quotas.iter().map(|quota| (quota.name.as_str(), Quota::clone(quota))).collect();
     for one in &mut waiting {
         one.outcome = one.charge.fit(&mut running);
     }

@@ -29,7 +29,11 @@ pub(super) fn mirrored(spec: &Value) -> Option<&'static str> {
 }
 
 fn containers(spec: &Value) -> impl Iterator<Item = (&'static str, &Value)> {
-    let kinds = [("initContainers", "init container"), ("containers", "container"), ("ephemeralContainers", "ephemeral container")];
+    let kinds = [
+        ("initContainers", "init container"),
+        ("containers", "container"),
+        ("ephemeralContainers", "ephemeral container"),
+    ];
     kinds.into_iter().flat_map(|(list, what)| items(&spec[list]).map(move |container| (what, container)))
 }
 
