@@ -3,6 +3,8 @@
 # In CI the build is kept outside the clone, so that the next clone finds it.
 ifdef CI
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/keelson/target
+# A fresh clone compiles the workspace anyway; what would make the next time faster is gigabytes.
+export CARGO_INCREMENTAL ?= 0
 endif
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 BUILT := $(TARGET)/x86_64-unknown-linux-gnu

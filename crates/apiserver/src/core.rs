@@ -43,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) audit: Option<Arc<Audit>>,
     /// The server will stop: it is not ready any more.
     pub(crate) stopping: CancellationToken,
-    /// Ends the watches and the server's own tasks.
+    /// Ends watches and streams, which do not end by themselves. What is under way needs the server's tasks until then.
+    pub(crate) draining: CancellationToken,
+    /// Ends the server's own tasks.
     pub(crate) shutdown: CancellationToken,
 }

@@ -86,6 +86,7 @@ impl ApiServer {
             openapi: Default::default(),
             audit,
             stopping: CancellationToken::new(),
+            draining: shutdown.child_token(),
             shutdown: shutdown.clone(),
         });
         core.extensions.attach(&core);

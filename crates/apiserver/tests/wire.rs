@@ -4,7 +4,9 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use keelson_apiserver::UserInfo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -248,6 +250,25 @@ async fn backend(pki: &Pki) -> (u16, tokio::task::JoinHandle<String>) {
         head
     });
     (port, task)
+}
+
+#[tokio::test]
+async fn what_is_under_way_is_finished_while_the_server_stops() {
+    let test = TestServer::start().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let serving = tokio::spawn({
+        let (server, stop) = (test.server.clone(), stop.clone());
+        async move { server.serve(listener, stop).await }
+    });
+    let watch = test.admin().send("GET /api/v1/configmaps?watch=true", "").await;
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(10), watch.into_body().collect()).await.expect("watches end").unwrap();
+    // Controllers in this process let go of their leases now.
+    let map = json!({"metadata": {"name": "late"}});
+    let late = async { test.admin().ok("POST /api/v1/namespaces/default/configmaps", map).await };
+    tokio::time::timeout(Duration::from_secs(10), late).await.expect("writes are still answered");
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ pub(crate) async fn serve(
         let answer = transport.send(request, upgrades).await;
         answer.map_err(|why| Status::unavailable(format!("error trying to reach service: {why}")))
     };
-    let work = relay::relay(request, prepare, send, &core.shutdown);
+    let work = relay::relay(request, prepare, send, &core.draining);
     let answered = if upgrades || is_long(info) {
         work.await
     } else {

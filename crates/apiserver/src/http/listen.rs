@@ -143,8 +143,7 @@ pub(crate) async fn serve(
         });
     }
     drop(listener);
-    // Watches never end by themselves.
-    core.shutdown.cancel();
+    core.draining.cancel();
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
     stop.cancel();
     if let Some(audit) = &core.audit {

@@ -55,11 +55,11 @@ pub(crate) async fn watch(
         Ok(()) => Watcher::new(core.cache.clone(), cache.clone(), options),
         Err(status) => Watcher::failed(core.cache.clone(), cache.clone(), options, &status),
     };
-    let shutdown = core.shutdown.clone();
+    let draining = core.draining.clone();
     let stream = futures::stream::unfold(watcher, |mut watcher| async move {
         watcher.next().await.map(|bytes| (Ok(bytes), watcher))
     });
-    let stream = stream.take_until(async move { shutdown.cancelled().await });
+    let stream = stream.take_until(async move { draining.cancelled().await });
     Ok(reply::typed(200, content_type, Body::Stream(stream.boxed())))
 }
 

@@ -121,7 +121,7 @@ async fn checked(call: &Call, backend: Backend, request: Request<RequestBody>) -
     let code = response.status().as_u16();
     if code < 400 {
         let (parts, body) = response.into_parts();
-        let mut reply = http::Response::new(body_stream(body, call.core.shutdown.clone()));
+        let mut reply = http::Response::new(body_stream(body, call.core.draining.clone()));
         *reply.status_mut() = parts.status;
         if let Some(content_type) = parts.headers.get(http::header::CONTENT_TYPE) {
             reply.headers_mut().insert(http::header::CONTENT_TYPE, content_type.clone());

@@ -63,7 +63,7 @@ pub(super) async fn connect(call: &Call, request: Request<RequestBody>) -> Reply
     if !request.headers().contains_key(http::header::UPGRADE) {
         return Err(Status::bad_request("Upgrade request required"));
     }
-    kubelet(call, node, path)?.forward(request, &call.core.shutdown).await
+    kubelet(call, node, path)?.forward(request, &call.core.draining).await
 }
 
 /// Our names of a container's streams, and the kubelet's.

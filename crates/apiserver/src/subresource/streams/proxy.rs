@@ -34,7 +34,7 @@ pub(super) async fn serve(call: &Call, request: Request<RequestBody>) -> Reply {
         "pods" => pod(call, name, port, path)?,
         _ => service(call, name, port, path)?,
     };
-    backend.forward(request, &call.core.shutdown).await
+    backend.forward(request, &call.core.draining).await
 }
 
 fn split(text: &str) -> Option<(&str, &str, &str)> {
