@@ -19,6 +19,10 @@ pub(crate) async fn run(core: Arc<Core>) {
         for cache in core.cache.all() {
             cache.trim();
         }
+        // Views are nobody's but their resources'.
+        for view in core.registry.served().all().iter().filter_map(|resource| resource.stored()) {
+            view.trim();
+        }
         let now = core.cache.revision();
         if now == before {
             continue;

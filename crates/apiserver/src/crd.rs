@@ -18,6 +18,7 @@ use keelson_api::crd;
 use keelson_api::kind::Kind;
 use keelson_api::kinds::apiextensions::{accept, condition};
 use keelson_api::status::Status;
+use keelson_client::Backoff;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -33,8 +34,9 @@ use crate::registry::update::{Target, update};
 
 pub(crate) const GROUP: &str = "apiextensions.k8s.io";
 pub(crate) const RESOURCE: &str = "customresourcedefinitions";
-/// Pause after a write that failed.
-const RETRY: Duration = Duration::from_secs(1);
+/// Pauses after something failed.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// What the resources of one definition share.
 pub(crate) struct Shared {
@@ -128,15 +130,17 @@ pub(crate) async fn start(core: &Arc<Core>) -> Result<(), crate::Error> {
     let mut outcome = manager.sync(&cache).await;
     tokio::spawn(async move {
         let shutdown = manager.core.shutdown.clone();
+        let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
         loop {
             let again = outcome.is_err();
-            if let Err(error) = &outcome {
-                tracing::warn!(%error, "custom resources could not be brought up to date");
+            match &outcome {
+                Ok(()) => backoff.reset(),
+                Err(error) => tracing::warn!(%error, "custom resources could not be brought up to date"),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 more = changed.changed() => if more.is_err() { return },
-                () = tokio::time::sleep(RETRY), if again => {}
+                () = backoff.wait(), if again => {}
             }
             outcome = manager.sync(&cache).await;
         }

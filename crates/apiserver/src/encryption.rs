@@ -48,12 +48,10 @@ pub(crate) struct Encryption {
     keys: Mutex<Vec<[u8; 32]>>,
 }
 
-/// Why a stored version cannot be had.
-pub(crate) enum Unreadable {
-    /// It cannot be decrypted.
-    Sealed { key: Arc<str>, why: String },
-    /// It is no object.
-    Damaged(String),
+/// A stored version that cannot be had: it cannot be decrypted, or is no object.
+pub(crate) struct Unreadable {
+    pub(crate) key: Arc<str>,
+    pub(crate) why: String,
 }
 
 /// Which resources are kept how.
@@ -194,8 +192,10 @@ impl Encryption {
 
     /// A stored version as the cache holds it.
     pub(crate) fn entry(&self, cache: &ResourceCache, mut kv: KeyValue, trusted: bool) -> Result<Entry, Unreadable> {
-        let number = self.open(cache, &mut kv).map_err(|why| Unreadable::Sealed { key: kv.key.clone(), why })?;
-        let mut entry = cache.entry(kv, trusted).map_err(Unreadable::Damaged)?;
+        let key = kv.key.clone();
+        let number = self.open(cache, &mut kv).map_err(|why| Unreadable { key: key.clone(), why })?;
+        let damaged = |why| Unreadable { why: format!("unable to decode what is stored under {key:?}: {why}"), key };
+        let mut entry = cache.entry(kv, trusted).map_err(damaged)?;
         entry.sealed_with = number;
         Ok(entry)
     }

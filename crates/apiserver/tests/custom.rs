@@ -485,3 +485,55 @@ async fn namespaces_of_another_group() {
     let (code, _) = ann.call("GET /apis/over.example.com/v1/namespaces/default/namespaces/default", json!(null)).await;
     assert_eq!(code, 404);
 }
+
+/// The answer to a write is what a read would show: what the storage version makes of it.
+#[tokio::test]
+async fn writes_in_another_version_show_what_is_stored() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    define(&api, definition()).await;
+    for name in ["a", "b"] {
+        let sent = json!({"metadata": {"name": name}, "spec": {"cronSpec": "*", "color": "red"}});
+        let made = api.ok(&format!("POST {BETA}"), sent).await;
+        assert_eq!(made["spec"], json!({"cronSpec": "*", "image": "busybox", "old": "yes"}));
+        assert_eq!(made, api.ok(&format!("GET {BETA}/{name}"), json!(null)).await);
+        let patched =
+            api.ok(&format!("PATCH+merge {BETA}/{name}"), json!({"spec": {"color": "blue", "replicas": 2}})).await;
+        assert_eq!(patched["spec"], json!({"cronSpec": "*", "image": "busybox", "old": "yes", "replicas": 2}));
+        assert_eq!(patched, api.ok(&format!("GET {BETA}/{name}"), json!(null)).await);
+    }
+    let hash = async |version: &str| {
+        let list = api.ok(&format!("GET /apis/stable.example.com/{version}"), json!(null)).await;
+        list["resources"][0]["storageVersionHash"].clone()
+    };
+    assert_eq!(hash("v1").await, hash("v1beta1").await);
+}
+
+#[tokio::test]
+async fn old_changes_of_another_version_are_forgotten_too() {
+    let test = TestServer::start().await;
+    test.settled().await;
+    let api = test.admin();
+    define(&api, definition()).await;
+    let first = api.ok(&format!("POST {V1}"), object("a", json!({"cronSpec": "*"}))).await;
+    let list = api.ok(&format!("GET {BETA}"), json!(null)).await;
+    let start = list["metadata"]["resourceVersion"].as_str().unwrap();
+    for n in 0..100 {
+        api.ok(&format!("PATCH+merge {V1}/a"), json!({"metadata": {"labels": {"n": n.to_string()}}})).await;
+    }
+    api.ok(&format!("GET {BETA}"), json!(null)).await;
+    let event = async || {
+        let watch = format!("GET {BETA}?watch=1&resourceVersion={start}&timeoutSeconds=5");
+        let mut body = api.send(&watch, "").await.into_body();
+        let line = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        let line = line.split(|byte| *byte == b'\n').next().unwrap().to_vec();
+        serde_json::from_slice::<Value>(&line).unwrap()
+    };
+    let shown = event().await;
+    assert_eq!((&shown["type"], &shown["object"]["metadata"]["uid"]), (&json!("MODIFIED"), &first["metadata"]["uid"]));
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(601)).await;
+    tokio::time::resume();
+    let gone = event().await;
+    assert_eq!((&gone["type"], &gone["object"]["code"]), (&json!("ERROR"), &json!(410)), "{gone}");
+}

@@ -228,3 +228,50 @@ async fn collections_are_deleted_by_selector() {
     }
     assert_eq!(names(&api, "").await.0, "m39");
 }
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_is_in_nobody_elses_way() {
+    let test = TestServer::start().await;
+    let running = test.admin();
+    running.ok(&format!("POST {CM}"), map("a", "x")).await;
+    let key = "/registry/configmaps/default/broken";
+    test.store.put(key, "no object".into(), keelson_store::Expect::Absent).await.unwrap();
+    // One server sees it come, the other starts with it.
+    for api in [&running, &fresh(&test).await] {
+        let status = api.eventually(&format!("GET {CM}/broken"), |code, _| code == 500).await;
+        let message = status["message"].as_str().unwrap();
+        assert!(message.contains("unable to decode") && message.contains(key), "{message}");
+        assert_eq!(api.call(&format!("GET {CM}"), json!(null)).await.0, 500);
+        api.ok(&format!("GET {CM}/a"), json!(null)).await;
+        api.ok("GET /api/v1/namespaces/kube-system/configmaps", json!(null)).await;
+        api.ok("GET /api/v1/namespaces/default/secrets", json!(null)).await;
+    }
+    test.store.delete(key, keelson_store::Expect::Any).await.unwrap();
+    running.eventually(&format!("GET {CM}"), |code, _| code == 200).await;
+}
+
+#[tokio::test]
+async fn what_is_left_is_counted_once() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    for name in ["a", "b", "c", "d", "e"] {
+        api.ok(&format!("POST {CM}"), map(name, "x")).await;
+    }
+    // Pages of all namespaces, and of one.
+    for path in ["/api/v1/configmaps", CM] {
+        let whole = api.ok(&format!("GET {path}"), json!(null)).await["items"].as_array().unwrap().len();
+        let (mut seen, mut query) = (0, "limit=2".to_owned());
+        loop {
+            let page = api.ok(&format!("GET {path}?{query}"), json!(null)).await;
+            seen += page["items"].as_array().unwrap().len();
+            let remaining = page["metadata"]["remainingItemCount"].as_u64().unwrap_or(0) as usize;
+            assert_eq!(seen + remaining, whole, "{path} {query}");
+            let Some(next) = page["metadata"]["continue"].as_str() else { break };
+            assert!(remaining > 0);
+            // Nothing that happens in between changes what the pages are of.
+            api.call(&format!("POST {CM}"), map(&format!("z{seen}"), "x")).await;
+            query = format!("limit=2&continue={next}");
+        }
+        assert_eq!(seen, whole);
+    }
+}

@@ -3,6 +3,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,11 +35,19 @@ struct Held {
     gate: watch::Sender<Gate>,
     /// Ranges that have been held back.
     held: watch::Sender<usize>,
+    /// Writes of APIServices that are still to fail.
+    refused: AtomicUsize,
 }
 
 #[async_trait]
 impl Store for Held {
     async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<u64, Error> {
+        let one_less = |left: usize| left.checked_sub(1);
+        if key.starts_with("/registry/apiregistration.k8s.io/")
+            && self.refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
+        {
+            return Err(Error::Invalid { what: "a test".into() });
+        }
         self.inner.put(key, value, expect).await
     }
     async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, KeyValue), Error> {
@@ -74,9 +83,14 @@ impl Store for Held {
 }
 
 async fn start(gate: Gate) -> (Api, Arc<Held>, tempfile::TempDir) {
+    start_refusing(gate, 0).await
+}
+
+async fn start_refusing(gate: Gate, refused: usize) -> (Api, Arc<Held>, tempfile::TempDir) {
+    let refused = AtomicUsize::new(refused);
     let dir = tempfile::tempdir().unwrap();
     let inner = LocalStore::open(dir.path(), Options::default()).unwrap();
-    let store = Arc::new(Held { inner, gate: watch::Sender::new(gate), held: watch::Sender::new(0) });
+    let store = Arc::new(Held { inner, gate: watch::Sender::new(gate), held: watch::Sender::new(0), refused });
     let server = ApiServer::new(Config::default(), store.clone()).await.unwrap();
     (Api::new(server, UserInfo::new("admin", ["system:masters"])), store, dir)
 }
@@ -114,6 +128,21 @@ fn is(object: &Value, ty: &str, field: &str, value: &str) -> bool {
 
 async fn established(api: &Api, name: &str) {
     api.eventually(&format!("GET {CRDS}/{name}"), |_, object| is(object, "Established", "status", "True")).await;
+}
+
+#[tokio::test]
+async fn what_a_cluster_starts_with_is_tried_again() {
+    let (api, store, _dir) = start_refusing(Gate::Open, 3).await;
+    api.eventually("GET /apis/apiregistration.k8s.io/v1/apiservices", |_, list| {
+        let names = list["items"].as_array().into_iter().flatten().map(|item| &item["metadata"]["name"]);
+        let names: Vec<_> = names.collect();
+        names.contains(&&json!("v1."))
+            && names.contains(&&json!("v1.apps"))
+            && names.contains(&&json!("v1.batch"))
+            && store.refused.load(Ordering::SeqCst) == 0
+            && names.len() > 20
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -33,13 +33,16 @@ pub struct Custom {
     pub rules: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Changes with the schema.
     pub digest: u64,
+    /// The version that objects are stored in.
+    pub storage_version: String,
 }
 
 impl Custom {
-    fn new(node: Arc<Node>, schema: Value, definition: String) -> Self {
+    fn new(node: Arc<Node>, schema: Value, definition: String, storage_version: String) -> Self {
         let mut hasher = DefaultHasher::new();
         schema.to_string().hash(&mut hasher);
-        Self { structure: node.structure(), node, schema, definition, rules: OnceLock::new(), digest: hasher.finish() }
+        let (structure, digest) = (node.structure(), hasher.finish());
+        Self { structure, node, schema, definition, rules: OnceLock::new(), digest, storage_version }
     }
 }
 
@@ -94,6 +97,8 @@ pub fn kinds(object: &Value) -> Definition {
     };
     let definition = text(&object["metadata"]["name"]);
     let group = text(&spec["group"]);
+    let stored = spec["versions"].as_array().into_iter().flatten().find(|version| version["storage"] == true);
+    let storage_version = stored.map(|version| text(&version["name"])).unwrap_or_default();
     let mut versions: Vec<Version> = spec["versions"]
         .as_array()
         .into_iter()
@@ -125,7 +130,7 @@ pub fn kinds(object: &Value) -> Definition {
                 deprecated,
                 scale: scale(&version["subresources"]["scale"]),
                 strategy: StrategyRef::Owned(Arc::new(strategy)),
-                custom: Some(Arc::new(Custom::new(node, schema, definition.clone()))),
+                custom: Some(Arc::new(Custom::new(node, schema, definition.clone(), storage_version.clone()))),
                 ..Kind::custom()
             };
             Version { kind: Arc::new(kind), served: version["served"] == true, storage: version["storage"] == true }

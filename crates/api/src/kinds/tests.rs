@@ -233,3 +233,31 @@ fn fields_that_endpoints_do_not_write() {
     assert_eq!(reset("CertificateSigningRequest", "approval"), approval);
     assert!(matches!(reset("Pod", "resize"), Reset::AllBut(_)));
 }
+
+#[test]
+fn deletions_that_are_answered_with_the_object() {
+    let all = super::all();
+    let mut names: Vec<_> = all.iter().filter(|k| k.returns_deleted).map(|k| k.resource.as_ref()).collect();
+    names.sort_unstable();
+    names.dedup();
+    // Upstream's registries that say `ReturnDeletedObject`.
+    let expected = [
+        "csidrivers",
+        "csinodes",
+        "deviceclasses",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "podtemplates",
+        "resourceclaims",
+        "resourceclaimtemplates",
+        "resourcequotas",
+        "resourceslices",
+        "serviceaccounts",
+        "services",
+        "storageclasses",
+        "volumeattachments",
+        "volumeattributesclasses",
+    ];
+    assert_eq!(names, expected);
+}

@@ -3,11 +3,13 @@
 //! upstream's suggestion unless an annotation says that somebody made it his own; deleted ones come back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use keelson_api::kinds::{AUTO_UPDATE, local_services, mandatory_flow_control, suggested_flow_control};
 use keelson_api::status::Status;
 use keelson_api::validation::same;
+use keelson_client::Backoff;
 use serde_json::{Value, json};
 
 use super::{CONCURRENCY, Reconcile, Wanted, ensure};
@@ -22,6 +24,10 @@ const NETWORKING: &str = "networking.k8s.io";
 /// The name of the range that the server was started with.
 const SERVICE_CIDR: &str = "kubernetes";
 
+/// Pauses after something could not be written.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+
 /// Puts them there, and keeps those that are kept.
 pub(crate) async fn run(core: Arc<Core>) {
     let cached = |resource| core.cache.resource(FLOW_CONTROL, resource);
@@ -30,26 +36,37 @@ pub(crate) async fn run(core: Arc<Core>) {
     let (mut schemas_changed, mut levels_changed) = (schemas.follow(), levels.follow());
     let mut once = api_services(&core);
     once.push(service_cidr(&core));
+    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
         schemas_changed.borrow_and_update();
         levels_changed.borrow_and_update();
         let cache_of = |wanted: &Wanted| if wanted.resource == "flowschemas" { &schemas } else { &levels };
         let missing = kept.iter().filter(|wanted| !is_settled(cache_of(wanted), wanted)).cloned();
         let batch: Vec<Wanted> = missing.chain(std::mem::take(&mut once)).collect();
-        let work = batch.into_iter().map(|wanted| ensure(&core, wanted));
+        let work = batch.into_iter().map(async |wanted| (ensure(&core, wanted.clone()).await, wanted));
         let mut work = futures::stream::iter(work).buffer_unordered(CONCURRENCY);
-        while let Some(result) = work.next().await {
+        let mut failed = false;
+        while let Some((result, wanted)) = work.next().await {
             if let Err(error) = result {
                 tracing::warn!(%error, "an object of the cluster's own could not be written");
+                failed = true;
+                if wanted.reconcile == Reconcile::Keep {
+                    once.push(wanted);
+                }
             }
         }
         if let Err(error) = service_cidr_is_ready(&core).await {
             tracing::warn!(%error, "the ServiceCIDR could not be marked ready");
+            failed = true;
+        }
+        if !failed {
+            backoff.reset();
         }
         tokio::select! {
             () = core.shutdown.cancelled() => return,
             more = schemas_changed.changed() => if more.is_err() { return },
             more = levels_changed.changed() => if more.is_err() { return },
+            () = backoff.wait(), if failed => {}
         }
     }
 }

@@ -73,15 +73,9 @@ impl Feed {
                 continue;
             };
             let Some((_, stored)) = by_cache.get_mut(cache.prefix()) else { continue };
-            match self.encryption.entry(&cache, kv, false) {
-                Ok(entry) => stored.entries.push(Arc::new(entry)),
-                Err(Unreadable::Sealed { key, why }) => {
-                    tracing::error!(why, "a stored object cannot be decrypted");
-                    stored.unreadable.insert(key, why);
-                }
-                Err(Unreadable::Damaged(why)) => {
-                    return Err(Error::Bootstrap { object: "watch cache".into(), why });
-                }
+            match read(&self.encryption, &cache, kv, false) {
+                Ok(entry) => stored.entries.push(entry),
+                Err(Unreadable { key, why }) => drop(stored.unreadable.insert(key, why)),
             }
         }
         for (cache, stored) in by_cache.into_values() {
@@ -159,9 +153,8 @@ impl Feed {
                 let mut stored = Stored::default();
                 for kv in range.kvs {
                     match read(&encryption, &cache, kv, false) {
-                        Some(Ok(entry)) => stored.entries.push(entry),
-                        Some(Err((key, why))) => drop(stored.unreadable.insert(key, why)),
-                        None => {}
+                        Ok(entry) => stored.entries.push(entry),
+                        Err(Unreadable { key, why }) => drop(stored.unreadable.insert(key, why)),
                     }
                 }
                 Read { stored, revision: range.revision }
@@ -243,33 +236,18 @@ impl Feed {
     }
 }
 
-/// A stored version as the cache holds it, or why it cannot be decrypted. What is damaged is left out.
-fn read(
-    encryption: &Encryption,
-    cache: &ResourceCache,
-    kv: KeyValue,
-    trusted: bool,
-) -> Option<Result<Arc<Entry>, (Arc<str>, String)>> {
-    match encryption.entry(cache, kv, trusted) {
-        Ok(entry) => Some(Ok(Arc::new(entry))),
-        Err(Unreadable::Sealed { key, why }) => {
-            tracing::error!(why, "a stored object cannot be decrypted");
-            Some(Err((key, why)))
-        }
-        Err(Unreadable::Damaged(why)) => {
-            tracing::error!(why, "a stored object cannot be read");
-            None
-        }
-    }
+/// A stored version as the cache holds it, or why it cannot be had.
+fn read(encryption: &Encryption, cache: &ResourceCache, kv: KeyValue, trusted: bool) -> Result<Arc<Entry>, Unreadable> {
+    let entry = encryption.entry(cache, kv, trusted);
+    entry.map(Arc::new).inspect_err(|Unreadable { why, .. }| tracing::error!(why, "a stored object cannot be read"))
 }
 
-/// As [`read`]; what cannot be decrypted is noted, and the version before it stays.
+/// As [`read`]; what cannot be read is noted, and the version before it stays.
 fn readable(encryption: &Encryption, cache: &ResourceCache, kv: KeyValue, trusted: bool) -> Option<Arc<Entry>> {
-    match read(encryption, cache, kv, trusted)? {
-        Ok(entry) => Some(entry),
-        Err((key, why)) => {
-            cache.set_unreadable(key, why);
-            None
-        }
-    }
+    let Unreadable { key, why } = match read(encryption, cache, kv, trusted) {
+        Ok(entry) => return Some(entry),
+        Err(unreadable) => unreadable,
+    };
+    cache.set_unreadable(key, why);
+    None
 }

@@ -139,7 +139,7 @@ pub(crate) fn event_line(event: EventType, entry: &Entry, revision: u64) -> Byte
 #[derive(Default)]
 pub(super) struct Stored {
     pub(super) entries: Vec<Arc<Entry>>,
-    /// What cannot be decrypted, with the reason.
+    /// What cannot be read, with the reason.
     pub(super) unreadable: BTreeMap<Arc<str>, String>,
 }
 
@@ -153,7 +153,7 @@ struct Inner {
     forgotten: u64,
     /// The revision of the last load: what happened up to then is in.
     loaded: u64,
-    /// What the store holds but cannot be decrypted, with the reason.
+    /// What the store holds but cannot be read, with the reason.
     unreadable: BTreeMap<Arc<str>, String>,
 }
 
@@ -266,7 +266,17 @@ impl ResourceCache {
         }
     }
 
-    /// 500 when an object whose key starts with `prefix` cannot be decrypted.
+    /// What is shown of an object that was just written, if nobody has written it again since. `None` also when it cannot be
+    /// converted.
+    pub(crate) async fn written(self: &Arc<Self>, namespace: &str, name: &str, revision: u64) -> Option<Arc<Entry>> {
+        let entry = match &self.view {
+            Some(view) => view.written(self, namespace, name).await,
+            None => self.get(namespace, name),
+        };
+        entry.filter(|entry| entry.revision == revision)
+    }
+
+    /// 500 when an object whose key starts with `prefix` cannot be read.
     pub(crate) fn check_readable(&self, prefix: &str) -> Result<(), Status> {
         let inner = self.stored().inner.read();
         let from = (Bound::Included(prefix), Bound::Unbounded);
@@ -285,7 +295,7 @@ impl ResourceCache {
         self.view.as_ref().map_or(self, |view| &view.source)
     }
 
-    /// Notes that what is stored under a key now cannot be decrypted.
+    /// Notes that what is stored under a key now cannot be read.
     pub(super) fn set_unreadable(&self, key: Arc<str>, why: String) {
         self.inner.write().unreadable.insert(key, why);
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keelson_api::status::Status;
+use keelson_client::Backoff;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -19,8 +20,9 @@ use super::{Change, Entry, ResourceCache};
 const BATCH: usize = 256;
 /// How long a reader waits for conversions.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause after a conversion that failed, unless a reader asks again.
-const RETRY: Duration = Duration::from_secs(5);
+/// Pauses after a conversion that failed, unless a reader asks again.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// Turns stored versions into the view's.
 #[async_trait]
@@ -57,6 +59,15 @@ impl View {
     pub(super) async fn one(&self, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, Status> {
         let Some(entry) = self.source.get(namespace, name) else { return Ok(None) };
         Ok(self.convert.convert(vec![entry]).await?.pop())
+    }
+
+    /// An object that was just written, as this view shows it. A view that nobody has read is not made for its sake.
+    pub(super) async fn written(&self, target: &Arc<ResourceCache>, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        let started = *self.started.lock();
+        if started && self.caught_up(target).await.is_ok() {
+            return target.get(namespace, name);
+        }
+        self.one(namespace, name).await.ok().flatten()
     }
 
     /// What may be claimed of the view when all caches have reached `revision`.
@@ -97,15 +108,19 @@ async fn follow(target: Arc<ResourceCache>) {
     let Some(view) = target.view() else { return };
     let mut changed = view.source.follow();
     let closed = target.closed().clone();
+    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
         changed.borrow_and_update();
         match step(view, &target).await {
             // There may be more.
             Ok(true) => {}
-            Ok(false) => tokio::select! {
-                () = closed.cancelled() => return,
-                more = changed.changed() => if more.is_err() { return },
-            },
+            Ok(false) => {
+                backoff.reset();
+                tokio::select! {
+                    () = closed.cancelled() => return,
+                    more = changed.changed() => if more.is_err() { return },
+                }
+            }
             Err(status) => {
                 tracing::warn!(error = %status, resource = target.resource(), "objects cannot be converted");
                 view.progress.send_modify(|now| {
@@ -114,7 +129,7 @@ async fn follow(target: Arc<ResourceCache>) {
                 });
                 tokio::select! {
                     () = closed.cancelled() => return,
-                    () = tokio::time::sleep(RETRY) => {}
+                    () = backoff.wait() => {}
                     () = view.again.notified() => {}
                 }
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use keelson_api::kinds::apiextensions::{FINALIZER, condition, set_condition};
 use keelson_api::status::Status;
+use keelson_client::Backoff;
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -22,7 +23,9 @@ use crate::registry::options::{DeleteOptions, WriteOptions};
 const CONCURRENCY: usize = 32;
 /// How long the objects may take before the definition's status says that they do.
 const PATIENCE: Duration = Duration::from_secs(60);
-const RETRY: Duration = Duration::from_secs(1);
+/// Pauses between two attempts.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// Whether a deleted definition waits for its objects.
 pub(super) fn is_due(object: &Value) -> bool {
@@ -43,6 +46,7 @@ pub(super) struct Doomed<'a> {
 
 /// Deletes the objects and lets the definition go; tries until it is gone or the server stops.
 pub(super) async fn run(core: &Arc<Core>, doomed: Doomed<'_>) {
+    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
         match attempt(core, doomed).await {
             Ok(()) => return,
@@ -51,7 +55,7 @@ pub(super) async fn run(core: &Arc<Core>, doomed: Doomed<'_>) {
         }
         tokio::select! {
             () = core.shutdown.cancelled() => return,
-            () = tokio::time::sleep(RETRY) => {}
+            () = backoff.wait() => {}
         }
     }
 }

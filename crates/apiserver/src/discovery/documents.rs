@@ -253,10 +253,15 @@ fn resource_value(kind: &Kind) -> Value {
     value
 }
 
-/// Says which stored form objects have; any string that changes with it will do.
+/// Says in which group and version objects are stored, as upstream does.
 fn storage_hash(kind: &Kind) -> String {
     use base64::Engine as _;
-    let digest = Sha256::digest(format!("{}/{}/{}", kind.group, kind.version, kind.kind));
+    let (group, version) = match (&kind.storage, &kind.custom) {
+        (Some(storage), _) => (storage.group, storage.version),
+        (None, Some(custom)) => (&*kind.group, &*custom.storage_version),
+        (None, None) => (&*kind.group, &*kind.version),
+    };
+    let digest = Sha256::digest(format!("{group}/{version}/{}", kind.kind));
     base64::engine::general_purpose::STANDARD.encode(digest.get(..8).unwrap_or_default())
 }
 

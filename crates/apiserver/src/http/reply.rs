@@ -1,5 +1,7 @@
 //! Responses.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
@@ -96,12 +98,9 @@ fn set_warnings(response: &mut Response<Body>, all: Vec<String>) {
 }
 
 fn bounded(all: &[String]) -> Vec<String> {
-    let mut unique: Vec<&str> = Vec::new();
-    for text in all.iter().filter(|text| !text.is_empty() && !text.contains(char::is_control)) {
-        if !unique.contains(&text.as_str()) {
-            unique.push(text);
-        }
-    }
+    let mut seen = HashSet::new();
+    let sendable = all.iter().filter(|text| !text.is_empty() && !text.contains(char::is_control));
+    let unique: Vec<&str> = sendable.map(String::as_str).filter(|text| seen.insert(*text)).collect();
     let total: usize = unique.iter().map(|text| text.chars().count()).sum();
     let longest = if total > WARNING_CHARS { SHORT_WARNING_CHARS } else { WARNING_CHARS };
     let short = unique.into_iter().map(|text| text.chars().take(longest).collect::<String>());

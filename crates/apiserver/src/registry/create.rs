@@ -13,7 +13,7 @@ use super::ownership::{Conversions, Ownership};
 use super::{Resource, update};
 use crate::UserInfo;
 use crate::admission::{self, Operation, Request};
-use crate::cache::{Entry, ResourceCache};
+use crate::cache::Entry;
 use crate::core::Core;
 use crate::expressions;
 
@@ -145,7 +145,7 @@ async fn create_named(request: &Request<'_>, draft: Draft, options: &WriteOption
             claim.keep();
             set(&mut object, "resourceVersion", revision.to_string().into());
             core.cache.wait_for(revision).await?;
-            let entry = shown(cache, namespace, &name, revision);
+            let entry = cache.written(namespace, &name, revision).await;
             if entry.is_none() {
                 own(&mut object, managed)?;
             }
@@ -162,11 +162,6 @@ fn own(object: &mut Value, managed: Option<Vec<u8>>) -> Result<(), Status> {
         set(object, "managedFields", serde_json::from_slice(&managed).map_err(Status::internal)?);
     }
     Ok(())
-}
-
-/// What the cache shows of an object, if that is what was written at `revision`.
-pub(crate) fn shown(cache: &ResourceCache, namespace: &str, name: &str, revision: u64) -> Option<Arc<Entry>> {
-    cache.get(namespace, name).filter(|entry| entry.revision == revision)
 }
 
 /// Writes an object, which is given with managed fields that were left apart and as it is stored. One that is too large only with its managed fields goes without them, unless it was applied.

@@ -67,15 +67,15 @@ pub(crate) async fn find(core: &Core, resource: &Resource, namespace: &str, quer
     check(query)?;
     let filter = Filter::new(&resource.kind, cache, namespace, query)?;
     let asked = parse_revision(query)?;
-    let (owed, start) = match query.text("continue") {
+    let (owed, start, left) = match query.text("continue") {
         Some(token) => {
-            let Token { revision, start } = Token::decode(token)?;
+            let Token { revision, start, left } = Token::decode(token)?;
             if asked.is_some_and(|revision| revision != 0) {
                 return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
             }
-            (revision.map_or(Owed::Newest, Owed::Exactly), start)
+            (revision.map_or(Owed::Newest, Owed::Exactly), start, left)
         }
-        None => (owed(query.text("resourceVersionMatch"), asked, limit), String::new()),
+        None => (owed(query.text("resourceVersionMatch"), asked, limit), String::new(), None),
     };
     match owed {
         Owed::Newest => freshen(core, None).await?,
@@ -84,7 +84,7 @@ pub(crate) async fn find(core: &Core, resource: &Resource, namespace: &str, quer
     }
     cache.caught_up().await?;
     cache.check_readable(&filter.prefix)?;
-    let page = Page { cache, filter, start, limit };
+    let page = Page { cache, filter, start, left, limit };
     match owed {
         Owed::Exactly(revision) => match cache.snapshot_at(revision) {
             Some(snapshot) => Ok(page.of_snapshot(snapshot, revision)),
@@ -119,13 +119,15 @@ struct Page<'a> {
     filter: Filter,
     /// First key, without the filter's prefix; empty for the beginning.
     start: String,
+    /// Objects from there on, when the token says it.
+    left: Option<usize>,
     /// 0: no limit.
     limit: usize,
 }
 
 impl Page<'_> {
     fn of_snapshot(self, snapshot: Snapshot, revision: u64) -> Listed {
-        let Self { cache, filter, start, limit } = self;
+        let Self { cache, filter, start, left, limit } = self;
         if let Some(key) = filter.single_key(cache) {
             let found = snapshot.map.get(key.as_str()).filter(|entry| filter.matches(entry)).cloned();
             return Listed { entries: Box::new(found.into_iter()), revision, next: None, remaining: None };
@@ -139,18 +141,25 @@ impl Page<'_> {
         }
         let first: Vec<_> = entries.by_ref().take(limit).collect();
         let more = entries.next();
-        let remaining = more.as_ref().filter(|_| plain).map(|more| snapshot.range(&prefix, &more.key).count());
-        let next = more.map(|more| token(revision, &prefix, &more.key));
+        let remaining = more.as_ref().filter(|_| plain).map(|more| {
+            let before = match left {
+                None if start.is_empty() && prefix == cache.prefix() => Some(snapshot.map.len()),
+                left => left,
+            };
+            let counted = before.and_then(|before| before.checked_sub(first.len()));
+            counted.unwrap_or_else(|| snapshot.range(&prefix, &more.key).count())
+        });
+        let next = more.map(|more| token(revision, &prefix, &more.key, remaining));
         Listed { entries: Box::new(first.into_iter()), revision, next, remaining }
     }
 
     /// For revisions that the ring does not reach back to. Values are the store's own bytes; they are looked into while
     /// they are sent.
     async fn of_store(self, core: &Core, revision: u64) -> Result<Listed, Status> {
-        let Self { cache, filter, start, limit } = self;
+        let Self { cache, filter, start, left: _, limit } = self;
         let failed = |error| match error {
             keelson_store::Error::Compacted { .. } if !start.is_empty() => {
-                let token = Token { revision: None, start: start.clone() };
+                let token = Token { revision: None, start: start.clone(), left: None };
                 Status::expired_page(INCONSISTENT, token.encode())
             }
             keelson_store::Error::Compacted { .. } => {
@@ -183,7 +192,7 @@ impl Page<'_> {
                 let Some(entry) = entry(cache, kv).filter(|entry| filter.matches(entry)) else { continue };
                 if found.len() == limit {
                     let remaining = counted.map(|n| n.saturating_sub(found.len()));
-                    let next = Some(token(revision, &prefix, &entry.key));
+                    let next = Some(token(revision, &prefix, &entry.key, remaining));
                     return Ok(Listed { entries: Box::new(found.into_iter()), revision, next, remaining });
                 }
                 found.push(entry);
@@ -210,9 +219,9 @@ fn entry(cache: &ResourceCache, kv: keelson_store::KeyValue) -> Option<Arc<Entry
     cache.entry(kv, false).inspect_err(|why| tracing::error!(why, "a stored object cannot be read")).ok().map(Arc::new)
 }
 
-fn token(revision: u64, prefix: &str, key: &str) -> String {
+fn token(revision: u64, prefix: &str, key: &str, left: Option<usize>) -> String {
     let start = key.strip_prefix(prefix).unwrap_or_default().to_owned();
-    Token { revision: Some(revision), start }.encode()
+    Token { revision: Some(revision), start, left }.encode()
 }
 
 /// The rules of upstream's `ListOptions` for a list.

@@ -160,7 +160,7 @@ async fn attempt(
             claim.keep();
             set(&mut object, "resourceVersion", revision.to_string().into());
             core.cache.wait_for(revision).await?;
-            let entry = create::shown(resource.cache()?, namespace, name, revision);
+            let entry = resource.cache()?.written(namespace, name, revision).await;
             done(object, entry)
         }
         Err(keelson_store::Error::Conflict { current }) => Ok(Attempt::Raced(current)),

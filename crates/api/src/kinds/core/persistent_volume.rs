@@ -21,6 +21,7 @@ pub(crate) fn kind() -> Kind {
     Kind::cluster("", "v1", "PersistentVolume", "persistentvolumes", &PersistentVolume)
         .short("pv")
         .with_status()
+        .returns_deleted()
         .columns(vec![
             Column::string("Capacity", "How big it is.", |object, _| {
                 let size = Quantity::lookup(&object["spec"]["capacity"], "storage").unwrap_or_default();

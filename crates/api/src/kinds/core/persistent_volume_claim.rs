@@ -27,6 +27,7 @@ pub(crate) fn kind() -> Kind {
     Kind::namespaced("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", &PersistentVolumeClaim)
         .short("pvc")
         .with_status()
+        .returns_deleted()
         .columns(vec![
             Column::string("Status", "Whether it has a volume.", |object, _| phase(object)),
             Column::string("Volume", "The volume it has.", |object, _| or(&object["spec"]["volumeName"], "")),

@@ -17,13 +17,15 @@ use crate::validation::{Errors, View};
 mod tests;
 
 pub(crate) fn kind() -> Kind {
-    Kind::namespaced("", "v1", "ResourceQuota", "resourcequotas", &ResourceQuota).short("quota").with_status().columns(
-        vec![
+    Kind::namespaced("", "v1", "ResourceQuota", "resourcequotas", &ResourceQuota)
+        .short("quota")
+        .with_status()
+        .returns_deleted()
+        .columns(vec![
             Column::string("Request", "What is used of what may be requested.", |object, _| usage(object, false)),
             Column::string("Limit", "What is used of what limits may add up to.", |object, _| usage(object, true)),
             age(),
-        ],
-    )
+        ])
 }
 
 /// `pods: 1/10, requests.cpu: 500m/2`

@@ -14,6 +14,8 @@ pub(super) struct Token {
     pub(super) revision: Option<u64>,
     /// The next key, without the list's prefix.
     pub(super) start: String,
+    /// Objects from there on at that revision, when they were counted: no page has to count them again.
+    pub(super) left: Option<usize>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -22,13 +24,16 @@ struct Wire {
     v: String,
     rv: i64,
     start: String,
+    /// Ours; upstream's tokens do without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<usize>,
 }
 
 impl Token {
     /// As it stands in `metadata.continue`.
     pub(super) fn encode(&self) -> String {
         let rv = self.revision.map_or(-1, |revision| i64::try_from(revision).unwrap_or(i64::MAX));
-        let wire = Wire { v: VERSION.into(), rv, start: self.start.clone() };
+        let wire = Wire { v: VERSION.into(), rv, start: self.start.clone(), left: self.left };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&wire).unwrap_or_default())
     }
 
@@ -50,7 +55,7 @@ impl Token {
         if parts.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(bad(&wire.start));
         }
-        Ok(Self { revision: u64::try_from(wire.rv).ok(), start: parts.to_owned() })
+        Ok(Self { revision: u64::try_from(wire.rv).ok(), start: parts.to_owned(), left: wire.left })
     }
 }
 
@@ -60,8 +65,8 @@ mod tests {
 
     #[test]
     fn tokens_are_read_back() {
-        for revision in [Some(7), None] {
-            let token = Token { revision, start: "default/a?b>c".into() };
+        for (revision, left) in [(Some(7), Some(3)), (Some(7), None), (None, None)] {
+            let token = Token { revision, start: "default/a?b>c".into(), left };
             let text = token.encode();
             assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{text}");
             assert_eq!(Token::decode(&text).unwrap(), token);
