@@ -2,6 +2,7 @@
 //! descriptions are megabytes. The API server holds on to the bytes for a while, by the hashes here.
 
 mod gnostic;
+mod merge;
 mod names;
 mod operation;
 mod parameters;
@@ -19,6 +20,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value, json};
 
+pub use self::merge::Part;
 use crate::kind::{Kind, Scope};
 
 /// Which OpenAPI a document is in; they say the same things in different places.
@@ -67,11 +69,12 @@ impl Hashes {
         self.v3.get(path).map(String::as_str)
     }
 
-    /// The document at `/openapi/v3`: where each document is.
-    pub fn v3_index(&self) -> Vec<u8> {
+    /// The document at `/openapi/v3`: where each document is. `others` are paths of other servers, with their URLs.
+    pub fn v3_index(&self, others: Vec<(String, String)>) -> Vec<u8> {
         let url = |path: &str, hash: &str| format!("/openapi/v3/{path}?hash={hash}");
         let path = |(path, hash): (&String, &String)| (path.clone(), json!({ "serverRelativeURL": url(path, hash) }));
-        let paths: Map<_, _> = self.v3.iter().map(path).collect();
+        let mut paths: Map<_, _> = self.v3.iter().map(path).collect();
+        paths.extend(others.into_iter().map(|(path, url)| (path, json!({ "serverRelativeURL": url }))));
         to_bytes(&json!({ "paths": paths }))
     }
 }
@@ -105,19 +108,19 @@ fn of_group_version<'a, K: Borrow<Kind>>(kinds: &'a [K], path: &str) -> Vec<&'a 
     kinds.iter().map(K::borrow).filter(|kind| kind.group == group && kind.version == version).collect()
 }
 
-/// The document at `/openapi/v2`, as JSON.
-pub fn v2_document<K: Borrow<Kind>>(kinds: &[K]) -> Vec<u8> {
-    to_bytes(&v2(kinds))
+/// The document at `/openapi/v2`, as JSON, with parts of other servers'.
+pub fn v2_document<K: Borrow<Kind>>(kinds: &[K], parts: &[impl Borrow<Part>]) -> Vec<u8> {
+    to_bytes(&v2(kinds, parts))
 }
 
 /// The document at `/openapi/v2` as `application/com.github.proto-openapi.spec.v2.v1.0+protobuf` (client-go writes `v2@v1.0`
 /// in its Accept header), the only form in which
 /// client-go asks for it (kubectl does when a server has no v3).
-pub fn v2_protobuf<K: Borrow<Kind>>(kinds: &[K]) -> Vec<u8> {
-    gnostic::encode(&v2(kinds))
+pub fn v2_protobuf<K: Borrow<Kind>>(kinds: &[K], parts: &[impl Borrow<Part>]) -> Vec<u8> {
+    gnostic::encode(&v2(kinds, parts))
 }
 
-fn v2<K: Borrow<Kind>>(kinds: &[K]) -> Value {
+fn v2<K: Borrow<Kind>>(kinds: &[K], parts: &[impl Borrow<Part>]) -> Value {
     let kinds: Vec<&Kind> = kinds.iter().map(K::borrow).collect();
     let mut paths = paths::all(&kinds, Format::V2);
     let mut definitions = schemas::all(&kinds, Format::V2);
@@ -125,14 +128,16 @@ fn v2<K: Borrow<Kind>>(kinds: &[K]) -> Value {
         definitions.extend(root.schemas(Format::V2));
         paths.extend(root.paths(Format::V2));
     }
-    json!({
+    let mut document = json!({
         "swagger": "2.0",
         "info": info(),
         "paths": paths,
         "definitions": definitions,
         "securityDefinitions": { "BearerToken": bearer_token() },
         "security": [{ "BearerToken": [] }],
-    })
+    });
+    parts.iter().for_each(|part| merge::add(&mut document, part.borrow()));
+    document
 }
 
 /// Built-in documents follow from this program's version and the kinds' shapes.

@@ -6,10 +6,12 @@
 //! - [`proxy`]: requests passed on
 //! - [`availability`]: whether it answers
 //! - [`discovery`]: what it says that it serves
+//! - [`openapi`]: its OpenAPI documents
 //! - [`register`]: the APIServices of custom resources, which this server itself makes
 
 mod availability;
 mod discovery;
+mod openapi;
 mod proxy;
 mod register;
 mod remote;
@@ -34,6 +36,7 @@ use crate::registry::create::text;
 use crate::{Config, Error};
 
 pub(crate) use self::discovery::Found;
+pub(crate) use self::openapi::Spec;
 pub(crate) use self::proxy::serve;
 pub(crate) use self::remote::Remote;
 pub(crate) use self::routes::Routes;
@@ -79,6 +82,10 @@ impl Aggregator {
         let routes = self.routes.load();
         if routes.remotes().is_empty() {
             return None;
+        }
+        if let Some(path) = info.path.strip_prefix("/openapi/v3") {
+            let own = |remote: &&Arc<Remote>| remote.path() == path && remote.spec().v3.is_some();
+            return routes.remotes().iter().find(own).cloned();
         }
         let (group, version) = info.group_version()?;
         routes.remote(&group, &version).cloned()
@@ -188,7 +195,11 @@ impl Manager {
         let (core, remote, closed) = (self.core.clone(), remote.clone(), closed.clone());
         tokio::spawn(async move {
             let work = async {
-                tokio::join!(availability::watch_over(&core, &remote), discovery::keep(&core, &remote));
+                tokio::join!(
+                    availability::watch_over(&core, &remote),
+                    discovery::keep(&core, &remote),
+                    openapi::keep(&core, &remote),
+                );
             };
             let _ = closed.run_until_cancelled(work).await;
         });

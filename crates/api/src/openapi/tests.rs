@@ -35,10 +35,13 @@ fn check_references(document: &Value) {
     }
 }
 
+/// Parts of other servers' documents.
+const NONE: &[super::Part] = &[];
+
 #[test]
 fn documents_are_whole() {
     let kinds = kinds::all();
-    let index: Value = serde_json::from_slice(&super::Hashes::new(&kinds).v3_index()).unwrap();
+    let index: Value = serde_json::from_slice(&super::Hashes::new(&kinds).v3_index(Vec::new())).unwrap();
     assert!(index["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap().starts_with("/openapi/v3/api/v1?hash="));
     for kind in &kinds {
         let path = super::group_version_path(&kind.group, &kind.version);
@@ -48,7 +51,7 @@ fn documents_are_whole() {
         let schema = &document["components"]["schemas"][kind.schema.as_ref()];
         assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], kind.kind.as_ref(), "{}", kind.schema);
     }
-    check_references(&serde_json::from_slice(&super::v2_document(&kinds)).unwrap());
+    check_references(&serde_json::from_slice(&super::v2_document(&kinds, NONE)).unwrap());
     assert!(super::v3_document(&kinds, "apis/none/v1").is_none());
 }
 
@@ -145,13 +148,13 @@ fn every_verb_has_its_operation() {
             }
         }
     }
-    let v2: Value = serde_json::from_slice(&super::v2_document(&kinds)).unwrap();
+    let v2: Value = serde_json::from_slice(&super::v2_document(&kinds, NONE)).unwrap();
     let of_v2: BTreeSet<String> = operations(&v2).into_iter().map(|(name, ..)| name).collect();
     assert_eq!(of_v2, expected);
 
     let mut of_v3 = BTreeSet::new();
     let mut ids = BTreeSet::new();
-    let index: Value = serde_json::from_slice(&super::Hashes::new(&kinds).v3_index()).unwrap();
+    let index: Value = serde_json::from_slice(&super::Hashes::new(&kinds).v3_index(Vec::new())).unwrap();
     for path in index["paths"].as_object().unwrap().keys() {
         let document: Value = serde_json::from_slice(&super::v3_document(&kinds, path).unwrap()).unwrap();
         for (name, operation, item) in operations(&document) {
@@ -255,8 +258,8 @@ fn messages<'a>(mut raw: &'a [u8], path: &[u32], found: &mut Vec<&'a [u8]>) {
 #[test]
 fn v2_as_protobuf() {
     let kinds = kinds::all();
-    let document: Value = serde_json::from_slice(&super::v2_document(&kinds)).unwrap();
-    let message = super::v2_protobuf(&kinds);
+    let document: Value = serde_json::from_slice(&super::v2_document(&kinds, NONE)).unwrap();
+    let message = super::v2_protobuf(&kinds, NONE);
     let get = |path: &[u32]| {
         let mut found = Vec::new();
         messages(&message, path, &mut found);

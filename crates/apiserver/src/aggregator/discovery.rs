@@ -140,7 +140,9 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D)
 /// Keeps what a server is known to serve up to date; does not end.
 pub(super) async fn keep(core: &Arc<Core>, remote: &Arc<Remote>) {
     let mut backoff = Backoff::new(FIRST_RETRY, INTERVAL);
+    let mut availability = remote.follow();
     loop {
+        availability.borrow_and_update();
         let before = remote.found();
         let fetched =
             if remote.is_available() { fetch(remote, &before).await } else { Err("service unavailable".into()) };
@@ -165,7 +167,7 @@ pub(super) async fn keep(core: &Arc<Core>, remote: &Arc<Remote>) {
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = remote.availability_changed() => {}
+            _ = availability.changed() => {}
         }
     }
 }

@@ -20,9 +20,10 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::Value;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 
 use super::discovery::Found;
+use super::openapi::Spec;
 use super::proxy::{PATIENCE, identify};
 use crate::config::Identity;
 use crate::core::Core;
@@ -113,8 +114,9 @@ pub(crate) struct Remote {
     /// As [`Remote::transport`], but believes any certificate.
     probe: Connector,
     available: AtomicBool,
-    availability_changed: Notify,
+    availability_changed: watch::Sender<()>,
     found: ArcSwap<Found>,
+    spec: ArcSwap<Spec>,
     requests: Arc<Semaphore>,
 }
 
@@ -155,14 +157,15 @@ impl Remote {
             service,
             port,
             available: AtomicBool::new(false),
-            availability_changed: Notify::new(),
+            availability_changed: watch::Sender::default(),
             found: ArcSwap::default(),
+            spec: ArcSwap::default(),
             requests: Arc::new(Semaphore::new(REQUESTS)),
         }
     }
 
     /// `/apis/GROUP/VERSION`
-    pub(super) fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         match self.group.as_str() {
             "" => format!("/api/{}", self.version),
             group => format!("/apis/{group}/{}", self.version),
@@ -175,13 +178,13 @@ impl Remote {
 
     pub(super) fn set_available(&self, available: bool) {
         if self.available.swap(available, Ordering::Relaxed) != available {
-            self.availability_changed.notify_one();
+            self.availability_changed.send_replace(());
         }
     }
 
-    /// Waits until the server becomes available or is no more. One task can wait.
-    pub(super) async fn availability_changed(&self) {
-        self.availability_changed.notified().await;
+    /// Wakes when the server becomes available or is no more.
+    pub(super) fn follow(&self) -> watch::Receiver<()> {
+        self.availability_changed.subscribe()
     }
 
     /// What it serves.
@@ -193,12 +196,22 @@ impl Remote {
         self.found.store(Arc::new(found));
     }
 
+    /// Where its OpenAPI documents are.
+    pub(crate) fn spec(&self) -> Arc<Spec> {
+        self.spec.load_full()
+    }
+
+    pub(super) fn describe(&self, spec: Spec) {
+        self.spec.store(Arc::new(spec));
+    }
+
     /// What is known of the server stays so under an APIService that changed.
     pub(super) fn succeed(&self, before: &Self) {
         if (&self.namespace, &self.service, &self.group, &self.version)
             == (&before.namespace, &before.service, &before.group, &before.version)
         {
             self.found.store(before.found());
+            self.spec.store(before.spec());
         }
     }
 

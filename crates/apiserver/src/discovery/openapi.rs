@@ -9,12 +9,13 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, EXPIRES, LOCATION};
 use http::{HeaderMap, HeaderValue};
 use keelson_api::kind::Kind;
-use keelson_api::openapi;
+use keelson_api::openapi::{self, Part};
 use keelson_api::status::Status;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::with_etag;
+use crate::aggregator::Spec;
 use crate::core::Core;
 use crate::http::negotiate::{Offers, accept};
 use crate::http::query::Query;
@@ -86,9 +87,10 @@ pub(super) async fn serve(core: &Core, path: &str, query: &Query, accepts: Optio
     }
     let served = core.registry.served();
     let hashes = served.openapi();
+    let others = Others::of(core);
     match path.trim_start_matches("/openapi/").trim_end_matches('/') {
         "v2" => {
-            let hash = format!("{}{}", hashes.v2(), if protobuf { "P" } else { "" });
+            let hash = format!("{}{}{}", hashes.v2(), others.suffix, if protobuf { "P" } else { "" });
             if let Some(kept) = kept(headers, &hash) {
                 return Ok(kept);
             }
@@ -97,17 +99,52 @@ pub(super) async fn serve(core: &Core, path: &str, query: &Query, accepts: Optio
                 let served = served.clone();
                 move || {
                     let kinds = kinds(&served);
-                    Some(if protobuf { openapi::v2_protobuf(&kinds) } else { openapi::v2_document(&kinds) })
+                    let parts = &others.parts;
+                    Some(if protobuf {
+                        openapi::v2_protobuf(&kinds, parts)
+                    } else {
+                        openapi::v2_document(&kinds, parts)
+                    })
                 }
             };
             let document = core.openapi.get(name.into(), &hash, make).await?;
             Ok(with_etag(document, &hash, media, headers))
         }
-        "v3" => Ok(with_etag(hashes.v3_index().into(), hashes.v2(), "application/json", headers)),
+        "v3" => {
+            let hash = format!("{}{}", hashes.v2(), others.suffix);
+            Ok(with_etag(hashes.v3_index(others.places).into(), &hash, "application/json", headers))
+        }
         path => match path.strip_prefix("v3/") {
             Some(path) => v3(core, &served, path, query, headers).await,
             None => Err(Status::unknown_path()),
         },
+    }
+}
+
+/// What aggregated servers add to the documents.
+#[derive(Default)]
+struct Others {
+    /// Of the hash; empty when there is nothing.
+    suffix: String,
+    parts: Vec<Arc<Part>>,
+    /// Paths of the v3 index, and where their documents are.
+    places: Vec<(String, String)>,
+}
+
+impl Others {
+    fn of(core: &Core) -> Self {
+        let routes = core.aggregator.routes();
+        let specs: Vec<_> = routes.remotes().iter().map(|remote| (remote.path(), remote.spec())).collect();
+        if specs.is_empty() {
+            return Self::default();
+        }
+        let place =
+            |(path, spec): &(String, Arc<Spec>)| Some((path.trim_start_matches('/').to_owned(), spec.v3.clone()?));
+        Self {
+            suffix: specs.iter().map(|(_, spec)| format!("-{:016X}", spec.digest)).collect(),
+            parts: specs.iter().filter_map(|(_, spec)| spec.v2.clone()).collect(),
+            places: specs.iter().filter_map(place).collect(),
+        }
     }
 }
 

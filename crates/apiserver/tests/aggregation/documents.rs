@@ -159,3 +159,33 @@ async fn custom_resources_have_api_services() {
     let own = api.ok(&path.replace("v1.example", "v2.example"), json!(null)).await;
     assert_eq!(own["spec"]["groupPriorityMinimum"], 7);
 }
+
+#[tokio::test]
+async fn schemas_are_merged() {
+    let test = start().await;
+    let api = test.admin();
+    let (before, _, _) = api.raw("GET /openapi/v2", String::new()).await;
+    assert_eq!(before, 200);
+    let extension = aggregated(&test).await;
+    let path = ROOT.trim_start_matches('/');
+    let index = api.eventually("GET /openapi/v3", |_, index| index["paths"][path].is_object()).await;
+    let url = index["paths"][path]["serverRelativeURL"].as_str().unwrap();
+    let schemas = api.ok(&format!("GET {url}"), json!(null)).await;
+    assert_eq!(schemas["components"]["schemas"]["Report"]["description"], "What the weather was.");
+    assert_eq!(extension.last(&format!("GET {url}")).headers["x-remote-user"], "admin");
+    let own = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    assert!(!own.contains("mischief"), "{own}");
+
+    let v2 = api.eventually("GET /openapi/v2", |_, v2| v2["paths"][REPORTS].is_object()).await;
+    assert_eq!(v2["definitions"]["Report"]["type"], "object");
+    assert!(v2["definitions"]["io.k8s.api.core.v1.Pod"].is_object() && v2["definitions"]["Other"].is_null());
+    assert!(v2["paths"]["/apis/apps/v1/x"].is_null(), "not its to say");
+    let protobuf = with(&api, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf");
+    let message = http_body_util::BodyExt::collect(protobuf.send("GET /openapi/v2", "").await.into_body()).await;
+    let message = message.unwrap().to_bytes();
+    assert!(message.windows(REPORTS.len()).any(|w| w == REPORTS.as_bytes()));
+
+    api.ok(&format!("DELETE {APISERVICES}/v1.{GROUP}"), json!(null)).await;
+    api.eventually("GET /openapi/v2", |_, v2| v2["paths"][REPORTS].is_null()).await;
+    assert_eq!(api.call(&format!("GET {url}"), json!(null)).await.0, 404);
+}

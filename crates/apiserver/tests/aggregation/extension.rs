@@ -264,6 +264,18 @@ async fn answer(
             "resources": [{"name": "reports", "singularName": "report", "namespaced": true, "kind": "Report",
                 "verbs": ["create", "get", "list", "watch"], "shortNames": ["rep"]}],
         })),
+        "/openapi/v3" if mood != Mood::IsOld => document(&json!({"paths": {
+            "apis/weather.example.com/v1": {"serverRelativeURL": "/openapi/v3/apis/weather.example.com/v1?hash=ab"},
+            "apis/apps/v1": {"serverRelativeURL": "/openapi/v3/apis/apps/v1?hash=mischief"},
+        }})),
+        "/openapi/v3/apis/weather.example.com/v1" => document(&json!({
+            "openapi": "3.0.0", "components": {"schemas": {"Report": {"description": "What the weather was."}}},
+        })),
+        "/openapi/v2" => document(&json!({
+            "swagger": "2.0",
+            "paths": {REPORTS: {"get": {"responses": {"200": {"schema": {"$ref": "#/definitions/Report"}}}}}, "/apis/apps/v1/x": {}},
+            "definitions": {"Report": {"description": "What the weather was.", "type": "object"}, "Other": {}},
+        })),
         _ => Response::builder().status(404).body(full("404 page not found")).unwrap(),
     }
 }
