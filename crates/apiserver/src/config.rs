@@ -115,6 +115,10 @@ pub struct Config {
     pub event_ttl: Duration,
     /// Longest duration of a request that is no watch, log, exec, … (`--request-timeout`).
     pub request_timeout: Duration,
+    /// Together with the next one: the seats that requests share (`--max-requests-inflight`).
+    pub max_requests_inflight: u32,
+    /// `--max-mutating-requests-inflight`
+    pub max_mutating_requests_inflight: u32,
     /// What is written down of requests; nothing, without.
     pub audit: Option<Audit>,
     /// How long the server still takes requests, and says that it is not ready, before it stops
@@ -144,6 +148,8 @@ impl Default for Config {
             encryption: None,
             event_ttl: Duration::from_secs(3600),
             request_timeout: Duration::from_secs(60),
+            max_requests_inflight: 400,
+            max_mutating_requests_inflight: 200,
             audit: None,
             shutdown_delay: Duration::ZERO,
             enable_admission_plugins: Vec::new(),

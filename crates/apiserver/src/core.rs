@@ -16,6 +16,7 @@ use crate::authz::Authorizer;
 use crate::cache::Cache;
 use crate::discovery::{Documents, openapi};
 use crate::encryption::Encryption;
+use crate::flow::FlowControl;
 use crate::kubelet::Kubelets;
 use crate::limits::Limits;
 use crate::registry::Registry;
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) kubelets: Option<Kubelets>,
     pub(crate) aggregator: Aggregator,
     pub(crate) limits: Limits,
+    pub(crate) flow: Arc<FlowControl>,
     pub(crate) discovery: Documents,
     pub(crate) openapi: openapi::Kept,
     /// `None` when nothing is written down.

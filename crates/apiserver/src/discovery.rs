@@ -1,6 +1,7 @@
 //! Paths that are about the server itself: discovery, OpenAPI, version, health.
 
 pub(crate) mod documents;
+mod flow_control;
 pub(crate) mod health;
 pub(crate) mod openapi;
 
@@ -23,7 +24,6 @@ pub(crate) async fn serve(core: &Core, method: &Method, path: &str, query: &Quer
     if let Some(reply) = health::serve(core, path, query).await {
         return Ok(reply);
     }
-    let _permit = core.limits.request()?;
     let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(Status::new(
@@ -31,6 +31,9 @@ pub(crate) async fn serve(core: &Core, method: &Method, path: &str, query: &Quer
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
         ));
+    }
+    if let Some(reply) = flow_control::serve(core, path) {
+        return Ok(reply);
     }
     if path.starts_with("/openapi/") {
         return openapi::serve(core, path, query, accepts, headers).await;

@@ -1,22 +1,23 @@
-//! From a request to its handler: classify, authenticate, audit, impersonate, authorize, route. All errors become `Status`
+//! From a request to its handler: classify, authenticate, audit, impersonate, wait for a seat, authorize, route. All errors become `Status`
 //! objects here.
 
 mod ending;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, Method, Request, Response};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use keelson_api::kind::{Scope, Verb};
 use keelson_api::status::Status;
 use keelson_api::time::parse_duration;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{SemaphorePermit, oneshot};
 
 use self::ending::Ending;
 use crate::UserInfo;
@@ -25,6 +26,7 @@ use crate::audit::Record;
 use crate::authn::x509::Peer;
 use crate::authz::Attributes;
 use crate::core::Core;
+use crate::flow::{self, Seats};
 use crate::http::body::{Body, RequestBody};
 use crate::http::negotiate::{Accepted, Offers, accept};
 use crate::http::path::{RequestInfo, Target};
@@ -55,6 +57,8 @@ pub(crate) struct Call {
     pub(crate) notes: Arc<Notes>,
     /// When the request is audited.
     pub(crate) audit: Option<Arc<Record>>,
+    /// Of a watch: dropped when its beginning is sent.
+    pub(crate) initializing: Option<Arc<oneshot::Sender<()>>>,
 }
 
 impl Call {
@@ -146,8 +150,34 @@ async fn stages(
             effective
         }
     };
+    let Ok(seats) = take_seats(&core, &user, &info, &query, ending).await else { return Ok(too_many_requests()) };
     authorize(&core, &user, &info, ending.record()).await?;
-    route(core, user, info, query, request, ending).await
+    route(core, user, info, query, request, seats, ending).await
+}
+
+/// A place among the requests that are served. What goes on for long, other than a watch's beginning, takes none.
+async fn take_seats(
+    core: &Core,
+    user: &UserInfo,
+    info: &RequestInfo,
+    query: &Query,
+    ending: &mut Ending,
+) -> Result<Option<Seats>, flow::Reason> {
+    if info.is_long_running() && info.verb != "watch" {
+        return Ok(None);
+    }
+    let longest = core.config.request_timeout;
+    let time = deadline(query, longest).unwrap_or(longest).saturating_sub(ending.begin.elapsed());
+    let (class, seats) = core.flow.enter(core, user, info, query, time).await;
+    ending.class = class;
+    seats
+}
+
+/// As upstream says it, which is no `Status`.
+fn too_many_requests() -> Response<Body> {
+    let mut response = reply::text(429, "Too many requests, please try again later.\n");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 async fn authorize(
@@ -171,22 +201,23 @@ async fn route(
     info: RequestInfo,
     query: Query,
     request: Request<RequestBody>,
-    ending: &Ending,
+    mut seats: Option<Seats>,
+    ending: &mut Ending,
 ) -> Reply {
     if let Some(remote) = core.aggregator.remote_of(&info) {
         return aggregator::serve(&core, remote, &user, &info, request).await;
     }
-    let Some(target) = info.target else {
+    let Some(target) = info.target.clone() else {
         return discovery::serve(&core, request.method(), &info.path, &query, request.headers()).await;
     };
     let Some(resource) = core.registry.get(&target.group, &target.version, &target.resource) else {
         return Err(Status::unknown_path());
     };
     let (parts, body) = request.into_parts();
-    let call = Call {
+    let mut call = Call {
         core: core.clone(),
         user,
-        verb: info.verb,
+        verb: info.verb.clone(),
         method: parts.method.clone(),
         target,
         resource,
@@ -194,6 +225,7 @@ async fn route(
         headers: parts.headers.clone(),
         notes: Arc::default(),
         audit: ending.record().cloned(),
+        initializing: None,
     };
     if subresource::is_streaming(&call) {
         let permit = core.limits.stream()?;
@@ -205,26 +237,51 @@ async fn route(
     }
     if call.verb == "watch" {
         let permit = core.limits.watch()?;
+        call.initializing = seats.map(|seats| until_initialized(seats, core.config.request_timeout));
         return Ok(run(call, Bytes::new()).await?.map(|body| body.holding(permit)));
     }
     let reads = matches!(call.verb.as_str(), "get" | "list");
     let timeout = deadline(&call.query, core.config.request_timeout)?;
-    let begin = tokio::time::Instant::now();
+    let begin = ending.begin;
     let work = async {
         let mut held = None;
-        // Before a place is taken: a client that sends slowly keeps none from others.
-        let body = if reads { Bytes::new() } else { read_body(&core.limits, body, &mut held).await? };
-        let permit = core.limits.request()?;
+        let body = if reads {
+            Bytes::new()
+        } else {
+            let mut reading = std::pin::pin!(read_body(&core.limits, body, &mut held));
+            match futures::poll!(&mut reading) {
+                Poll::Ready(body) => body?,
+                // A client that sends slowly keeps no place from others.
+                Poll::Pending => {
+                    drop(seats.take());
+                    let body = reading.await?;
+                    let again = take_seats(&core, &call.user, &info, &call.query, ending).await;
+                    let Ok(again) = again else { return Ok(too_many_requests()) };
+                    seats = again;
+                    body
+                }
+            }
+        };
         ending::note_request(&call, &body);
         // As upstream, the time is the whole response's.
         let left = || timeout.saturating_sub(begin.elapsed());
-        Ok(run(call, body).await?.map(|body| body.within(left(), permit)))
+        Ok(run(call, body).await?.map(|body| body.within(left(), seats)))
     };
-    match tokio::time::timeout(timeout, work).await {
+    match tokio::time::timeout_at(begin + timeout, work).await {
         Ok(reply) => reply,
         Err(_) if reads => Err(Status::timeout("request did not complete within the allotted timeout")),
         Err(_) => Err(Status::timeout("request did not complete within requested timeout - context deadline exceeded")),
     }
+}
+
+/// Keeps a watch's seats until what it begins with is sent, or for so long at most. For who sends it.
+fn until_initialized(seats: Seats, longest: Duration) -> Arc<oneshot::Sender<()>> {
+    let (initializing, done) = oneshot::channel();
+    tokio::spawn(async move {
+        let _ = tokio::time::timeout(longest, done).await;
+        drop(seats);
+    });
+    Arc::new(initializing)
 }
 
 /// How long the request may take: what `timeout` says, within the server's own limit.

@@ -22,6 +22,7 @@ mod endpoint;
 mod error;
 mod expressions;
 mod files;
+mod flow;
 mod http;
 mod kubelet;
 mod limits;

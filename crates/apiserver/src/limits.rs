@@ -1,5 +1,5 @@
-//! What the server does at once, each kind with a limit of its own: who watches or streams takes nothing from who writes.
-//! At a limit the answer is 429, at once.
+//! What the server does at once beside the requests that priority and fairness counts, each kind with a limit of its own: who
+//! watches or streams takes nothing from who writes. At a limit the answer is 429, at once.
 
 use std::sync::Arc;
 
@@ -7,8 +7,6 @@ use keelson_api::status::Status;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-/// Requests under way. Upstream's default is 600.
-const REQUESTS: usize = 1200;
 /// Open watches: some KiB each.
 const WATCHES: usize = 16_384;
 /// Logs, execs, port forwards and proxied requests: one connection to a kubelet or pod each.
@@ -18,7 +16,6 @@ const BODY_BYTES: usize = 256 << 20;
 
 /// The limits, with what is taken of them.
 pub(crate) struct Limits {
-    requests: Arc<Semaphore>,
     watches: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     body_bytes: Semaphore,
@@ -52,7 +49,6 @@ impl StreamPermit {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            requests: Arc::new(Semaphore::new(REQUESTS)),
             watches: Arc::new(Semaphore::new(WATCHES)),
             streams: Arc::new(Semaphore::new(STREAMS)),
             body_bytes: Semaphore::new(BODY_BYTES),
@@ -61,10 +57,6 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub(crate) fn request(&self) -> Result<OwnedSemaphorePermit, Status> {
-        self.requests.clone().try_acquire_owned().map_err(|_| busy())
-    }
-
     pub(crate) fn watch(&self) -> Result<OwnedSemaphorePermit, Status> {
         self.watches.clone().try_acquire_owned().map_err(|_| busy())
     }
@@ -96,13 +88,6 @@ mod tests {
     #[test]
     fn what_is_taken_comes_back() {
         let limits = Limits::default();
-        let taken: Vec<_> = (0..REQUESTS).map(|_| limits.request().unwrap()).collect();
-        let refused = limits.request().unwrap_err();
-        assert_eq!((refused.code, refused.details.unwrap().retry_after_seconds), (429, 1));
-        let watch = limits.watch().unwrap();
-        drop(taken);
-        drop(limits.request().unwrap());
-        drop(watch);
         let stream = limits.stream().unwrap();
         let with_the_request = stream.clone();
         drop(stream);
@@ -112,7 +97,8 @@ mod tests {
         let mut held = None;
         limits.body(&mut held, BODY_BYTES - 10).unwrap();
         limits.body(&mut held, 10).unwrap();
-        assert_eq!(limits.body(&mut None, 1).unwrap_err().code, 429);
+        let refused = limits.body(&mut None, 1).unwrap_err();
+        assert_eq!((refused.code, refused.details.unwrap().retry_after_seconds), (429, 1));
         drop(held);
         limits.body(&mut None, BODY_BYTES).unwrap();
     }

@@ -29,6 +29,7 @@ use crate::compaction;
 use crate::core::Core;
 use crate::dispatch::Caller;
 use crate::encryption::{self, Encryption};
+use crate::flow::FlowControl;
 use crate::http::body::{Body, BoxError};
 use crate::http::listen;
 use crate::kubelet::Kubelets;
@@ -54,11 +55,12 @@ impl ApiServer {
         let allocator = Arc::new(ServiceAllocator::new(config.service_cidr, config.node_ports.clone()));
         let shutdown = CancellationToken::new();
         let node = Arc::new(NodeAuthorizer::new(cache.clone(), bootstrap::node_rules()));
+        let flow = FlowControl::new(config.max_requests_inflight + config.max_mutating_requests_inflight);
         let extensions = Arc::new(Extensions::default());
         let admission = Settings::new(&config)?;
         let namespaces = admission.namespaces.clone();
         let listeners: Vec<Arc<dyn Listener>> =
-            vec![rbac.clone(), node.clone(), allocator.clone(), extensions.clone(), namespaces];
+            vec![rbac.clone(), node.clone(), allocator.clone(), flow.clone(), extensions.clone(), namespaces];
         let encryption = Arc::new(Encryption::load(config.encryption.as_ref())?);
         let feed = Feed::new(cache.clone(), store.clone(), encryption.clone(), listeners, installs);
         let authenticator = Authenticator::new(&config, cache.clone())?;
@@ -82,6 +84,7 @@ impl ApiServer {
             kubelets,
             aggregator,
             limits: Limits::default(),
+            flow: flow.clone(),
             discovery: Default::default(),
             openapi: Default::default(),
             audit,
@@ -99,6 +102,7 @@ impl ApiServer {
         tokio::spawn(bootstrap::trust::run(core.clone()));
         tokio::spawn(authn::keep(core.clone()));
         tokio::spawn(bootstrap::event_ttl::run(core.clone()));
+        tokio::spawn(flow.run(core.shutdown.clone()));
         tokio::spawn(compaction::run(core.clone()));
         if let Some(file) = core.config.encryption.clone().filter(|file| file.automatic_reload) {
             tokio::spawn(encryption::reload::run(core.clone(), file));

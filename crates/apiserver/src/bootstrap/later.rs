@@ -1,6 +1,7 @@
 //! What the server puts into the cluster once it is ready: the range of ClusterIPs, APIServices of its own groups, and
 //! flow schemas with their priority levels. The last are kept: two of each must be as they are, the rest follows
-//! upstream's suggestion unless an annotation says that somebody made it his own; deleted ones come back.
+//! upstream's suggestion unless an annotation says that somebody made it his own; deleted ones come back. So is the status of
+//! flow schemas.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use super::{CONCURRENCY, Reconcile, Wanted, ensure};
 use crate::cache::resource::ResourceCache;
 use crate::core::Core;
+use crate::flow;
 use crate::registry::create::{now, text};
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{Target, update};
@@ -55,6 +57,7 @@ pub(crate) async fn run(core: Arc<Core>) {
                 }
             }
         }
+        flow::status::write(&core).await;
         if let Err(error) = service_cidr_is_ready(&core).await {
             tracing::warn!(%error, "the ServiceCIDR could not be marked ready");
             failed = true;

@@ -375,6 +375,11 @@ impl ResourceCache {
         self.changed.subscribe()
     }
 
+    /// How many follow it.
+    pub(crate) fn watchers(&self) -> usize {
+        self.changed.receiver_count()
+    }
+
     /// A place in the ring: after `revision`. 410 when changes after it have been forgotten.
     pub(crate) fn position_after(&self, revision: u64) -> Result<u64, Status> {
         let inner = self.inner.read();

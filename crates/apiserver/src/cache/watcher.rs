@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keelson_api::status::Status;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, Sleep};
 
 use super::resource::EventType;
@@ -43,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) bookmarks: bool,
     pub(crate) timeout: Duration,
     pub(crate) events: Events,
+    /// Dropped when what it begins with is sent.
+    pub(crate) initializing: Option<Arc<oneshot::Sender<()>>>,
 }
 
 /// A running watch.
@@ -103,6 +105,9 @@ impl Watcher {
                 watcher.end_bookmark = end_bookmark.then_some(revision);
             }
         }
+        if watcher.initial.is_none() {
+            watcher.options.initializing = None;
+        }
         watcher
     }
 
@@ -159,6 +164,7 @@ impl Watcher {
         while self.ready_bytes < WRITE_BYTES && !self.over {
             let Some(entry) = self.initial.as_mut().and_then(Iterator::next) else {
                 self.initial = None;
+                self.options.initializing = None;
                 if let Some(revision) = self.end_bookmark.take() {
                     let bookmark = self.options.events.bookmark(revision, true);
                     self.push(bookmark);

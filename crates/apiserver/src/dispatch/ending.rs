@@ -11,10 +11,12 @@ use keelson_api::status::Status;
 use keelson_client::clock;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::Call;
 use crate::UserInfo;
 use crate::audit::{Audit, Incoming, Level, Record, Stage};
+use crate::flow::Classification;
 use crate::http::body::{Body, Witness};
 use crate::http::path::RequestInfo;
 use crate::limits::StreamPermit;
@@ -31,7 +33,10 @@ pub(super) struct Ending {
     /// The client's, or one of our own.
     id: HeaderValue,
     received: jiff::Timestamp,
+    pub(super) begin: Instant,
     audited: Option<Audited>,
+    /// What the request belongs to.
+    pub(super) class: Option<Classification>,
 }
 
 /// A request that is written down.
@@ -57,7 +62,7 @@ impl Ending {
         let own = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok();
         let id = headers.get(AUDIT_ID).filter(|id| !id.is_empty()).cloned().or_else(own);
         let id = id.unwrap_or_else(|| HeaderValue::from_static(""));
-        Self { id, received: clock::now(), audited: None }
+        Self { id, received: clock::now(), begin: Instant::now(), audited: None, class: None }
     }
 
     /// Begins to write the request down, if the policy wants it. Without a user, authentication has failed.
@@ -98,6 +103,9 @@ impl Ending {
     /// Sends what is to be sent now, and leaves the rest to the body's end.
     pub(super) async fn finish(self, mut response: Response<Body>) -> Response<Body> {
         response.headers_mut().entry(AUDIT_ID).or_insert(self.id);
+        if let Some(class) = self.class {
+            class.tell(response.headers_mut());
+        }
         let stream = response.extensions_mut().remove::<StreamPermit>();
         let Some(audited) = self.audited else { return response };
         if audited.long_running || audited.refused {

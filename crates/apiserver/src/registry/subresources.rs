@@ -38,7 +38,7 @@ pub(crate) async fn object(call: &Call, verb: Verb, body: Bytes) -> Reply {
             if !name.is_empty() {
                 select::fix_name(&mut query, name)?;
             }
-            watch::watch(core, resource, namespace, &query, call.accepted()?).await
+            watch::watch(core, resource, namespace, &query, call.accepted()?, call.initializing.clone()).await
         }
         Verb::Create => {
             let options = WriteOptions::of(call, "CreateOptions")?;

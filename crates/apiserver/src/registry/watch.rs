@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use keelson_api::status::{FieldError, Status};
+use tokio::sync::oneshot;
 
 use super::Resource;
 use super::read::{freshen, parse_revision};
@@ -27,6 +28,7 @@ pub(crate) async fn watch(
     namespace: &str,
     query: &Query,
     accepted: Accepted,
+    initializing: Option<Arc<oneshot::Sender<()>>>,
 ) -> Reply {
     let cache = resource.cache()?;
     cache.check_current()?;
@@ -50,7 +52,7 @@ pub(crate) async fn watch(
     let timeout = Duration::from_secs(seconds.min(1 << 31));
     let events = Events::new(resource.clone(), accepted, query)?;
     let content_type = events.content_type();
-    let options = Options { filter, start, bookmarks, timeout, events };
+    let options = Options { filter, start, bookmarks, timeout, events, initializing };
     let watcher = match fresh {
         Ok(()) => Watcher::new(core.cache.clone(), cache.clone(), options),
         Err(status) => Watcher::failed(core.cache.clone(), cache.clone(), options, &status),

@@ -22,6 +22,12 @@ pub(super) struct ApiServerFlags {
     /// NodePorts come from here, as `30000-32767`
     #[arg(long, value_parser = port_range)]
     service_node_port_range: Option<RangeInclusive<u16>>,
+    /// Requests served at once, together with those of --max-mutating-requests-inflight
+    #[arg(long, default_value_t = 400)]
+    max_requests_inflight: u32,
+    /// Requests served at once, together with those of --max-requests-inflight
+    #[arg(long, default_value_t = 200)]
+    max_mutating_requests_inflight: u32,
     /// What to write down of requests: a file with a Policy of audit.k8s.io/v1
     #[arg(long, value_name = "FILE")]
     audit_policy_file: Option<PathBuf>,
@@ -75,6 +81,8 @@ impl ApiServerFlags {
             config.node_ports = range.clone();
         }
         self.authentication.apply(config);
+        config.max_requests_inflight = self.max_requests_inflight;
+        config.max_mutating_requests_inflight = self.max_mutating_requests_inflight;
         config.audit = self.audit();
         config.shutdown_delay = self.shutdown_delay_duration;
         config.enable_admission_plugins.clone_from(&self.enable_admission_plugins);
