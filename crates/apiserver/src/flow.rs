@@ -142,12 +142,7 @@ pub(crate) struct LevelState {
 impl FlowControl {
     /// With the objects that every cluster has, and `total` seats.
     pub(crate) fn new(total: u32) -> Arc<Self> {
-        let flow = Self {
-            total,
-            table: ArcSwap::default(),
-            objects: Mutex::default(),
-            hasher: RandomState::new(),
-        };
+        let flow = Self { total, table: ArcSwap::default(), objects: Mutex::default(), hasher: RandomState::new() };
         flow.rebuild(&mut flow.objects.lock());
         Arc::new(flow)
     }

@@ -78,7 +78,8 @@ impl Crowded {
         let this = Self { server: ApiServer::new(config, store.clone()).await.unwrap(), store, _dir: dir };
         let ready = |_: u16, cidr: &Value| cidr["status"]["conditions"][0]["status"] == "True";
         this.admin().eventually("GET /apis/networking.k8s.io/v1/servicecidrs/kubernetes", ready).await;
-        let role = json!({"metadata": {"name": "all"}, "rules": [{"verbs": ["*"], "apiGroups": [""], "resources": ["*"]}]});
+        let role =
+            json!({"metadata": {"name": "all"}, "rules": [{"verbs": ["*"], "apiGroups": [""], "resources": ["*"]}]});
         this.admin().ok("POST /apis/rbac.authorization.k8s.io/v1/clusterroles", role).await;
         let binding = json!({"metadata": {"name": "all"}, "subjects": [{"kind": "Group", "name": "system:authenticated"}],
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "all"}});
@@ -229,7 +230,9 @@ async fn watches_and_slow_senders_hold_no_seats() {
         watches.push(watch);
     }
     let slow = || {
-        let begin = futures::stream::iter([Ok::<_, std::convert::Infallible>(http_body::Frame::data(Bytes::from_static(b"{")))]);
+        let begin = futures::stream::iter([Ok::<_, std::convert::Infallible>(http_body::Frame::data(
+            Bytes::from_static(b"{"),
+        ))]);
         let body = StreamBody::new(begin.chain(futures::stream::pending()).boxed());
         let request = http::Request::post(CM).header("content-type", "application/json").body(body).unwrap();
         tokio::spawn(test.server.service_for(UserInfo::new("ann", Vec::<String>::new())).oneshot(request))
@@ -248,10 +251,12 @@ async fn schemas_say_whether_they_dangle() {
     let api = test.admin();
     let path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
     let levels = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
-    let condition = |status: &'static str| move |_: u16, schema: &Value| schema["status"]["conditions"][0]["status"] == status;
+    let condition =
+        |status: &'static str| move |_: u16, schema: &Value| schema["status"]["conditions"][0]["status"] == status;
     let found = api.eventually(&format!("GET {path}/global-default"), condition("False")).await;
     let condition_is = &found["status"]["conditions"][0];
-    let message = "This FlowSchema references the PriorityLevelConfiguration object named \"global-default\" and it exists";
+    let message =
+        "This FlowSchema references the PriorityLevelConfiguration object named \"global-default\" and it exists";
     assert_eq!((&condition_is["type"], &condition_is["reason"]), (&json!("Dangling"), &json!("Found")));
     assert_eq!(condition_is["message"], message);
     let schema = json!({"metadata": {"name": "mine"}, "spec": {

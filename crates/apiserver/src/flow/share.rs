@@ -51,10 +51,13 @@ pub(super) fn divide(total: u32, levels: &[(Bounds, Period, f64)]) -> Vec<u32> {
     };
     let total = f64::from(total);
     let floors: Vec<f64> = levels.iter().map(floor).collect();
-    let targets: Vec<f64> = levels.iter().zip(&floors).map(|((_, _, target), floor)| target.max(*floor).max(1.0)).collect();
+    let targets: Vec<f64> =
+        levels.iter().zip(&floors).map(|((_, _, target), floor)| target.max(*floor).max(1.0)).collect();
     let at = |fraction: f64| -> Vec<f64> {
         let parts = levels.iter().zip(&floors).zip(&targets);
-        parts.map(|(((bounds, ..), floor), target)| (fraction * target).clamp(*floor, floor.max(bounds.highest.into()))).collect()
+        parts
+            .map(|(((bounds, ..), floor), target)| (fraction * target).clamp(*floor, floor.max(bounds.highest.into())))
+            .collect()
     };
     let (mut low, mut high) = (0.0, total + 1.0);
     for _ in 0..60 {

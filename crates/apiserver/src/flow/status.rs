@@ -13,7 +13,8 @@ const DANGLING: &str = "Dangling";
 
 /// Writes the condition where it is not as it should be.
 pub(crate) async fn write(core: &Core) {
-    let (Some(schemas), Some(levels)) = (core.cache.resource(GROUP, SCHEMAS), core.cache.resource(GROUP, LEVELS)) else {
+    let (Some(schemas), Some(levels)) = (core.cache.resource(GROUP, SCHEMAS), core.cache.resource(GROUP, LEVELS))
+    else {
         return;
     };
     for entry in schemas.snapshot().map.values() {

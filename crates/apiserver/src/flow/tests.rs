@@ -47,8 +47,18 @@ fn requests_belong_to_what_upstream_suggests() {
         (&nobody, "GET /readyz/etcd", "global-default", "system:anonymous"),
         (&node, "PATCH /api/v1/nodes/n/status", "system-node-high", "system:node:n"),
         (&node, "GET /api/v1/namespaces/a/pods", "system-nodes", "system:node:n"),
-        (&node, "PUT /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n", "system-node-high", "system:node:n"),
-        (&manager, "PUT /apis/coordination.k8s.io/v1/namespaces/kube-system/leases/m", "system-leader-election", "system:kube-controller-manager"),
+        (
+            &node,
+            "PUT /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n",
+            "system-node-high",
+            "system:node:n",
+        ),
+        (
+            &manager,
+            "PUT /apis/coordination.k8s.io/v1/namespaces/kube-system/leases/m",
+            "system-leader-election",
+            "system:kube-controller-manager",
+        ),
         (&manager, "GET /api/v1/namespaces/a/pods", "kube-controller-manager", "a"),
         (&manager, "PUT /api/v1/namespaces/a/endpoints/e", "endpoint-controller", "system:kube-controller-manager"),
         (&system, "GET /api/v1/namespaces/a/pods", "kube-system-service-accounts", "a"),
@@ -60,7 +70,10 @@ fn requests_belong_to_what_upstream_suggests() {
     }
     let nominal = |name: &str| flow.levels().into_iter().find(|level| level.name == name).unwrap().bounds.nominal;
     // 600 seats by 245 shares.
-    assert_eq!((nominal("workload-low"), nominal("global-default"), nominal("catch-all"), nominal("exempt")), (245, 49, 13, 0));
+    assert_eq!(
+        (nominal("workload-low"), nominal("global-default"), nominal("catch-all"), nominal("exempt")),
+        (245, 49, 13, 0)
+    );
 }
 
 #[test]
