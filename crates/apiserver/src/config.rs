@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::audit::{Audit, AuditLog, AuditMode, AuditWebhook};
-pub use self::authentication::{Authentication, RequestHeader, WebhookAuthentication};
+pub use self::authentication::{Authentication, RequestHeader, TokenReviewVersion, WebhookAuthentication};
 use crate::{EncryptionFile, Error};
 
 /// A PEM document, on disk or in memory.
@@ -72,8 +72,33 @@ pub struct ServiceAccountKeys {
     pub public_keys: Vec<Pem>,
     /// `--service-account-issuer`
     pub issuer: String,
+    /// Issuers of tokens that were issued earlier and are still taken (`--service-account-issuer` again).
+    pub other_issuers: Vec<String>,
     /// `--api-audiences`; empty means the issuer.
     pub audiences: Vec<String>,
+    /// `--service-account-max-token-expiration`: tokens that are asked for a longer life get this one.
+    pub max_token_expiration: Option<Duration>,
+    /// `--service-account-extend-token-expiration`: tokens of pods that ask for the usual hour live for a year, for clients
+    /// that never read them again.
+    pub extend_token_expiration: bool,
+    /// `--service-account-jwks-uri`: where discovery says that the keys are, in place of this server's own address.
+    pub jwks_uri: Option<String>,
+}
+
+impl ServiceAccountKeys {
+    /// With upstream's defaults.
+    pub fn new(signing_key: Pem, public_keys: Vec<Pem>, issuer: impl Into<String>) -> Self {
+        Self {
+            signing_key,
+            public_keys,
+            issuer: issuer.into(),
+            other_issuers: Vec::new(),
+            audiences: Vec::new(),
+            max_token_expiration: None,
+            extend_token_expiration: true,
+            jwks_uri: None,
+        }
+    }
 }
 
 /// How kubelets are reached.

@@ -50,7 +50,9 @@ pub(crate) async fn serve(core: &Core, method: &Method, path: &str, query: &Quer
             "/.well-known/openid-configuration" => {
                 let (address, port) = (core.config.advertise_address, core.config.advertise_port);
                 let address = std::net::SocketAddr::new(address, port);
-                return Ok(reply::value(200, &tokens.openid(&format!("https://{address}/openid/v1/jwks"))));
+                let own = format!("https://{address}/openid/v1/jwks");
+                let configured = core.config.service_account.as_ref().and_then(|keys| keys.jwks_uri.as_deref());
+                return Ok(reply::value(200, &tokens.openid(configured.unwrap_or(&own))));
             }
             _ => {}
         }

@@ -36,7 +36,7 @@ mod webhook;
 
 pub use config::{
     Audit, AuditLog, AuditMode, AuditWebhook, Authentication, Config, Identity, KubeletClient, Pem, RequestHeader,
-    ServiceAccountKeys, WebhookAuthentication,
+    ServiceAccountKeys, TokenReviewVersion, WebhookAuthentication,
 };
 pub use encryption::EncryptionFile;
 pub use error::Error;

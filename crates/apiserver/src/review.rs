@@ -46,7 +46,7 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
         ("authorization.k8s.io", "SubjectAccessReview") => access::of_subject(call, &object).await?,
         ("authorization.k8s.io", "LocalSubjectAccessReview") => access::of_subject_here(call, &object).await?,
         ("authorization.k8s.io", "SelfSubjectRulesReview") => access::rules(call, &object)?,
-        ("authentication.k8s.io", "TokenReview") => identity::token(call, &object)?,
+        ("authentication.k8s.io", "TokenReview") => identity::token(call, &object).await?,
         ("authentication.k8s.io", "SelfSubjectReview") => json!({"userInfo": identity::user(&call.user)}),
         _ => return Err(Status::unknown_path()),
     };

@@ -3,6 +3,7 @@
 //! followed. What is asked and answered is the caller's: conversion here, admission later.
 
 pub(crate) mod connect;
+pub(crate) mod fetch;
 pub(crate) mod kubeconfig;
 
 use std::sync::Weak;

@@ -8,5 +8,15 @@ mod support;
 mod certificates;
 #[path = "authn/front_proxy.rs"]
 mod front_proxy;
+#[path = "authn/https.rs"]
+mod https;
+#[path = "authn/logs.rs"]
+mod logs;
+#[path = "authn/oidc.rs"]
+mod oidc;
+#[path = "authn/token_webhook.rs"]
+mod token_webhook;
+#[path = "authn/tokens.rs"]
+mod tokens;
 #[path = "authn/wire.rs"]
 mod wire;

@@ -88,13 +88,10 @@ fn map_of(values: Arc<Decl>) -> Arc<Decl> {
     Arc::new(map)
 }
 
-/// `AdmissionRequest`, without its objects.
-fn request() -> Arc<Decl> {
+/// `UserInfo`
+pub(crate) fn user() -> Arc<Decl> {
     let text = || of(Type::String);
-    let kind = || object("kubernetes.GroupVersionKind", [("group", text()), ("version", text()), ("kind", text())]);
-    let resource =
-        || object("kubernetes.GroupVersionResource", [("group", text()), ("version", text()), ("resource", text())]);
-    let user = object(
+    object(
         "kubernetes.UserInfo",
         [
             ("username", text()),
@@ -102,7 +99,15 @@ fn request() -> Arc<Decl> {
             ("groups", list_of(Type::String)),
             ("extra", map_of(list_of(Type::String))),
         ],
-    );
+    )
+}
+
+/// `AdmissionRequest`, without its objects.
+fn request() -> Arc<Decl> {
+    let text = || of(Type::String);
+    let kind = || object("kubernetes.GroupVersionKind", [("group", text()), ("version", text()), ("kind", text())]);
+    let resource =
+        || object("kubernetes.GroupVersionResource", [("group", text()), ("version", text()), ("resource", text())]);
     object(
         "kubernetes.AdmissionRequest",
         [
@@ -115,7 +120,7 @@ fn request() -> Arc<Decl> {
             ("name", text()),
             ("namespace", text()),
             ("operation", text()),
-            ("userInfo", user),
+            ("userInfo", user()),
             ("dryRun", of(Type::Bool)),
             ("options", of(Type::Dyn)),
         ],

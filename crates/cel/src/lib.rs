@@ -28,6 +28,7 @@
 
 pub mod admission;
 mod ast;
+pub mod authentication;
 mod budget;
 mod check;
 mod cost;

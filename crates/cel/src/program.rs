@@ -113,6 +113,15 @@ impl Program {
         })
     }
 
+    /// Whether it reads a field of a variable: `claims.email`, also by `has` and `?.`.
+    pub fn selects(&self, variable: &str, field: &str) -> bool {
+        let ast = &self.checked.ast;
+        (0..ast.nodes.len()).any(|id| {
+            matches!(ast.kind(id), Kind::Select { operand, field: known, .. }
+                if known == field && matches!(ast.kind(*operand), Kind::Ident(name) if name == variable))
+        })
+    }
+
     /// What a run may cost, from the sizes that the variables' declarations allow.
     pub fn estimated_cost(&self) -> Range {
         estimate::estimate(self)

@@ -156,12 +156,11 @@ impl Server {
         let mut config = Config {
             serving: Some(pair("apiserver")),
             client_ca: Some(pem("ca.crt")),
-            service_account: Some(ServiceAccountKeys {
-                signing_key: pem("sa.key"),
-                public_keys: vec![pem("sa.pub")],
-                issuer: "https://kubernetes.default.svc.cluster.local".into(),
-                audiences: Vec::new(),
-            }),
+            service_account: Some(ServiceAccountKeys::new(
+                pem("sa.key"),
+                vec![pem("sa.pub")],
+                "https://kubernetes.default.svc.cluster.local",
+            )),
             kubelet: Some(KubeletClient { identity: pair("apiserver-kubelet-client"), ca: pem("ca.crt") }),
             service_cidr: IpNet::V4(self.service_cluster_ip_range),
             authentication: Authentication { request_header: front_proxy, ..Authentication::default() },

@@ -29,6 +29,27 @@ pub struct WebhookAuthentication {
     pub kubeconfig: PathBuf,
     /// `--authentication-token-webhook-cache-ttl`: how long answers are kept; zero keeps none.
     pub cache_ttl: Duration,
+    /// For one token, with all attempts; upstream's is half a minute.
+    pub timeout: Duration,
+    /// `--authentication-token-webhook-version`
+    pub version: TokenReviewVersion,
+}
+
+impl WebhookAuthentication {
+    /// With upstream's defaults.
+    pub fn new(kubeconfig: PathBuf) -> Self {
+        let seconds = Duration::from_secs;
+        Self { kubeconfig, cache_ttl: seconds(120), timeout: seconds(30), version: TokenReviewVersion::default() }
+    }
+}
+
+/// Of `authentication.k8s.io`: in what form a webhook is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenReviewVersion {
+    V1,
+    /// Upstream's default.
+    #[default]
+    V1Beta1,
 }
 
 /// A front proxy: it has authenticated its clients and says in headers who they are.

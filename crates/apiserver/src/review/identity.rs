@@ -18,20 +18,25 @@ pub(super) fn user(user: &UserInfo) -> Value {
     value
 }
 
-pub(super) fn token(call: &Call, object: &Value) -> Result<Value, Status> {
+pub(super) async fn token(call: &Call, object: &Value) -> Result<Value, Status> {
     let token = object.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
+    let authenticator = &call.core.authenticator;
     let audiences = object.pointer("/spec/audiences").and_then(Value::as_array);
     let audiences: Vec<String> = audiences.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    let Some(tokens) = &call.core.authenticator.tokens else {
-        return Ok(json!({"user": {}, "error": "no service account keys are configured"}));
-    };
-    Ok(match tokens.verify(token, &audiences) {
+    let audiences = if audiences.is_empty() { authenticator.audiences() } else { audiences.as_slice() };
+    // It is judged as a request with it would be, whose header ends at a space.
+    let token = token.split(' ').next().unwrap_or_default();
+    Ok(match authenticator.verify(token, audiences).await {
         Ok(verified) => {
-            json!({"authenticated": true, "user": user(&verified.user), "audiences": verified.audiences})
+            let mut status = json!({"authenticated": true, "user": user(&verified.user)});
+            if !verified.audiences.is_empty() {
+                status["audiences"] = verified.audiences.into();
+            }
+            status
         }
-        Err(why) => json!({"user": {}, "error": format!("[invalid bearer token, {why}]")}),
+        Err(why) => json!({"user": {}, "error": why}),
     })
 }

@@ -10,7 +10,7 @@ use crate::admission::{self, Operation, Request};
 use crate::authn::token::{Audiences, Claims, Kubernetes, MAX_SECONDS, MIN_SECONDS, Reference};
 use crate::cache::Entry;
 use crate::dispatch::Call;
-use crate::http::reply::Reply;
+use crate::http::reply::{self, Reply};
 use crate::registry::body::{Strictness, decode};
 use crate::registry::create::{self, text, timestamp};
 use crate::registry::options::WriteOptions;
@@ -31,8 +31,9 @@ struct Spec {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct Bound {
+    api_version: String,
     kind: String,
     name: String,
     uid: String,
@@ -54,7 +55,15 @@ pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
     admission::mutate(&request, &mut object).await?;
     let spec = object.get("spec").cloned().unwrap_or_else(|| json!({}));
     let spec: Spec = serde_json::from_value(spec).map_err(|e| Status::bad_request(e.to_string()))?;
-    let seconds = spec.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
+    for (key, wanted, what) in [("name", &target.name, "name"), ("namespace", &target.namespace, "namespace")] {
+        let said = text(&object, key);
+        if !said.is_empty() && said != wanted {
+            let why = format!("must match the service account {what} if specified");
+            let errors = [FieldError::invalid(format!("metadata.{key}"), said, &why)];
+            return Err(Status::invalid("authentication.k8s.io", "TokenRequest", &target.name, &errors));
+        }
+    }
+    let mut seconds = spec.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
     let mut errors = kind.strategy.validate(&object, Write::Create);
     if errors.is_empty() {
         errors.extend(judge_seconds(seconds));
@@ -70,9 +79,15 @@ pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
         bind(call, bound, &mut private)?;
     }
     admission::validate(&request, &object).await?;
+    let mut warnings = Vec::new();
+    if let Some(longest) = tokens.max_seconds.filter(|longest| seconds > *longest) {
+        warnings.push(format!("requested expiration of {seconds} seconds shortened to {longest} seconds"));
+        seconds = longest;
+    }
     let now = keelson_client::clock::now().as_second();
     let audiences = if spec.audiences.is_empty() { tokens.audiences.clone() } else { spec.audiences };
-    let extended = seconds == PROJECTED_SECONDS && audiences == tokens.audiences && private.pod.is_some();
+    let for_api = audiences.iter().all(|audience| tokens.audiences.contains(audience));
+    let extended = tokens.extend && seconds == PROJECTED_SECONDS && for_api && private.pod.is_some();
     let life = if extended { EXTENDED_SECONDS } else { seconds };
     private.warnafter = extended.then_some(now + seconds);
     let claims = Claims {
@@ -96,7 +111,9 @@ pub(super) async fn serve(call: &Call, body: Bytes) -> Reply {
             spec.insert("expirationSeconds".into(), seconds.into());
         }
     }
-    render::object(resource, 201, object, call.accepted()?, query)
+    let mut response = render::object(resource, 201, object, call.accepted()?, query)?;
+    reply::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 fn judge_seconds(seconds: i64) -> Option<FieldError> {
@@ -123,16 +140,18 @@ fn bind(call: &Call, bound: &Bound, private: &mut Kubernetes) -> Result<(), Stat
         let entry = resource.cache()?.get(namespace, &bound.name).ok_or_else(|| resource.not_found(&bound.name))?;
         let found = reference(&entry)?;
         if !bound.uid.is_empty() && bound.uid != found.uid {
-            let (wanted, have) = (&bound.uid, &found.uid);
+            let wanted = &bound.uid;
             let why = format!(
                 "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might \
-                 have been deleted and then recreated: {have}"
+                 have been deleted and then recreated"
             );
-            return Err(resource.conflict(&bound.name, &why));
+            return Err(Status::conflict("", &bound.kind, &bound.name, &why));
         }
         Ok((found, entry))
     };
+    let (group, version) = bound.api_version.split_once('/').unwrap_or(("", &bound.api_version));
     match bound.kind.as_str() {
+        _ if !group.is_empty() => return Err(unknown_object(group, version, &bound.kind)),
         "Pod" => {
             let (found, entry) = find("pods", namespace)?;
             let pod = entry.decode()?;
@@ -146,16 +165,20 @@ fn bind(call: &Call, bound: &Bound, private: &mut Kubernetes) -> Result<(), Stat
             }
             let node = field("/spec/nodeName");
             if !node.is_empty() {
+                // A node that is not there any more is named without a UID.
                 let entry = registry.known("", "nodes")?.cache()?.get("", node);
-                private.node = entry.map(|entry| reference(&entry)).transpose()?;
+                let found = entry.map(|entry| reference(&entry)).transpose()?;
+                private.node = Some(found.unwrap_or_else(|| Reference { name: node.to_owned(), uid: String::new() }));
             }
             private.pod = Some(found);
         }
         "Secret" => private.secret = Some(find("secrets", namespace)?.0),
         "Node" => private.node = Some(find("nodes", "")?.0),
-        other => {
-            return Err(Status::bad_request(format!("cannot bind token to object of type {other:?}")));
-        }
+        other => return Err(unknown_object(group, version, other)),
     }
     Ok(())
+}
+
+fn unknown_object(group: &str, version: &str, kind: &str) -> Status {
+    Status::bad_request(format!("cannot bind token to object of type {group}/{version}, Kind={kind}"))
 }

@@ -13,9 +13,9 @@ use keelson_apiserver::{Audit, AuditLog, AuditMode, AuditWebhook, Config};
 #[derive(Args)]
 #[command(next_help_heading = "API server")]
 pub(super) struct ApiServerFlags {
-    /// The issuer of service-account tokens
+    /// The issuer of service-account tokens; given again, issuers whose tokens are taken as well
     #[arg(long)]
-    service_account_issuer: Option<String>,
+    service_account_issuer: Vec<String>,
     /// Audiences of tokens that are accepted [default: the issuer]
     #[arg(long, value_delimiter = ',')]
     api_audiences: Vec<String>,
@@ -72,8 +72,9 @@ impl ApiServerFlags {
     /// Writes what was given into the configuration.
     pub(super) fn apply(&self, config: &mut Config) {
         if let Some(accounts) = &mut config.service_account {
-            if let Some(issuer) = &self.service_account_issuer {
+            if let Some((issuer, others)) = self.service_account_issuer.split_first() {
                 accounts.issuer.clone_from(issuer);
+                accounts.other_issuers = others.to_vec();
             }
             accounts.audiences.clone_from(&self.api_audiences);
         }

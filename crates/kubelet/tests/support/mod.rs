@@ -239,12 +239,11 @@ impl Cluster {
         let config = Config {
             serving: Some(pki.identity("kube-apiserver", None)),
             client_ca: Some(Pem::Inline(pki.pem.clone().into_bytes())),
-            service_account: Some(ServiceAccountKeys {
-                signing_key: signing.serialize_pem().into(),
-                public_keys: vec![signing.public_key_pem().into()],
-                issuer: "https://kubernetes.default.svc.cluster.local".into(),
-                audiences: Vec::new(),
-            }),
+            service_account: Some(ServiceAccountKeys::new(
+                signing.serialize_pem().into(),
+                vec![signing.public_key_pem().into()],
+                "https://kubernetes.default.svc.cluster.local",
+            )),
             kubelet: Some(KubeletClient {
                 identity: pki.identity("kube-apiserver-kubelet-client", Some("system:masters")),
                 ca: Pem::Inline(pki.pem.clone().into_bytes()),

@@ -1,9 +1,12 @@
 //! Flags about who is let in.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use keelson_apiserver::{Config, Identity, RequestHeader};
+use keelson_apiserver::{
+    Config, Identity, Pem, RequestHeader, ServiceAccountKeys, TokenReviewVersion, WebhookAuthentication,
+};
 
 /// See [`keelson_apiserver::Authentication`].
 #[derive(Args)]
@@ -11,6 +14,42 @@ pub(super) struct AuthenticationFlags {
     /// Whether requests that say nothing about their sender are let in, as `system:anonymous` [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     anonymous_auth: Option<bool>,
+    /// Signs client certificates [default: `pki/ca.crt` in the data directory]
+    #[arg(long)]
+    client_ca_file: Option<PathBuf>,
+    /// Tokens of users: lines of token, user, UID and, in quotes, groups
+    #[arg(long)]
+    token_auth_file: Option<PathBuf>,
+    /// Let in holders of bootstrap tokens: Secrets `bootstrap-token-<id>` in kube-system
+    #[arg(long)]
+    enable_bootstrap_token_auth: bool,
+    /// An `AuthenticationConfiguration`: token issuers (OIDC), and where anonymous requests may go
+    #[arg(long)]
+    authentication_config: Option<PathBuf>,
+    /// A kubeconfig that says where a server is that knows tokens
+    #[arg(long)]
+    authentication_token_webhook_config_file: Option<PathBuf>,
+    /// How long its answers are kept
+    #[arg(long, default_value = "2m", value_parser = super::duration)]
+    authentication_token_webhook_cache_ttl: Duration,
+    /// Version of the TokenReviews it is sent
+    #[arg(long, default_value = "v1beta1", value_parser = ["v1", "v1beta1"])]
+    authentication_token_webhook_version: String,
+    /// Signs service-account tokens [default: `pki/sa.key` in the data directory]
+    #[arg(long)]
+    service_account_signing_key_file: Option<PathBuf>,
+    /// Public keys of tokens that are taken; may be given again [default: `pki/sa.pub`]
+    #[arg(long)]
+    service_account_key_file: Vec<PathBuf>,
+    /// Longest life of service-account tokens
+    #[arg(long, value_parser = super::duration)]
+    service_account_max_token_expiration: Option<Duration>,
+    /// Give tokens of pods that ask for the usual hour a year, for clients that never read them again [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    service_account_extend_token_expiration: Option<bool>,
+    /// Where discovery says that the keys of service-account tokens are
+    #[arg(long)]
+    service_account_jwks_uri: Option<String>,
     /// Signs the client certificates of front proxies [default: `pki/front-proxy-ca.crt` in the data directory]
     #[arg(long)]
     requestheader_client_ca_file: Option<PathBuf>,
@@ -42,6 +81,17 @@ impl AuthenticationFlags {
     pub(super) fn apply(&self, config: &mut Config) {
         let settings = &mut config.authentication;
         settings.anonymous = self.anonymous_auth.or(settings.anonymous);
+        settings.token_file.clone_from(&self.token_auth_file);
+        settings.bootstrap_tokens = self.enable_bootstrap_token_auth;
+        settings.config_file.clone_from(&self.authentication_config);
+        settings.webhook = self.authentication_token_webhook_config_file.as_ref().map(|file| WebhookAuthentication {
+            cache_ttl: self.authentication_token_webhook_cache_ttl,
+            version: match self.authentication_token_webhook_version.as_str() {
+                "v1" => TokenReviewVersion::V1,
+                _ => TokenReviewVersion::V1Beta1,
+            },
+            ..WebhookAuthentication::new(file.clone())
+        });
         if let Some(file) = &self.requestheader_client_ca_file {
             let names = settings.request_header.take().map_or_else(Vec::new, |known| known.allowed_names);
             settings.request_header = Some(RequestHeader::usual(file.clone().into(), names));
@@ -62,5 +112,25 @@ impl AuthenticationFlags {
         if let (Some(certificate), Some(key)) = (&self.proxy_client_cert_file, &self.proxy_client_key_file) {
             config.proxy_client = Some(Identity { certificate: certificate.clone().into(), key: key.clone().into() });
         }
+        if let Some(file) = &self.client_ca_file {
+            config.client_ca = Some(file.clone().into());
+        }
+        if let Some(accounts) = &mut config.service_account {
+            self.apply_to_accounts(accounts);
+        }
+    }
+
+    fn apply_to_accounts(&self, accounts: &mut ServiceAccountKeys) {
+        if let Some(file) = &self.service_account_signing_key_file {
+            accounts.signing_key = file.clone().into();
+        }
+        if !self.service_account_key_file.is_empty() {
+            accounts.public_keys = self.service_account_key_file.iter().cloned().map(Pem::from).collect();
+        }
+        accounts.max_token_expiration = self.service_account_max_token_expiration;
+        if let Some(extend) = self.service_account_extend_token_expiration {
+            accounts.extend_token_expiration = extend;
+        }
+        accounts.jwks_uri.clone_from(&self.service_account_jwks_uri);
     }
 }
