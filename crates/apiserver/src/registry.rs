@@ -154,7 +154,7 @@ impl Resource {
 pub(crate) struct Registry {
     built_in: Vec<Resource>,
     /// Kinds that are only bodies of subresources.
-    bodies: Vec<Kind>,
+    bodies: Vec<Resource>,
     served: ArcSwap<Served>,
     /// Something else is served.
     changed: signal::Sender<()>,
@@ -226,8 +226,10 @@ impl Registry {
             built_in.push(Resource { kind, cache, custom: None });
         }
         let served = ArcSwap::from_pointee(Served::new(built_in.clone()));
+        let bodies =
+            kinds::bodies().into_iter().map(|kind| Resource { kind: Arc::new(kind), cache: None, custom: None });
         (
-            Self { built_in, bodies: kinds::bodies(), served, changed: signal::Sender::new(()) },
+            Self { built_in, bodies: bodies.collect(), served, changed: signal::Sender::new(()) },
             caches.into_values().collect(),
         )
     }
@@ -272,11 +274,13 @@ impl Registry {
 
     /// The body kind of a subresource.
     pub(crate) fn body(&self, group: &str, kind: &str) -> Result<&Kind, Status> {
-        let mut built_in = self.built_in.iter().map(|r| &*r.kind);
-        self.bodies
-            .iter()
-            .find(|b| b.group == group && b.kind == kind)
-            .or_else(|| built_in.find(|k| k.group == group && k.kind == kind))
+        self.body_resource(group, kind).map(|resource| &*resource.kind)
+    }
+
+    /// The same, to be shown.
+    pub(crate) fn body_resource(&self, group: &str, kind: &str) -> Result<&Resource, Status> {
+        let mut all = self.bodies.iter().chain(&self.built_in);
+        all.find(|resource| resource.kind.group == group && resource.kind.kind == kind)
             .ok_or_else(|| Status::internal(format!("no kind {kind} in group {group:?}")))
     }
 }

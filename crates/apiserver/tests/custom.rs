@@ -182,6 +182,13 @@ async fn objects_from_definition_to_deletion() {
     };
     let scaled = api.ok(&format!("PUT {V1}/a/scale"), body(json!(null))).await;
     assert_eq!(scaled["spec"]["replicas"], 4);
+    let mut people = api.clone();
+    people.accept = Some("application/json;as=Table;v=v1;g=meta.k8s.io");
+    let table = people.ok(&format!("GET {V1}/a/scale"), json!(null)).await;
+    let columns: Vec<_> = table["columnDefinitions"].as_array().unwrap().iter().map(|column| &column["name"]).collect();
+    assert_eq!(columns, ["Name", "Desired", "Available", "Age"], "the scale's own");
+    let cells = table["rows"][0]["cells"].as_array().unwrap();
+    assert_eq!(cells[..3], [json!("a"), json!(4), json!(1)]);
     let (code, _) = api.call(&format!("PUT {V1}/a/scale"), body(made["metadata"]["resourceVersion"].clone())).await;
     assert_eq!(code, 409);
     let (code, answer) = api.call(&format!("GET {V1}/b/scale"), json!(null)).await;

@@ -291,7 +291,7 @@ impl Strategy for CustomResource {
         if self.has_status {
             prepare(object, write);
             if let Write::Subresource("status", old) = write {
-                keep_metadata(object, old);
+                keep_all_metadata(object, old);
             }
             return;
         }
@@ -361,7 +361,7 @@ impl Strategy for CustomResource {
 }
 
 /// A status write changes no metadata but what the server itself keeps there.
-fn keep_metadata(object: &mut Value, old: &Value) {
+fn keep_all_metadata(object: &mut Value, old: &Value) {
     let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     let Some(old) = old["metadata"].as_object() else { return };
     let kept = |key: &str| matches!(key, "managedFields" | "resourceVersion");

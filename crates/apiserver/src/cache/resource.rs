@@ -126,11 +126,16 @@ impl Change {
 
 /// `{"type":…,"object":…}` and a line feed.
 pub(crate) fn event_line(event: EventType, entry: &Entry, revision: u64) -> Bytes {
-    let mut out = BytesMut::with_capacity(entry.wire_len() + 40);
+    json_frame(event.as_str(), entry.wire_len(), |out| entry.write_object(out, revision))
+}
+
+/// As [`event_line`], around an object of about `bytes` that `put` writes.
+pub(crate) fn json_frame(event: &str, bytes: usize, put: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut out = BytesMut::with_capacity(bytes + 40);
     out.put_slice(b"{\"type\":\"");
-    out.put_slice(event.as_str().as_bytes());
+    out.put_slice(event.as_bytes());
     out.put_slice(b"\",\"object\":");
-    entry.write_object(&mut out, revision);
+    put(&mut out);
     out.put_slice(b"}\n");
     out.freeze()
 }

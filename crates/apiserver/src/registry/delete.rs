@@ -110,7 +110,13 @@ pub(crate) async fn delete(
     Err(resource.conflict(name, super::update::MODIFIED))
 }
 
-fn check_preconditions(resource: &Resource, name: &str, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
+/// 409 unless the object is the one that is meant.
+pub(crate) fn check_preconditions(
+    resource: &Resource,
+    name: &str,
+    object: &Value,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
     let Some(preconditions) = &options.preconditions else { return Ok(()) };
     let kind = &resource.kind;
     let check = |what: &str, wanted: &Option<String>, have: &str, then: &str| match wanted {

@@ -21,6 +21,7 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
     let Call { core, resource, target, query, .. } = call;
     let namespace = call.object_namespace();
     let Some(map) = &resource.kind.scale else { return Err(Status::unknown_path()) };
+    let scales = core.registry.body_resource("autoscaling", "Scale")?;
     if verb == Verb::Get {
         let entry = read::get_entry(core, resource, namespace, &target.name, query).await?;
         let object = resource.decode(&entry)?;
@@ -28,12 +29,12 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
             return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
         }
         let scale = map.read(&object);
-        return render::object(resource, 200, scale, call.accepted()?, query);
+        return render::object(scales, 200, scale, call.accepted()?, query);
     }
     let options_kind = if verb == Verb::Patch { "PatchOptions" } else { "UpdateOptions" };
     let options = WriteOptions::of(call, options_kind)?;
     let mut strictness = Strictness::new(options.field_validation);
-    let scale_kind = core.registry.body("autoscaling", "Scale")?;
+    let scale_kind = &*scales.kind;
     let scaled = Scaled { core, map, kind: &resource.kind, scale_kind, options: &options };
     let to = Target { resource, namespace, name: &target.name, subresource: "scale" };
     let given = WriteOptions { tracked: false, ..options.clone() };
@@ -63,7 +64,7 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
         }
         update(core, to, &given, |old| scaled.update(old, &scaled.live(old), scale.clone())).await?
     };
-    let mut response = render::object(resource, 200, map.read(&written.object), call.accepted()?, query)?;
+    let mut response = render::object(scales, 200, map.read(&written.object), call.accepted()?, query)?;
     reply::warn(&mut response, &strictness.warnings());
     Ok(response)
 }

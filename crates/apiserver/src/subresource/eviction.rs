@@ -149,7 +149,7 @@ async fn mark_and_delete(call: &Call, options: &DeleteOptions) -> Result<(), Sta
         let on = Target { resource, namespace: &target.namespace, name: &target.name, subresource: "status" };
         let write = WriteOptions::internal();
         let written = update(core, on, &write, |old| {
-            check_preconditions(&options, old)?;
+            delete::check_preconditions(resource, &target.name, old, &options)?;
             let mut pod = old.clone();
             mark(&mut pod, now);
             Ok(pod)
@@ -164,20 +164,4 @@ async fn mark_and_delete(call: &Call, options: &DeleteOptions) -> Result<(), Sta
     let asked = Asked { judges: Judges::Nobody, ..call.asked() };
     delete::delete(core, resource, &target.namespace, &target.name, &options, asked).await?;
     Ok(())
-}
-
-fn check_preconditions(options: &DeleteOptions, pod: &Value) -> Result<(), Status> {
-    let Some(preconditions) = &options.preconditions else { return Ok(()) };
-    let check = |what: &str, wanted: &Option<String>, field: &str, since: &str| {
-        let (wanted, have) = (wanted.as_deref().unwrap_or_default(), text(pod, field));
-        if wanted.is_empty() || wanted == have {
-            return Ok(());
-        }
-        let why = format!(
-            "the {what} in the precondition ({wanted}) does not match the {what} in record ({have}). The object might have been {since}"
-        );
-        Err(Status::conflict("", "Pod", text(pod, "name"), &why))
-    };
-    check("UID", &preconditions.uid, "uid", "deleted and then recreated")?;
-    check("ResourceVersion", &preconditions.resource_version, "resourceVersion", "modified")
 }

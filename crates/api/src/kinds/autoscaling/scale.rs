@@ -2,13 +2,25 @@
 
 use serde_json::{Value, json};
 
-use crate::kind::{Kind, ScaleMap, ScaleSelector, Str, Strategy, Verb, Write};
+use crate::kind::{Column, Kind, ScaleMap, ScaleSelector, Str, Strategy, Verb, Write};
 use crate::kinds::mutate::make;
+use crate::kinds::print::age;
 use crate::status::FieldError;
 use crate::validation::{View, non_negative};
 
 pub(crate) fn kind() -> Kind {
-    Kind::namespaced("autoscaling", "v1", "Scale", "", &Scale).verbs(&[Verb::Get, Verb::Update, Verb::Patch])
+    Kind::namespaced("autoscaling", "v1", "Scale", "", &Scale).verbs(&[Verb::Get, Verb::Update, Verb::Patch]).columns(
+        vec![
+            Column::integer("Desired", "How many instances are wanted.", |scale, _| replicas_of(&scale["spec"])),
+            Column::integer("Available", "How many instances there are.", |scale, _| replicas_of(&scale["status"])),
+            age(),
+        ],
+    )
+}
+
+/// Zero is left out.
+fn replicas_of(part: &Value) -> Value {
+    part.get("replicas").cloned().unwrap_or_else(|| 0.into())
 }
 
 #[derive(Debug)]

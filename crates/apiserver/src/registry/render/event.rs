@@ -13,7 +13,7 @@ use super::form::{Form, encode};
 use super::{include, partial};
 use crate::cache::Entry;
 use crate::cache::frames::FrameKey;
-use crate::cache::resource::{Change, EventType, event_line};
+use crate::cache::resource::{Change, EventType, event_line, json_frame};
 use crate::http::negotiate::{Accepted, Shape, watch_content_type};
 use crate::http::query::Query;
 
@@ -112,25 +112,19 @@ impl Events {
     }
 
     fn frame(&self, event: &str, object: &[u8]) -> Bytes {
-        let mut out = BytesMut::with_capacity(object.len() + 40);
         match self.form.encoding {
-            Encoding::Protobuf => return protobuf::watch_frame(event, object).into(),
+            Encoding::Protobuf => protobuf::watch_frame(event, object).into(),
             Encoding::Cbor => {
+                let mut out = BytesMut::with_capacity(object.len() + 40);
                 out.put_slice(&cbor::MAGIC);
                 cbor::put_map_head(&mut out, 2);
                 cbor::put_text(&mut out, "type");
                 cbor::put_text(&mut out, event);
                 cbor::put_text(&mut out, "object");
                 out.put_slice(object);
+                out.freeze()
             }
-            Encoding::Json | Encoding::Yaml => {
-                out.put_slice(b"{\"type\":\"");
-                out.put_slice(event.as_bytes());
-                out.put_slice(b"\",\"object\":");
-                out.put_slice(object);
-                out.put_slice(b"}\n");
-            }
+            Encoding::Json | Encoding::Yaml => json_frame(event, object.len(), |out| out.put_slice(object)),
         }
-        out.freeze()
     }
 }
