@@ -1,15 +1,20 @@
-//! Authorization: `system:masters` may do everything; kubelets what the Node authorizer finds to be theirs; RBAC, over an
-//! index that follows the watch cache, decides the rest.
+//! Authorization: `system:masters` may do everything; beyond that a chain is asked: kubelets may do what the Node authorizer
+//! finds to be theirs; RBAC, over an index that follows the watch cache, has the rest; webhooks are asked where configured.
 
+pub(crate) mod chain;
+mod conditions;
+mod configuration;
 pub(crate) mod index;
 pub(crate) mod node;
 pub(crate) mod rules;
+mod webhook;
 
 use std::sync::Arc;
 
 use keelson_api::selector::FieldRequirement;
 use keelson_api::status::Status;
 
+use self::chain::Step;
 use crate::UserInfo;
 use crate::http::path::RequestInfo;
 use crate::user::MASTERS;
@@ -21,6 +26,8 @@ pub(crate) struct Attributes {
     /// Empty for non-resource requests.
     pub(crate) resource: String,
     pub(crate) group: String,
+    /// `*` where the request is of no version.
+    pub(crate) version: String,
     pub(crate) subresource: String,
     pub(crate) namespace: String,
     pub(crate) name: String,
@@ -40,6 +47,7 @@ impl From<&RequestInfo> for Attributes {
                 verb: info.verb.clone(),
                 resource: target.resource.clone(),
                 group: target.group.clone(),
+                version: target.version.clone(),
                 subresource: target.subresource.clone(),
                 namespace: target.namespace.clone(),
                 name: target.name.clone(),
@@ -57,11 +65,20 @@ impl Attributes {
         Self {
             verb: verb.into(),
             group: group.into(),
+            version: "*".into(),
             resource: resource.into(),
             namespace: namespace.into(),
             name: name.into(),
             ..Self::default()
         }
+    }
+
+    /// Bytes that the client chose.
+    fn size(&self) -> usize {
+        let Self { verb, resource, group, version, subresource, namespace, name, path, .. } = self;
+        let fields = [verb, resource, group, version, subresource, namespace, name, path];
+        let selectors = self.fields.iter().map(|term| term.field.len() + term.value.len()).sum::<usize>();
+        fields.iter().map(|field| field.len()).sum::<usize>() + selectors + self.labels.len()
     }
 
     /// 403 in upstream's words.
@@ -109,10 +126,18 @@ impl Decision {
     }
 }
 
+/// Rules that hold for somebody, and why there may be more.
+#[derive(Default)]
+pub(crate) struct Known {
+    pub(crate) rules: Vec<rules::Rule>,
+    pub(crate) errors: Vec<String>,
+}
+
 /// The authorizer.
 pub(crate) struct Authorizer {
     pub(crate) rbac: Arc<index::RbacIndex>,
     pub(crate) node: Arc<node::NodeAuthorizer>,
+    pub(crate) chain: chain::Chain,
 }
 
 impl Authorizer {
@@ -121,19 +146,81 @@ impl Authorizer {
         if user.in_group(MASTERS) {
             return Decision::allow(String::new());
         }
-        let reason = match self.node.opinion(user, attributes) {
-            Some(Ok(())) => return Decision::allow(String::new()),
-            Some(Err(reason)) => reason,
-            None => String::new(),
-        };
-        match self.rbac.allowing_binding(user, attributes) {
-            Some(reason) => Decision::allow(reason),
-            None => Decision { reason, ..Decision::default() },
+        let steps = self.chain.steps();
+        let mut undecided = Decision::default();
+        for step in steps.iter() {
+            let decision = match step {
+                Step::Node => self.node.decide(user, attributes),
+                Step::Rbac => self.rbac.decide(user, attributes),
+                // A chain that is replaced meanwhile lives on for as long as it is asked.
+                Step::Webhook(webhook) => webhook.decide(user, attributes).await,
+            };
+            if decision.allowed || decision.denied {
+                return decision;
+            }
+            add(&mut undecided.reason, &decision.reason, "\n");
+            add(&mut undecided.error, &decision.error, ", ");
         }
+        undecided
+    }
+
+    /// As [`Authorizer::decide`], when nobody must be asked over the network; `None` otherwise. For those who cannot wait.
+    pub(crate) fn decide_now(&self, user: &UserInfo, attributes: &Attributes) -> Option<Decision> {
+        if user.in_group(MASTERS) {
+            return Some(Decision::allow(String::new()));
+        }
+        let steps = self.chain.steps();
+        let mut undecided = Decision::default();
+        for step in steps.iter() {
+            let decision = match step {
+                Step::Node => self.node.decide(user, attributes),
+                Step::Rbac => self.rbac.decide(user, attributes),
+                Step::Webhook(_) => return None,
+            };
+            if decision.allowed || decision.denied {
+                return Some(decision);
+            }
+            add(&mut undecided.reason, &decision.reason, "\n");
+        }
+        Some(undecided)
+    }
+
+    /// What a user may do in a namespace, as far as it can be listed.
+    pub(crate) fn rules_of(&self, user: &UserInfo, namespace: &str) -> Known {
+        let mut known = Known::default();
+        if user.in_group(MASTERS) {
+            known.rules.extend(rules::everything());
+        }
+        for step in self.chain.steps().iter() {
+            match step {
+                Step::Node if user.as_node().is_some() => {
+                    known.errors.push("node authorizer does not support user rule resolution".into());
+                }
+                Step::Node => {}
+                Step::Rbac => {
+                    let (rules, error) = self.rbac.rules_of(user, namespace);
+                    known.rules.extend(rules);
+                    known.errors.extend(Some(error).filter(|error| !error.is_empty()));
+                }
+                Step::Webhook(_) => {
+                    known.errors.push("webhook authorizer does not support user rule resolution".into());
+                }
+            }
+        }
+        known
     }
 
     /// Lets pass or answers 403; 500 when somebody could not say.
     pub(crate) async fn check(&self, user: &UserInfo, attributes: &Attributes) -> Result<(), Status> {
         self.decide(user, attributes).await.verdict(user, attributes)
+    }
+}
+
+fn add(text: &mut String, more: &str, separator: &str) {
+    if !more.is_empty() {
+        if !text.is_empty() {
+            text.push_str(separator);
+        }
+        text.push_str(more);
     }
 }

@@ -3,6 +3,7 @@
 
 mod audit;
 mod authentication;
+mod authorization;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 
 pub use self::audit::{Audit, AuditLog, AuditMode, AuditWebhook};
 pub use self::authentication::{Authentication, RequestHeader, TokenReviewVersion, WebhookAuthentication};
+pub use self::authorization::{Authorization, AuthorizationMode, WebhookAuthorization};
 use crate::{EncryptionFile, Error};
 
 /// A PEM document, on disk or in memory.
@@ -131,6 +133,8 @@ pub struct Config {
     pub advertise_port: u16,
     /// Ways in besides client certificates and service-account tokens.
     pub authentication: Authentication,
+    /// Who decides what users may do.
+    pub authorization: Authorization,
     /// What the server shows to aggregated servers, as their front proxy (`--proxy-client-cert-file`,
     /// `--proxy-client-key-file`).
     pub proxy_client: Option<Identity>,
@@ -169,6 +173,7 @@ impl Default for Config {
             advertise_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             advertise_port: 6443,
             authentication: Authentication::default(),
+            authorization: Authorization::default(),
             proxy_client: None,
             encryption: None,
             event_ttl: Duration::from_secs(3600),

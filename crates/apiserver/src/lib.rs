@@ -38,6 +38,7 @@ pub use config::{
     Audit, AuditLog, AuditMode, AuditWebhook, Authentication, Config, Identity, KubeletClient, Pem, RequestHeader,
     ServiceAccountKeys, TokenReviewVersion, WebhookAuthentication,
 };
+pub use config::{Authorization, AuthorizationMode, WebhookAuthorization};
 pub use encryption::EncryptionFile;
 pub use error::Error;
 pub use http::body::{Body, BoxError};

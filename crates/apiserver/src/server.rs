@@ -20,6 +20,7 @@ use crate::alloc::ServiceAllocator;
 use crate::audit::Audit;
 use crate::authn::{self, Authenticator};
 use crate::authz::Authorizer;
+use crate::authz::chain::Chain;
 use crate::authz::index::RbacIndex;
 use crate::authz::node::NodeAuthorizer;
 use crate::bootstrap;
@@ -63,6 +64,7 @@ impl ApiServer {
             vec![rbac.clone(), node.clone(), allocator.clone(), flow.clone(), extensions.clone(), namespaces];
         let encryption = Arc::new(Encryption::load(config.encryption.as_ref())?);
         let feed = Feed::new(cache.clone(), store.clone(), encryption.clone(), listeners, installs);
+        let chain = Chain::new(&config.authorization)?;
         let authenticator = Authenticator::new(&config, cache.clone())?;
         let kubelets = config.kubelet.as_ref().map(Kubelets::new).transpose()?;
         let aggregator = Aggregator::new(&config)?;
@@ -77,7 +79,7 @@ impl ApiServer {
             cache,
             encryption,
             authenticator,
-            authorizer: Authorizer { rbac, node },
+            authorizer: Authorizer { rbac, node, chain },
             extensions,
             admission,
             allocator,
@@ -97,6 +99,8 @@ impl ApiServer {
         crd::start(&core).await?;
         bootstrap::run(&core).await?;
         aggregator::start(&core).await?;
+        let chain = core.clone();
+        tokio::spawn(async move { chain.authorizer.chain.keep(chain.shutdown.clone()).await });
         tokio::spawn(bootstrap::aggregation::run(core.clone()));
         tokio::spawn(bootstrap::later::run(core.clone()));
         tokio::spawn(bootstrap::trust::run(core.clone()));

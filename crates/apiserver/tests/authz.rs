@@ -1,6 +1,8 @@
 //! Ways around authorization that must lead nowhere.
 
 mod support;
+#[path = "authz/webhook.rs"]
+mod webhook;
 
 use keelson_apiserver::UserInfo;
 use serde_json::{Value, json};

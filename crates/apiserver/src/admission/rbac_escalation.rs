@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Operation, Request};
 use crate::authz::Attributes;
 use crate::authz::index::GROUP;
-use crate::authz::rules::{Rule, describe, uncovered};
+use crate::authz::rules::{Rule, describe, everything, uncovered};
 
 pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     if request.resource.kind.group != GROUP || request.operation == Operation::Delete {
@@ -40,15 +40,6 @@ async fn judge_role(request: &Request<'_>, object: &Value) -> Result<(), Status>
     judge(request, &wanted)
 }
 
-/// Rules that allow all there is.
-fn everything() -> [Rule; 2] {
-    let all = || vec!["*".to_owned()];
-    [
-        Rule { verbs: all(), api_groups: all(), resources: all(), ..Rule::default() },
-        Rule { verbs: all(), non_resource_urls: all(), ..Rule::default() },
-    ]
-}
-
 async fn judge_binding(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let field = |name: &str| object.pointer(&format!("/roleRef/{name}")).and_then(Value::as_str).unwrap_or_default();
     if let Some(old) = request.old {
@@ -79,14 +70,18 @@ fn judge(request: &Request<'_>, wanted: &[Rule]) -> Result<(), Status> {
     if user.in_group(crate::user::MASTERS) {
         return Ok(());
     }
-    let owned = request.core.authorizer.rbac.rules_of(user, request.namespace);
+    let (owned, unresolved) = request.core.authorizer.rbac.rules_of(user, request.namespace);
     let missing = uncovered(&owned, wanted);
     if missing.is_empty() {
         return Ok(());
     }
     let groups: Vec<_> = user.groups.iter().map(|g| format!("{g:?}")).collect();
+    let unresolved = match unresolved.as_str() {
+        "" => String::new(),
+        errors => format!("; resolution errors: {errors}"),
+    };
     Err(request.forbidden(&format!(
-        "user {:?} (groups=[{}]) is attempting to grant RBAC permissions not currently held:\n{}",
+        "user {:?} (groups=[{}]) is attempting to grant RBAC permissions not currently held:\n{}{unresolved}",
         user.name,
         groups.join(" "),
         describe(&missing)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use serde::Deserialize;
 
-use super::Attributes;
+use super::{Attributes, Decision};
 use super::rules::Rule;
 use crate::UserInfo;
 use crate::cache::feed::Listener;
@@ -35,6 +35,30 @@ struct Binding {
     role: RoleKey,
     /// Shown in the reason: `Group "system:masters"`.
     subjects: Vec<(Subject, String)>,
+}
+
+impl Binding {
+    /// As upstream complains about a role that is not there.
+    fn not_found(&self) -> String {
+        let (namespace, name) = &self.role;
+        let kind = if namespace.is_empty() { "clusterrole" } else { "role" };
+        format!("{kind}.{GROUP} {name:?} not found")
+    }
+}
+
+/// Errors as upstream's aggregates show them: each once.
+fn aggregate(errors: &[String]) -> String {
+    let mut once: Vec<&str> = Vec::new();
+    for error in errors {
+        if !once.contains(&error.as_str()) {
+            once.push(error);
+        }
+    }
+    match once.as_slice() {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        many => format!("[{}]", many.join(", ")),
+    }
 }
 
 /// A binding and the key it is stored under.
@@ -86,11 +110,15 @@ struct RoleRef {
 }
 
 impl RbacIndex {
-    /// Why it is allowed, if it is.
-    pub(crate) fn allowing_binding(&self, user: &UserInfo, attributes: &Attributes) -> Option<String> {
+    /// Allows what a bound role has a rule for; the reason names both.
+    pub(super) fn decide(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
         let inner = self.inner.read();
-        let mut found = None;
+        let (mut found, mut missing) = (None, Vec::new());
         inner.each_binding(user, &attributes.namespace, |binding, subject, rules| {
+            let Some(rules) = rules else {
+                missing.push(binding.not_found());
+                return true;
+            };
             let allowed = rules.iter().any(|rule| rule.allows(attributes));
             if allowed {
                 let kind = if binding.role.0.is_empty() { "ClusterRole" } else { "Role" };
@@ -99,18 +127,25 @@ impl RbacIndex {
             }
             !allowed
         });
-        found
+        match (found, missing.as_slice()) {
+            (Some(reason), _) => Decision::allow(reason),
+            (None, []) => Decision::default(),
+            (None, missing) => Decision { reason: format!("RBAC: {}", aggregate(missing)), ..Decision::default() },
+        }
     }
 
-    /// All rules that hold for a user in a namespace (cluster-wide ones included).
-    pub(crate) fn rules_of(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
+    /// All rules that hold for a user in a namespace (cluster-wide ones included), and which bound roles do not exist.
+    pub(crate) fn rules_of(&self, user: &UserInfo, namespace: &str) -> (Vec<Rule>, String) {
         let inner = self.inner.read();
-        let mut all = Vec::new();
-        inner.each_binding(user, namespace, |_, _, rules| {
-            all.extend_from_slice(rules);
+        let (mut all, mut missing) = (Vec::new(), Vec::new());
+        inner.each_binding(user, namespace, |binding, _, rules| {
+            match rules {
+                Some(rules) => all.extend_from_slice(rules),
+                None => missing.push(binding.not_found()),
+            }
             true
         });
-        all
+        (all, aggregate(&missing))
     }
 
     /// A role's rules; the namespace is empty for a ClusterRole.
@@ -121,7 +156,7 @@ impl RbacIndex {
 
 impl Inner {
     /// Calls `visit` with each binding that applies, until it returns false.
-    fn each_binding(&self, user: &UserInfo, namespace: &str, mut visit: impl FnMut(&Binding, &str, &[Rule]) -> bool) {
+    fn each_binding(&self, user: &UserInfo, namespace: &str, mut visit: impl FnMut(&Binding, &str, Option<&[Rule]>) -> bool) {
         let subjects = std::iter::once(Subject::User(user.name.clone()))
             .chain(user.groups.iter().map(|group| Subject::Group(group.clone())));
         for subject in subjects {
@@ -129,7 +164,7 @@ impl Inner {
                 if !binding.namespace.is_empty() && binding.namespace != namespace {
                     continue;
                 }
-                let Some(rules) = self.roles.get(&binding.role) else { continue };
+                let rules = self.roles.get(&binding.role).map(|rules| &**rules);
                 let shown = binding.subjects.iter().find(|(s, _)| *s == subject).map_or("", |(_, shown)| shown);
                 if !visit(binding, shown, rules) {
                     return;

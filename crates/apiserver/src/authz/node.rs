@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Attributes;
+use super::{Attributes, Decision};
 use super::rules::Rule;
 use crate::UserInfo;
 use crate::cache::feed::Listener;
@@ -78,9 +78,13 @@ impl NodeAuthorizer {
         Self { cache, rules, nodes: RwLock::default(), hasher: RandomState::new() }
     }
 
-    /// Whether a kubelet may do this; `None` for everybody else.
-    pub(crate) fn opinion(&self, user: &UserInfo, attributes: &Attributes) -> Option<Opinion> {
-        Some(self.judge(user.as_node()?, attributes))
+    /// Whether a kubelet may do this; no opinion about everybody else.
+    pub(super) fn decide(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
+        match user.as_node().map(|node| self.judge(node, attributes)) {
+            Some(Ok(())) => Decision::allow(String::new()),
+            Some(Err(reason)) => Decision { reason, ..Decision::default() },
+            None => Decision::default(),
+        }
     }
 
     fn judge(&self, node: &str, attributes: &Attributes) -> Opinion {

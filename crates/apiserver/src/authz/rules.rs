@@ -20,6 +20,15 @@ pub(crate) struct Rule {
     pub(crate) non_resource_urls: Vec<String>,
 }
 
+/// Rules that allow all there is.
+pub(crate) fn everything() -> [Rule; 2] {
+    let all = || vec!["*".to_owned()];
+    [
+        Rule { verbs: all(), api_groups: all(), resources: all(), ..Rule::default() },
+        Rule { verbs: all(), non_resource_urls: all(), ..Rule::default() },
+    ]
+}
+
 fn has(list: &[String], item: &str) -> bool {
     list.iter().any(|x| x == "*" || x == item)
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use keelson_api::selector::{FieldRequirement, FieldSelector, LabelSelector, Operator, Requirement};
 use keelson_api::status::Status;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::UserInfo;
-use crate::authz::Attributes;
+use crate::authz::{Attributes, Known};
 use crate::dispatch::Call;
 
 #[derive(Default, Deserialize)]
@@ -27,9 +28,30 @@ struct ResourceAttributes {
     namespace: String,
     verb: String,
     group: String,
+    version: String,
     resource: String,
     subresource: String,
     name: String,
+    #[serde(rename = "fieldSelector")]
+    field_selector: Option<Selected>,
+    #[serde(rename = "labelSelector")]
+    label_selector: Option<Selected>,
+}
+
+/// A selector: as text, or as its terms.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Selected {
+    raw_selector: String,
+    requirements: Vec<Term>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Term {
+    key: String,
+    operator: String,
+    values: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -44,11 +66,20 @@ fn spec(object: &Value) -> Result<Spec, Status> {
     serde_json::from_value(spec).map_err(|e| Status::bad_request(e.to_string()))
 }
 
-fn attributes(spec: &Spec) -> Attributes {
-    match (&spec.resource_attributes, &spec.non_resource_attributes) {
+/// What is asked, and what of its selectors could not be understood: without a selector it is more that is asked for.
+fn attributes(spec: &Spec) -> (Attributes, Vec<String>) {
+    let mut errors = Vec::new();
+    let attributes = match (&spec.resource_attributes, &spec.non_resource_attributes) {
         (Some(r), _) => {
             let mut attributes = Attributes::on(&r.verb, &r.group, &r.resource, &r.namespace, &r.name);
-            attributes.subresource = r.subresource.clone();
+            attributes.version.clone_from(&r.version);
+            attributes.subresource.clone_from(&r.subresource);
+            if let Some(selector) = &r.field_selector {
+                attributes.fields = selector.fields(&mut errors);
+            }
+            if let Some(selector) = &r.label_selector {
+                attributes.labels = selector.labels(&mut errors);
+            }
             if attributes.resource.is_empty() {
                 // An empty resource is one that no rule but `*` names, not a non-resource request.
                 attributes.resource = " ".into();
@@ -57,14 +88,84 @@ fn attributes(spec: &Spec) -> Attributes {
         }
         (None, Some(n)) => Attributes { verb: n.verb.clone(), path: n.path.clone(), ..Attributes::default() },
         (None, None) => Attributes::default(),
+    };
+    (attributes, errors)
+}
+
+impl Selected {
+    fn fields(&self, errors: &mut Vec<String>) -> Vec<FieldRequirement> {
+        if !self.raw_selector.is_empty() {
+            return match FieldSelector::parse(&self.raw_selector) {
+                Ok(selector) => selector.requirements,
+                Err(error) => {
+                    errors.push(format!("spec.resourceAttributes.fieldSelector ignored due to parse error: {error}"));
+                    Vec::new()
+                }
+            };
+        }
+        let terms = self.requirements.iter().filter_map(|Term { key, operator, values }| {
+            let equal = match (operator.as_str(), values.as_slice()) {
+                ("In", [_]) => true,
+                ("NotIn", [_]) => false,
+                (operator, _) => {
+                    errors.push(format!("fieldSelector requirement on {key:?} ignored: {operator:?} with its values"));
+                    return None;
+                }
+            };
+            Some(FieldRequirement { field: key.clone(), value: values.concat(), equal })
+        });
+        terms.collect()
+    }
+
+    /// As text.
+    fn labels(&self, errors: &mut Vec<String>) -> String {
+        if !self.raw_selector.is_empty() {
+            return match LabelSelector::parse(&self.raw_selector) {
+                Ok(_) => self.raw_selector.clone(),
+                Err(error) => {
+                    errors.push(format!("spec.resourceAttributes.labelSelector ignored due to parse error: {error}"));
+                    String::new()
+                }
+            };
+        }
+        let terms = self.requirements.iter().filter_map(|Term { key, operator, values }| {
+            let operator = match operator.as_str() {
+                "In" => Ok(Operator::In),
+                "NotIn" => Ok(Operator::NotIn),
+                "Exists" => Ok(Operator::Exists),
+                "DoesNotExist" => Ok(Operator::DoesNotExist),
+                other => Err(format!("{other:?} is not a valid label selector operator")),
+            };
+            let term = operator.and_then(|operator| {
+                Requirement::new(key.as_str(), operator, values.clone()).map_err(|e| e.to_string())
+            });
+            match term {
+                Ok(term) => Some(term),
+                Err(error) => {
+                    errors.push(format!("labelSelector requirement on {key:?} ignored: {error}"));
+                    None
+                }
+            }
+        });
+        LabelSelector::new(terms.collect()).to_string()
     }
 }
 
 async fn decide(call: &Call, user: &UserInfo, spec: &Spec) -> Value {
-    let decision = call.core.authorizer.decide(user, &attributes(spec)).await;
+    let (attributes, mut errors) = attributes(spec);
+    let decision = call.core.authorizer.decide(user, &attributes).await;
     let mut status = json!({"allowed": decision.allowed});
+    if decision.denied {
+        status["denied"] = true.into();
+    }
     if !decision.reason.is_empty() {
         status["reason"] = decision.reason.into();
+    }
+    if !decision.error.is_empty() {
+        errors.push(decision.error);
+    }
+    if !errors.is_empty() {
+        status["evaluationError"] = errors.join(", ").into();
     }
     status
 }
@@ -97,11 +198,8 @@ pub(super) fn rules(call: &Call, object: &Value) -> Result<Value, Status> {
         return Err(Status::bad_request("no namespace on request"));
     }
     let (mut resource_rules, mut non_resource_rules) = (Vec::new(), Vec::new());
-    if call.user.in_group(crate::user::MASTERS) {
-        resource_rules.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
-        non_resource_rules.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
-    }
-    for rule in call.core.authorizer.rbac.rules_of(&call.user, namespace) {
+    let Known { rules, errors } = call.core.authorizer.rules_of(&call.user, namespace);
+    for rule in rules {
         let to_value = |rule| serde_json::to_value(rule).map_err(Status::internal);
         if !rule.resources.is_empty() {
             resource_rules.push(to_value(&rule)?);
@@ -109,11 +207,12 @@ pub(super) fn rules(call: &Call, object: &Value) -> Result<Value, Status> {
             non_resource_rules.push(to_value(&rule)?);
         }
     }
+    let incomplete = !errors.is_empty();
     let mut status =
-        json!({"resourceRules": resource_rules, "nonResourceRules": non_resource_rules, "incomplete": false});
-    if call.user.as_node().is_some() {
-        status["incomplete"] = true.into();
-        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+        json!({"resourceRules": resource_rules, "nonResourceRules": non_resource_rules, "incomplete": incomplete});
+    if incomplete {
+        let shown = if let [one] = errors.as_slice() { one.clone() } else { format!("[{}]", errors.join(", ")) };
+        status["evaluationError"] = shown.into();
     }
     Ok(status)
 }

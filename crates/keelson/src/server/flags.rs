@@ -1,6 +1,7 @@
 //! The API server's flags of `keelson server`, under upstream's names.
 
 mod authentication;
+mod authorization;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -66,6 +67,8 @@ pub(super) struct ApiServerFlags {
     /// An AdmissionConfiguration with the plugins' own settings
     #[arg(long)]
     admission_control_config_file: Option<PathBuf>,
+    #[command(flatten)]
+    authorization: authorization::AuthorizationFlags,
 }
 
 impl ApiServerFlags {
@@ -82,6 +85,7 @@ impl ApiServerFlags {
             config.node_ports = range.clone();
         }
         self.authentication.apply(config);
+        self.authorization.apply(config);
         config.max_requests_inflight = self.max_requests_inflight;
         config.max_mutating_requests_inflight = self.max_mutating_requests_inflight;
         config.audit = self.audit();
