@@ -108,7 +108,8 @@ fn from_flags(settings: &Authorization) -> Result<Vec<Step>, Error> {
 fn from_flag(webhook: &WebhookAuthorization) -> Result<WebhookAuthorizer, Error> {
     let WebhookAuthorization { kubeconfig, version, authorized_ttl, unauthorized_ttl } = webhook;
     if !matches!(version.as_str(), "v1" | "v1beta1") {
-        let why = format!("unsupported webhook authorizer version {version:?}, supported versions are \"v1\", \"v1beta1\"");
+        let why =
+            format!("unsupported webhook authorizer version {version:?}, supported versions are \"v1\", \"v1beta1\"");
         return Err(Error::Configuration { path: "--authorization-webhook-version".into(), why });
     }
     let settings = Settings {

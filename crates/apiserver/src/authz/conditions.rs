@@ -73,10 +73,12 @@ pub(super) fn all_hold(conditions: &[Condition], spec: &Json) -> Result<bool, St
         match program.evaluate(&bindings, PER_CALL_LIMIT).value.map(|value| value.as_bool()) {
             Ok(Some(true)) => {}
             Ok(Some(false)) => return Ok(false),
-            Ok(None) => errors.push(format!(
-                "cel evaluation error: expression '{source}' eval result value should be bool"
-            )),
-            Err(error) => errors.push(format!("cel evaluation error: expression '{source}' resulted in error: {error}")),
+            Ok(None) => {
+                errors.push(format!("cel evaluation error: expression '{source}' eval result value should be bool"))
+            }
+            Err(error) => {
+                errors.push(format!("cel evaluation error: expression '{source}' resulted in error: {error}"))
+            }
         }
     }
     match errors.as_slice() {

@@ -12,19 +12,16 @@ use super::chain::Step;
 use super::conditions::Condition;
 use super::webhook::{Settings, WebhookAuthorizer};
 use crate::Error;
-use keelson_api::time::parse_duration;
 use crate::webhook::Webhook;
 use crate::webhook::kubeconfig::read;
+use keelson_api::time::parse_duration;
 
 /// Largest file.
 const MAX_FILE_BYTES: u64 = 3 << 20;
 const MAX_CONDITIONS: usize = 64;
 const MAX_TIMEOUT: Duration = Duration::from_secs(30);
-const VERSIONS: [&str; 3] = [
-    "apiserver.config.k8s.io/v1",
-    "apiserver.config.k8s.io/v1beta1",
-    "apiserver.config.k8s.io/v1alpha1",
-];
+const VERSIONS: [&str; 3] =
+    ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use serde::Deserialize;
 
-use super::{Attributes, Decision};
 use super::rules::Rule;
+use super::{Attributes, Decision};
 use crate::UserInfo;
 use crate::cache::feed::Listener;
 use crate::cache::{Cache, Change, Entry, ResourceCache};
@@ -156,7 +156,12 @@ impl RbacIndex {
 
 impl Inner {
     /// Calls `visit` with each binding that applies, until it returns false.
-    fn each_binding(&self, user: &UserInfo, namespace: &str, mut visit: impl FnMut(&Binding, &str, Option<&[Rule]>) -> bool) {
+    fn each_binding(
+        &self,
+        user: &UserInfo,
+        namespace: &str,
+        mut visit: impl FnMut(&Binding, &str, Option<&[Rule]>) -> bool,
+    ) {
         let subjects = std::iter::once(Subject::User(user.name.clone()))
             .chain(user.groups.iter().map(|group| Subject::Group(group.clone())));
         for subject in subjects {

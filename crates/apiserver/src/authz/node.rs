@@ -17,8 +17,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Attributes, Decision};
 use super::rules::Rule;
+use super::{Attributes, Decision};
 use crate::UserInfo;
 use crate::cache::feed::Listener;
 use crate::cache::{Cache, Change, Entry, ResourceCache};

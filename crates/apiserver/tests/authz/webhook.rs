@@ -107,8 +107,7 @@ fn settings(hook: &Hook) -> Authorization {
 /// Writes a configuration file that has these authorizers.
 fn configure(hook: &Hook, authorizers: &[Value]) -> PathBuf {
     let path = hook.dir.path().join("config.yaml");
-    let file =
-        json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": authorizers});
+    let file = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": authorizers});
     std::fs::write(&path, file.to_string()).unwrap();
     path
 }
@@ -132,7 +131,8 @@ async fn a_webhook_has_its_say_and_is_remembered() {
     .await;
     let test = TestServer::start_with(|config| config.authorization = settings(&hook)).await;
     let api = alice(&test);
-    let list = "GET /api/v1/namespaces/default/pods?fieldSelector=spec.nodeName%3Dn1&labelSelector=app%20in%20(a,b),!old";
+    let list =
+        "GET /api/v1/namespaces/default/pods?fieldSelector=spec.nodeName%3Dn1&labelSelector=app%20in%20(a,b),!old";
     for _ in 0..3 {
         api.ok(list, json!(null)).await;
     }
@@ -162,7 +162,8 @@ async fn a_webhook_has_its_say_and_is_remembered() {
     test.admin().ok("GET /api/v1/nodes", json!(null)).await;
     api.ok("GET /version", json!(null)).await;
     assert_eq!(hook.take().len(), 0);
-    let review = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "secrets", "namespace": "default"}}});
+    let review =
+        json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "secrets", "namespace": "default"}}});
     let answer = api.ok("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review).await;
     assert_eq!(answer["status"], json!({"allowed": false, "denied": true, "reason": "secrets are not for you"}));
     let rules = json!({"spec": {"namespace": "default"}});
@@ -349,11 +350,14 @@ async fn wrong_settings_stop_the_server() {
     let twice = [hook.configured(json!({})), hook.configured(json!({}))];
     check(&twice, "authorizers[1].name: Duplicate value: \"hook\"").await;
     let with = |field: &str, value: Value| hook.configured(json!({field: value}));
-    check(&[with("timeout", "31s".into())], "authorizers[0].timeout: Invalid value: \"31s\": must be > 0s and <= 30s").await;
-    check(&[with("failurePolicy", "Ignore".into())], "authorizers[0].failurePolicy: Unsupported value: \"Ignore\"").await;
+    check(&[with("timeout", "31s".into())], "authorizers[0].timeout: Invalid value: \"31s\": must be > 0s and <= 30s")
+        .await;
+    check(&[with("failurePolicy", "Ignore".into())], "authorizers[0].failurePolicy: Unsupported value: \"Ignore\"")
+        .await;
     check(&[with("unknown", 1.into())], "unknown field `unknown`").await;
     let conditions = json!([{"expression": "request.nothing == 1"}]);
-    let why = "authorizers[0].matchConditionSubjectAccessReviewVersion: Required value: required if match conditions are";
+    let why =
+        "authorizers[0].matchConditionSubjectAccessReviewVersion: Required value: required if match conditions are";
     check(&[with("matchConditions", conditions.clone())], why).await;
     let conditions = json!({"matchConditionSubjectAccessReviewVersion": "v1", "matchConditions": conditions});
     check(&[hook.configured(conditions)], "undefined field 'nothing'").await;
