@@ -84,24 +84,25 @@ fn none_yet(quota: &Quota, evaluator: &Evaluator, used: &mut Amounts) {
     }
 }
 
-/// What to do about a quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// The status says it already.
-    Nothing,
-    /// Write it.
-    Write,
-    /// Less is used than the status says: look again once the status has been left alone for [`SETTLED`].
-    Wait,
+/// Whether the status does not say yet what is to be enforced.
+pub(super) fn is_new(quota: &Quota) -> bool {
+    quota.hard != quota.wanted
 }
 
-/// `age` is how long the status has been as it is.
-pub(super) fn decide(quota: &Quota, used: &Amounts, age: Duration) -> Action {
-    if quota.hard == quota.wanted && quota.used == *used {
-        return Action::Nothing;
+/// How long to leave a quota alone before it is counted; `age` is how long its status has been as it is. A new one is
+/// counted at once, for until then it limits nothing.
+pub(super) fn pause(quota: &Quota, age: Duration) -> Option<Duration> {
+    if is_new(quota) { None } else { SETTLED.checked_sub(age).filter(|pause| !pause.is_zero()) }
+}
+
+/// What to write as used: what was counted, but no less than what was charged a moment ago.
+pub(super) fn settle(quota: &Quota, counted: &mut Amounts, age: Duration) {
+    if age >= SETTLED {
+        return;
     }
-    let less = used.iter().any(|(name, amount)| quota.used.get(name).is_some_and(|before| amount < before));
-    if less && age < SETTLED { Action::Wait } else { Action::Write }
+    for (name, amount) in counted {
+        *amount = quota.used.get(name).map_or(*amount, |charged| (*charged).max(*amount));
+    }
 }
 
 #[cfg(test)]
@@ -136,19 +137,21 @@ mod tests {
     }
 
     #[test]
-    fn less_waits_until_the_status_is_settled() {
-        let decide = |used: &str, age: Duration| {
-            let quota = quota(json!({"pods": "9"}), json!({"pods": "3"}));
-            super::decide(&quota, &Amounts::from([("pods".into(), used.parse().unwrap())]), age)
+    fn what_was_just_charged_stays_charged() {
+        let amounts = |pods: &str| Amounts::from([("pods".to_owned(), pods.parse().unwrap())]);
+        let old = quota(json!({"pods": "9"}), json!({"pods": "3"}));
+        assert_eq!(pause(&old, Duration::ZERO), Some(SETTLED));
+        assert_eq!(pause(&old, SETTLED), None);
+        let mut new = old.clone();
+        new.wanted = amounts("10");
+        assert_eq!(pause(&new, Duration::ZERO), None);
+        let settled = |counted: &str, age: Duration| {
+            let mut counted = amounts(counted);
+            settle(&new, &mut counted, age);
+            show(counted.iter())
         };
-        assert_eq!(decide("3", Duration::ZERO), Action::Nothing);
-        assert_eq!(decide("4", Duration::ZERO), Action::Write);
-        assert_eq!(decide("2", Duration::ZERO), Action::Wait);
-        assert_eq!(decide("2", SETTLED), Action::Write);
-        let new = Quota::of(&json!({"spec": {"hard": {"pods": "1"}}}));
-        assert_eq!(
-            super::decide(&new, &Amounts::from([("pods".into(), "0".parse().unwrap())]), Duration::ZERO),
-            Action::Write
-        );
+        assert_eq!(settled("2", Duration::ZERO), "pods=3");
+        assert_eq!(settled("4", Duration::ZERO), "pods=4");
+        assert_eq!(settled("2", SETTLED), "pods=2");
     }
 }

@@ -12,7 +12,7 @@ use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::plan::{self, Action, Counted, SETTLED};
+use super::plan::{self, Counted, SETTLED};
 use super::watch::Watches;
 use crate::common::discovery::{Found, discover};
 use crate::common::objects::{name, namespace};
@@ -22,6 +22,8 @@ use crate::context::{Context, objects};
 const COMPONENT: &str = "resourcequota-controller";
 /// Objects of a page when they are looked into.
 const PAGE: u32 = 500;
+/// How long after the server charged a quota it is counted: a charge whose object was not written in the end is taken back.
+const REVIEW: Duration = Duration::from_secs(30);
 /// Pause between two discoveries because of a resource that is not known.
 const REDISCOVER: Duration = Duration::from_secs(10);
 
@@ -99,8 +101,12 @@ impl Controller {
             }
         }
         match change {
-            // What the server charged needs no count.
-            Change::Updated(old, new) if old.spec == new.spec && new.status.is_some() => {}
+            // What the server charged needs no count at once.
+            Change::Updated(old, new) if old.spec == new.spec && new.status.is_some() => {
+                if old.status != new.status {
+                    self.queue.add_after(Key::of(&**new), REVIEW);
+                }
+            }
             Change::Deleted(quota) => {
                 self.since.lock().remove(&Key::of(&**quota));
                 self.forget_watches();
@@ -128,7 +134,10 @@ impl Controller {
     async fn sync(self: &Arc<Self>, key: &Key) -> Result<Option<Duration>, kube::Error> {
         let period = self.context.config.resource_quota_sync_period;
         let Some(object) = self.quotas.get_key(key) else { return Ok(None) };
-        let quota = view(&object);
+        let (quota, age) = (view(&object), self.age(key, &object));
+        if let Some(pause) = plan::pause(&quota, age) {
+            return Ok(Some(pause));
+        }
         let mut used = Amounts::new();
         let mut unknown = false;
         for counted in plan::counted(&quota) {
@@ -143,19 +152,17 @@ impl Controller {
         }
         // A resource may be defined later.
         let period = if unknown { period.min(REDISCOVER) } else { period };
-        match plan::decide(&quota, &used, self.age(key, &object)) {
-            Action::Nothing => Ok(Some(period)),
-            Action::Wait => Ok(Some(SETTLED)),
-            Action::Write => {
-                let first = quota.hard != quota.wanted;
-                match self.write(&object, used).await {
-                    // What was written while nothing was enforced may not have been counted.
-                    Ok(()) if first => Ok(Some(SETTLED)),
-                    Ok(()) => Ok(Some(period)),
-                    Err(error) if is_not_found(&error) => Ok(None),
-                    Err(error) => Err(error),
-                }
-            }
+        plan::settle(&quota, &mut used, age);
+        let new = plan::is_new(&quota);
+        if !new && quota.used == used {
+            return Ok(Some(period));
+        }
+        match self.write(&object, used).await {
+            // What was written while nothing was enforced may not have been counted.
+            Ok(()) if new => Ok(Some(SETTLED)),
+            Ok(()) => Ok(Some(period)),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

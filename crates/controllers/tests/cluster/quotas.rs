@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Secret};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, config, eventually, from, gone, until};
@@ -68,6 +68,54 @@ async fn quotas_follow_what_comes_and_goes() {
     let counted =
         |quota: &ResourceQuota| used(quota).is_some_and(|used| used.contains_key("count/widgets.example.com"));
     until(&quotas, "q", "counting widgets", counted).await;
+}
+
+/// While pods come and go at once and the controller counts, there are never more than the quota allows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quotas_hold_while_they_are_counted() {
+    const HARD: usize = 8;
+    let cluster = Cluster::start(config()).await;
+    let (pods, quotas) = (cluster.api::<Pod>("default"), cluster.api::<ResourceQuota>("default"));
+    let hard = json!({"pods": HARD.to_string(), "requests.cpu": "900m"});
+    let quota: ResourceQuota = from(json!({"metadata": {"name": "q"}, "spec": {"hard": hard}}));
+    quotas.create(&PostParams::default(), &quota).await.unwrap();
+    counts(&quotas, "q", json!({"pods": "0", "requests.cpu": "0"})).await;
+    let users: Vec<_> = (0..32)
+        .map(|user| {
+            let pods = pods.clone();
+            tokio::spawn(async move {
+                let mut made = 0;
+                for round in 0..4 {
+                    let name = format!("p{user}-{round}");
+                    match pods.create(&PostParams::default(), &pod(&name, "100m")).await {
+                        Ok(_) => made += 1,
+                        Err(error) => assert!(error.to_string().contains("exceeded quota: q"), "{error}"),
+                    }
+                    let there = pods.list(&ListParams::default()).await.unwrap().items;
+                    let active = there.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+                    assert!(active <= HARD, "{active} pods");
+                    if round % 2 == 0 {
+                        let now = DeleteParams::default().grace_period(0);
+                        // It may not have been made.
+                        let _ = pods.delete(&name, &now).await;
+                    }
+                }
+                made
+            })
+        })
+        .collect();
+    let mut made = 0;
+    for user in users {
+        made += user.await.unwrap();
+    }
+    assert!(made >= HARD, "{made} pods were made");
+    // In the end the quota says what there is.
+    eventually("the count to be right", || async {
+        let there = pods.list(&ListParams::default()).await.unwrap().items.len();
+        let used = used(&quotas.get("q").await.unwrap())?;
+        (used.get("pods")? == &there.to_string()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -103,7 +103,14 @@ fn a_namespace_has_limits_a_quota_and_a_user() {
     // The user has a token and no certificate.
     let token = c.kubectl("create token worker -n team");
     let token = token.trim();
-    let user = |line: &str| format!("kubectl --token {token} {line}");
+    let name = c.kubectl("config view -o jsonpath={.clusters[0].name}");
+    for line in [
+        &format!("kubectl config set-credentials worker --token={token}"),
+        &format!("kubectl config set-context worker --cluster={name} --user=worker"),
+    ] {
+        mentions(c, line, &["worker"]);
+    }
+    let user = |line: &str| format!("kubectl --context worker {line}");
     says(c, &user("auth can-i create pods -n team"), "yes\n");
     says(c, &user("auth can-i create pods -n default"), "no\n[exit 1]\n");
     mentions(

@@ -8,6 +8,11 @@ use keelson_api::status::FieldError;
 
 pub(crate) const PREFIX: &str = "pod-security.kubernetes.io/";
 
+/// The labels of each mode: its level and its version.
+const ENFORCE: [&str; 2] = ["pod-security.kubernetes.io/enforce", "pod-security.kubernetes.io/enforce-version"];
+const AUDIT: [&str; 2] = ["pod-security.kubernetes.io/audit", "pod-security.kubernetes.io/audit-version"];
+const WARN: [&str; 2] = ["pod-security.kubernetes.io/warn", "pod-security.kubernetes.io/warn-version"];
+
 /// How strict a standard is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
@@ -105,30 +110,29 @@ impl Policy {
     pub(crate) fn of(labels: &(impl Labels + ?Sized), defaults: &Self) -> (Self, Vec<FieldError>) {
         let mut policy = *defaults;
         let mut errors = Vec::new();
-        let mut read = |mode: &str, standard: &mut Standard, unreadable: Level| {
+        let mut read = |[mode, version]: [&str; 2], standard: &mut Standard, unreadable: Level| {
             let mut wrong = |key: &str, text: &str, why: &str| {
-                errors.push(FieldError::invalid(format!("metadata.labels[{PREFIX}{key}]"), text, why));
+                errors.push(FieldError::invalid(format!("metadata.labels[{key}]"), text, why));
             };
-            let level = labels.label(&format!("{PREFIX}{mode}"));
+            let level = labels.label(mode);
             if let Some(text) = level {
                 standard.level = Level::parse(text).unwrap_or_else(|why| {
                     wrong(mode, text, why);
                     unreadable
                 });
             }
-            let key = format!("{mode}-version");
-            let version = labels.label(&format!("{PREFIX}{key}"));
-            if let Some(text) = version {
+            let of = labels.label(version);
+            if let Some(text) = of {
                 standard.version = Version::parse(text).unwrap_or_else(|why| {
-                    wrong(&key, text, why);
+                    wrong(version, text, why);
                     Version::Latest
                 });
             }
-            (level.is_some(), version.is_some())
+            (level.is_some(), of.is_some())
         };
-        let (enforced, _) = read("enforce", &mut policy.enforce, Level::Restricted);
-        read("audit", &mut policy.audit, Level::Privileged);
-        let (warned, warn_version) = read("warn", &mut policy.warn, Level::Privileged);
+        let (enforced, _) = read(ENFORCE, &mut policy.enforce, Level::Restricted);
+        read(AUDIT, &mut policy.audit, Level::Privileged);
+        let (warned, warn_version) = read(WARN, &mut policy.warn, Level::Privileged);
         // Who says what to enforce and not what to warn of is warned of what would be refused.
         if enforced && !warned && policy.enforce.level > policy.warn.level {
             policy.warn.level = policy.enforce.level;
