@@ -108,6 +108,17 @@ pub fn manager_name(user_agent: &str) -> String {
     name
 }
 
+/// The live object with a configuration's fields, of which nobody becomes the owner (mutating admission policies). The error
+/// says which parts of the configuration are only ever changed as a whole, or which list's items cannot be told apart.
+pub fn merge_config(schema: &Schema, live: Value, config: &Value) -> Result<Value, String> {
+    let atomics = merge::atomics(schema, config);
+    if !atomics.is_empty() {
+        let atomics = atomics.join(", ");
+        return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {atomics}"));
+    }
+    merge::merge(schema, live, config).map_err(|why| format!("failed to merge patch: {why}"))
+}
+
 /// Why the managed fields of an object that somebody else has changed cannot be read.
 pub fn check_managed(object: &Value) -> Result<(), String> {
     let Some(list) = managed::of(object) else { return Ok(()) };

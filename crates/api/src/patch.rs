@@ -73,6 +73,14 @@ impl Patch {
         }
     }
 
+    /// As [`Patch::apply`]; `false` when a `test` of a JSON patch does not hold.
+    pub fn apply_tested(&self, object: &mut Value, schema: &Schema) -> Result<bool, Status> {
+        match self {
+            Self::Json(patch) => json::apply_tested(patch, object),
+            other => other.apply(object, schema).map(|()| true),
+        }
+    }
+
     /// 422 for a patch whose result is not an object of the kind: `patched` is the result, `why` the decode error. Upstream
     /// shows the result, but of strategic merge patches, which it does not decode, the patch.
     pub fn undecodable(&self, patched: &Value, why: &str) -> Status {

@@ -17,6 +17,7 @@ mod node_restriction;
 mod node_taints;
 pub(crate) mod plugin;
 mod pod_security;
+mod policies;
 mod priority;
 mod rbac_escalation;
 mod reinvocation;

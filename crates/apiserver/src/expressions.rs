@@ -30,8 +30,9 @@ pub(crate) fn validate(kind: &Kind, object: &Value, old: Option<&Value>, errors:
 type Check = fn(&Value, Option<&Value>) -> Vec<FieldError>;
 
 /// The kinds with expressions, by group and kind.
-const CHECKS: [((&str, &str), Check); 7] = [
+const CHECKS: [((&str, &str), Check); 8] = [
     (("apiextensions.k8s.io", "CustomResourceDefinition"), check_definition),
+    ((ADMISSION, "MutatingAdmissionPolicy"), |new, old| changed(new, old, admission::check_mutations)),
     ((ADMISSION, "MutatingWebhookConfiguration"), |new, old| changed(new, old, admission::check_webhooks)),
     ((ADMISSION, "ValidatingAdmissionPolicy"), |new, old| changed(new, old, admission::check_policy)),
     ((ADMISSION, "ValidatingWebhookConfiguration"), |new, old| changed(new, old, admission::check_webhooks)),

@@ -7,5 +7,7 @@ mod faults;
 #[path = "admission/hook.rs"]
 #[allow(unreachable_pub, reason = "shared by the areas")]
 mod hook;
+#[path = "admission/policies.rs"]
+mod policies;
 #[path = "admission/webhooks.rs"]
 mod webhooks;

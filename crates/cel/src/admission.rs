@@ -226,6 +226,58 @@ pub fn with_variables(env: Env, variables: &[(String, Type)]) -> Env {
     env.variable("variables", Decl::new(Type::Object(Arc::new(object))))
 }
 
+/// The environment of what a mutating policy changes, from that of its other expressions: with the objects and patches that
+/// it makes.
+pub fn mutation_env(env: Env) -> Env {
+    let text = || of(Type::String);
+    let fields = [("op", text()), ("path", text()), ("from", text()), ("value", of(Type::Dyn))];
+    let fields = fields.into_iter().map(|(key, decl)| (key.to_owned(), Field { key: key.to_owned(), decl }));
+    let patch = Object { name: PATCH.to_owned(), fields: fields.collect() };
+    env.open_objects().json_patch().structure(Arc::new(patch))
+}
+
+const PATCH: &str = "JSONPatch";
+
+/// What a mutation of this type (`ApplyConfiguration`, `JSONPatch`) gives.
+pub fn mutation_type(patch_type: &str) -> Type {
+    let object = |name: &str| Type::Object(Arc::new(Object { name: name.to_owned(), ..Object::default() }));
+    if patch_type == PATCH { Type::list(object(PATCH)) } else { object("Object") }
+}
+
+/// Checks the expressions of a `MutatingAdmissionPolicy`.
+pub fn check_mutations(policy: &Json) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let Some(spec) = policy.get("spec") else { return errors };
+    let params = spec.get("paramKind").is_some_and(|kind| !kind.is_null());
+    let conditions = env(Given { params, authorizer: true, namespace: false });
+    check_conditions(&conditions, spec, "spec.", &mut errors);
+    let full = Given { params, authorizer: true, namespace: true };
+    let variables = check_variables(full, spec, &mut errors);
+    let env = mutation_env(with_variables(env(full), &variables));
+    for (index, mutation) in items(spec, "mutations") {
+        for (field, patch_type) in [("applyConfiguration", "ApplyConfiguration"), ("jsonPatch", PATCH)] {
+            if let Some(holder) = mutation.get(field) {
+                let path = format!("spec.mutations[{index}].{field}");
+                check(&env, holder, &path, "expression", &[mutation_type(patch_type)], &mut errors);
+            }
+        }
+    }
+    errors
+}
+
+/// Checks the variables of a policy; their names and types.
+fn check_variables(full: Given, spec: &Json, errors: &mut Vec<FieldError>) -> Vec<(String, Type)> {
+    let mut variables: Vec<(String, Type)> = Vec::new();
+    for (index, variable) in items(spec, "variables") {
+        let env = with_variables(env(full), &variables);
+        let compiled = check(&env, variable, &format!("spec.variables[{index}]"), "expression", &[], errors);
+        // One that does not compile is declared all the same: its uses are not to blame.
+        let ty = compiled.map_or(Type::Dyn, |program| program.output_type().clone());
+        variables.push((text(variable, "name").to_owned(), ty));
+    }
+    variables
+}
+
 /// Checks the expressions of a `ValidatingAdmissionPolicy`.
 pub fn check_policy(policy: &Json) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -234,14 +286,7 @@ pub fn check_policy(policy: &Json) -> Vec<FieldError> {
     let conditions = env(Given { params, authorizer: true, namespace: false });
     check_conditions(&conditions, spec, "spec.", &mut errors);
     let full = Given { params, authorizer: true, namespace: true };
-    let mut variables: Vec<(String, Type)> = Vec::new();
-    for (index, variable) in items(spec, "variables") {
-        let env = with_variables(env(full), &variables);
-        let compiled = check(&env, variable, &format!("spec.variables[{index}]"), "expression", &[], &mut errors);
-        // One that does not compile is declared all the same: its uses are not to blame.
-        let ty = compiled.map_or(Type::Dyn, |program| program.output_type().clone());
-        variables.push((text(variable, "name").to_owned(), ty));
-    }
+    let variables = check_variables(full, spec, &mut errors);
     let rules = with_variables(env(full), &variables);
     let messages = with_variables(env(Given { authorizer: false, ..full }), &variables);
     for (index, validation) in items(spec, "validations") {

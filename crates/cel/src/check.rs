@@ -413,7 +413,11 @@ impl<'e> Checker<'e> {
     }
 
     fn structure(&mut self, id: Id, name: &str, fields: &'e [(String, Id, bool)]) -> Type {
-        let object = self.env.structure_named(name).cloned();
+        let open = self.env.is_open(name);
+        let object = match open {
+            true => Some(Arc::new(Object { name: name.to_owned(), ..Object::default() })),
+            false => self.env.structure_named(name).cloned(),
+        };
         if object.is_none() {
             self.undeclared(id, name);
         }
@@ -422,7 +426,7 @@ impl<'e> Checker<'e> {
             if *optional {
                 ty = self.unwrap_optional(*value, ty);
             }
-            let Some(object) = &object else { continue };
+            let Some(object) = object.as_ref().filter(|_| !open) else { continue };
             let Some(known) = object.fields.get(field) else {
                 self.issue(*value, format!("undefined field '{field}'"));
                 continue;

@@ -17,6 +17,7 @@ pub struct Env {
     structures: BTreeMap<String, Arc<Object>>,
     bindings: bool,
     json_patch: bool,
+    open: bool,
 }
 
 impl Env {
@@ -52,6 +53,13 @@ impl Env {
         self
     }
 
+    /// Allows `Object{…}` and `Object.any.field{…}` with fields of any name and type (mutating admission policies have them).
+    #[must_use]
+    pub fn open_objects(mut self) -> Self {
+        self.open = true;
+        self
+    }
+
     /// Parses and checks an expression.
     pub fn compile(&self, source: &str) -> Result<Program, Issues> {
         let ast = parse(source, self.bindings)?;
@@ -70,6 +78,11 @@ impl Env {
 
     pub(crate) fn structure_named(&self, name: &str) -> Option<&Arc<Object>> {
         self.structures.get(name)
+    }
+
+    /// Whether a type of this name takes any fields.
+    pub(crate) fn is_open(&self, name: &str) -> bool {
+        self.open && (name == "Object" || name.starts_with("Object."))
     }
 
     pub(crate) fn function(&self, name: &str) -> Option<&'static Function> {

@@ -12,6 +12,40 @@ pub(super) fn merge(schema: &Schema, live: Value, config: &Value) -> Result<Valu
     merge_value(Node::Struct(schema), live, config)
 }
 
+/// Paths of the configuration's lists, maps and structs that are owned as one.
+pub(super) fn atomics(schema: &Schema, config: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    find_atomics(Node::Struct(schema), config, &mut String::new(), &mut found);
+    found
+}
+
+fn find_atomics(node: Node<'_>, config: &Value, path: &mut String, found: &mut Vec<String>) {
+    let node = node.deduced(config);
+    if matches!(node, Node::Atomic) && (config.is_array() || config.is_object()) {
+        found.push(path.clone());
+        return;
+    }
+    let end = path.len();
+    match config {
+        Value::Object(map) if matches!(node, Node::Struct(_) | Node::Map(_)) => {
+            for (name, value) in map {
+                path.push('.');
+                path.push_str(name);
+                find_atomics(node.below(name), value, path, found);
+                path.truncate(end);
+            }
+        }
+        Value::Array(items) if matches!(node, Node::Keyed(..)) => {
+            for (index, item) in items.iter().enumerate() {
+                path.push_str(&format!("[{index}]"));
+                find_atomics(node.item(), item, path, found);
+                path.truncate(end);
+            }
+        }
+        _ => {}
+    }
+}
+
 fn merge_value(node: Node<'_>, live: Value, config: &Value) -> Result<Value, String> {
     if is_empty(&live) {
         return Ok(config.clone());

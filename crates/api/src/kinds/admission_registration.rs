@@ -1,9 +1,11 @@
-//! `admissionregistration.k8s.io/v1`: webhooks and policies, and what they match.
+//! `admissionregistration.k8s.io`: webhooks and policies, and what they match.
 
 use crate::kind::Kind;
 
 mod expression;
 mod matching;
+mod mutating_admission_policy;
+mod mutating_admission_policy_binding;
 mod mutating_webhook_configuration;
 #[cfg(test)]
 mod tests;
@@ -21,5 +23,7 @@ pub(super) fn all() -> Vec<Kind> {
         validating_admission_policy::kind(),
         validating_admission_policy_binding::kind(),
         validating_webhook_configuration::kind(),
+        mutating_admission_policy::kind(),
+        mutating_admission_policy_binding::kind(),
     ]
 }

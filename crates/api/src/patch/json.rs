@@ -47,6 +47,11 @@ fn rejected() -> Status {
 
 /// Any failing operation, `test` included, is the same 422 in upstream.
 pub(super) fn apply(patch: &json_patch::Patch, object: &mut Value) -> Result<(), Status> {
+    if apply_tested(patch, object)? { Ok(()) } else { Err(rejected()) }
+}
+
+/// Whether all `test` operations hold; if not, `object` is left in between.
+pub(super) fn apply_tested(patch: &json_patch::Patch, object: &mut Value) -> Result<bool, Status> {
     let mut copied_bytes = 0;
     for operation in &patch.0 {
         use json_patch::PatchOperation::{Add, Copy, Move, Remove, Replace, Test};
@@ -73,9 +78,13 @@ pub(super) fn apply(patch: &json_patch::Patch, object: &mut Value) -> Result<(),
         {
             continue;
         }
-        json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|_| rejected())?;
+        match json_patch::patch_unsafe(object, std::slice::from_ref(operation)) {
+            Ok(()) => {}
+            Err(_) if matches!(operation, Test(_)) => return Ok(false),
+            Err(_) => return Err(rejected()),
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Levels of nesting; the callers see to it that it is small.

@@ -2,14 +2,14 @@
 //! what it asks of the authorizer, which may have to wait for somebody, is found out between runs.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::{Arc, LazyLock};
 
 use keelson_api::status::Status;
 use keelson_cel::admission::{Given, compile, env};
 use keelson_cel::limits::{MATCH_CONDITIONS_BUDGET, PER_CALL_LIMIT};
 use keelson_cel::{
-    AuthorizationRequest, Authorizer, Bindings, Decision, Env, Error, Lazy, Program, Type, Value as Cel,
+    AuthorizationRequest, Authorizer, Bindings, Decision, Env, Error, Evaluation, Lazy, Program, Type, Value as Cel,
 };
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -46,6 +46,11 @@ pub(super) struct Compiled {
 impl Compiled {
     pub(super) fn new(env: &Env, source: &str, wanted: &[Type]) -> Self {
         Self { source: source.to_owned(), program: compile(env, source, wanted) }
+    }
+
+    /// Whether it reads a variable.
+    pub(super) fn uses(&self, variable: &str) -> bool {
+        self.program.as_ref().is_ok_and(|program| program.uses(variable))
     }
 
     /// The type of its values.
@@ -166,12 +171,23 @@ impl<'a> Run<'a> {
     pub(super) fn evaluate(
         &self,
         compiled: &'a Compiled,
-        variables: Option<&'a dyn Lazy<'a>>,
+        variables: Option<&'a Variables<'a>>,
         budget: &mut u64,
     ) -> Result<Result<Cel<'a>, String>, OutOfBudget> {
+        let (value, cost) = self.spend(compiled, variables);
+        if cost > *budget {
+            *budget = 0;
+            return Err(OutOfBudget);
+        }
+        *budget -= cost;
+        Ok(value)
+    }
+
+    /// The value, and what it cost.
+    fn spend(&self, compiled: &'a Compiled, variables: Option<&'a Variables<'a>>) -> (Result<Cel<'a>, String>, u64) {
         let program = match &compiled.program {
             Ok(program) => program,
-            Err(why) => return Ok(Err(format!("compilation error: {why}"))),
+            Err(why) => return (Err(format!("compilation error: {why}")), 0),
         };
         let decl = |name: &str| ENV.lookup(name).map(|decl| &**decl);
         let value = |json: &'a Value, decl| Cel::from_json(json, decl).unwrap_or(Cel::Null);
@@ -195,13 +211,50 @@ impl<'a> Run<'a> {
                 self.costly.set(true);
             }
         }
-        if run.cost > *budget {
-            *budget = 0;
-            return Err(OutOfBudget);
-        }
-        *budget -= run.cost;
         let failed = |error| format!("expression '{}' resulted in error: {error}", compiled.source);
-        Ok(run.value.map_err(failed))
+        (run.value.map_err(failed), run.cost)
+    }
+}
+
+/// A variable of a policy.
+pub(super) struct Variable {
+    pub(super) name: String,
+    pub(super) expression: Compiled,
+}
+
+/// The variables of a policy in one run, each evaluated when it is first asked for.
+pub(super) struct Variables<'a> {
+    run: &'a Run<'a>,
+    list: &'a [Variable],
+    values: Vec<RefCell<Option<Result<Cel<'a>, Error>>>>,
+    /// These themselves: variables may name those before them.
+    own: Cell<Option<&'a Variables<'a>>>,
+}
+
+impl<'a> Variables<'a> {
+    pub(super) fn new(run: &'a Run<'a>, list: &'a [Variable]) -> Self {
+        Self { run, list, values: list.iter().map(|_| RefCell::default()).collect(), own: Cell::new(None) }
+    }
+
+    /// Lets them name each other.
+    pub(super) fn tie(&'a self) -> &'a Self {
+        self.own.set(Some(self));
+        self
+    }
+}
+
+impl<'a> Lazy<'a> for Variables<'a> {
+    fn field(&self, name: &str) -> Option<Evaluation<'a>> {
+        let index = self.list.iter().position(|variable| variable.name == name)?;
+        let (variable, slot) = (self.list.get(index)?, self.values.get(index)?);
+        if let Some(value) = &*slot.borrow() {
+            return Some(Evaluation { value: value.clone(), cost: 0 });
+        }
+        let (value, cost) = self.run.spend(&variable.expression, self.own.get());
+        let failed = |why| Error::Other(format!("composited variable {name:?} fails to evaluate: {why}").into());
+        let value = value.map_err(failed);
+        *slot.borrow_mut() = Some(value.clone());
+        Some(Evaluation { value, cost })
     }
 }
 
@@ -293,6 +346,10 @@ impl Conditions {
             Held::Unknown(why) if fails_closed => Err(request.forbidden(&why)),
             Held::Unknown(_) => Ok(false),
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
     }
 
     /// What they come to in a run.

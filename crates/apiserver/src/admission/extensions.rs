@@ -10,6 +10,7 @@ use keelson_api::status::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::policies::{self, Active, Mutations, Policies, Validations};
 use super::reinvocation::Rounds;
 use super::webhooks::{self, Hook, Hooks};
 use super::{Judges, Request, plugins};
@@ -19,7 +20,14 @@ use crate::core::Core;
 use crate::registry::create::set;
 
 const GROUP: &str = "admissionregistration.k8s.io";
-const RESOURCES: [&str; 2] = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"];
+const RESOURCES: [&str; 6] = [
+    "mutatingadmissionpolicies",
+    "mutatingadmissionpolicybindings",
+    "mutatingwebhookconfigurations",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+    "validatingwebhookconfigurations",
+];
 
 /// The server, once there is one.
 pub(super) type Home = Arc<OnceLock<Weak<Core>>>;
@@ -29,6 +37,8 @@ pub(super) type Home = Arc<OnceLock<Weak<Core>>>;
 struct Configured {
     mutating: Hooks,
     validating: Hooks,
+    mutating_policies: Policies<Mutations>,
+    validating_policies: Policies<Validations>,
 }
 
 /// What there is, ready for requests.
@@ -40,6 +50,8 @@ pub(crate) struct Extensions {
     validates: AtomicBool,
     mutating: ArcSwap<Vec<Arc<Hook>>>,
     validating: ArcSwap<Vec<Arc<Hook>>>,
+    mutating_policies: ArcSwap<Vec<Active<Mutations>>>,
+    validating_policies: ArcSwap<Vec<Active<Validations>>>,
 }
 
 impl Extensions {
@@ -56,11 +68,20 @@ impl Extensions {
         self.validating.load_full()
     }
 
+    pub(super) fn mutating_policies(&self) -> Arc<Vec<Active<Mutations>>> {
+        self.mutating_policies.load_full()
+    }
+
+    pub(super) fn validating_policies(&self) -> Arc<Vec<Active<Validations>>> {
+        self.validating_policies.load_full()
+    }
+
     /// Whether somebody might change the object of a request.
     pub(crate) fn may_mutate(&self, request: &Request<'_>) -> bool {
         self.mutates.load(Ordering::Relaxed)
             && concerned(request)
-            && self.mutating.load().iter().any(|hook| hook.matching().by_rules(request).is_some())
+            && (self.mutating.load().iter().any(|hook| hook.matching().by_rules(request).is_some())
+                || self.mutating_policies.load().iter().any(|policy| policy.concerns(request)))
     }
 
     /// Whether somebody might refuse a request, once the object is whole.
@@ -72,13 +93,21 @@ impl Extensions {
         match resource {
             "mutatingwebhookconfigurations" => configured.mutating.set(&self.core, name, object),
             "validatingwebhookconfigurations" => configured.validating.set(&self.core, name, object),
+            "mutatingadmissionpolicies" => configured.mutating_policies.set_policy(name, object),
+            "mutatingadmissionpolicybindings" => configured.mutating_policies.set_binding(name, object),
+            "validatingadmissionpolicies" => configured.validating_policies.set_policy(name, object),
+            "validatingadmissionpolicybindings" => configured.validating_policies.set_binding(name, object),
             _ => {}
         }
     }
 
     fn publish(&self, configured: &Configured) {
         let (mutating, validating) = (configured.mutating.list(), configured.validating.list());
-        let (mutates, validates) = (!mutating.is_empty(), !validating.is_empty());
+        let (changing, checking) = (configured.mutating_policies.list(), configured.validating_policies.list());
+        let mutates = !mutating.is_empty() || !changing.is_empty();
+        let validates = !validating.is_empty() || !checking.is_empty();
+        self.mutating_policies.store(Arc::new(changing));
+        self.validating_policies.store(Arc::new(checking));
         self.mutating.store(Arc::new(mutating));
         self.validating.store(Arc::new(validating));
         self.mutates.store(mutates, Ordering::Relaxed);
@@ -158,6 +187,7 @@ fn keep_managed(request: &Request<'_>, object: &mut Value, before: Value) {
 }
 
 async fn round(request: &Request<'_>, object: &mut Value, rounds: &mut Rounds) -> Result<(), Status> {
+    policies::mutate(request, object, rounds).await?;
     webhooks::mutate(request, object, rounds).await
 }
 
@@ -165,6 +195,9 @@ async fn round(request: &Request<'_>, object: &mut Value, rounds: &mut Rounds) -
 pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     if !request.core.extensions.validates() || !concerned(request) {
         return Ok(());
+    }
+    if !policies::is_excluded(request) {
+        policies::validate(request, object).await?;
     }
     webhooks::validate(request, object).await
 }

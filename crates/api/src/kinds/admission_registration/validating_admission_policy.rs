@@ -23,17 +23,17 @@ pub(crate) fn kind() -> Kind {
             Column::integer("Validations", "How many rules it has.", |object, _| {
                 json!(size(&object["spec"]["validations"]))
             }),
-            Column::string("ParamKind", "The kind of its parameters.", |object, _| {
-                let kind = &object["spec"]["paramKind"];
-                let text = |field: &str| kind[field].as_str().unwrap_or_default();
-                if kind.is_null() {
-                    "<unset>".into()
-                } else {
-                    format!("{}/{}", text("apiVersion"), text("kind")).into()
-                }
-            }),
+            param_kind_column(),
             age(),
         ])
+}
+
+pub(super) fn param_kind_column() -> Column {
+    Column::string("ParamKind", "The kind of its parameters.", |object, _| {
+        let kind = &object["spec"]["paramKind"];
+        let text = |field: &str| kind[field].as_str().unwrap_or_default();
+        if kind.is_null() { "<unset>".into() } else { format!("{}/{}", text("apiVersion"), text("kind")).into() }
+    })
 }
 
 #[derive(Debug)]
@@ -56,21 +56,7 @@ impl Strategy for ValidatingAdmissionPolicy {
             return errors;
         }
         let spec = root.get("spec");
-        matching::failure_policy(spec.get("failurePolicy"), &mut errors);
-        let kind = spec.get("paramKind");
-        if kind.is_set() {
-            matching::param_kind(kind, &mut errors);
-        }
-        let constraints = spec.get("matchConstraints");
-        if constraints.is_set() {
-            matching::resources(constraints, &mut errors);
-            let rules = constraints.get("resourceRules");
-            if rules.is_empty() {
-                errors.push(rules.required(""));
-            }
-        } else {
-            errors.push(constraints.required(""));
-        }
+        validate_matching(spec, &mut errors);
         expression::conditions(spec.get("matchConditions"), &mut errors);
         for variable in spec.get("variables").items() {
             validate_variable(variable, &mut errors);
@@ -93,7 +79,26 @@ impl Strategy for ValidatingAdmissionPolicy {
     }
 }
 
-fn validate_variable(variable: View, errors: &mut Errors) {
+/// What both kinds of policies say of what they are about.
+pub(super) fn validate_matching(spec: View, errors: &mut Errors) {
+    matching::failure_policy(spec.get("failurePolicy"), errors);
+    let kind = spec.get("paramKind");
+    if kind.is_set() {
+        matching::param_kind(kind, errors);
+    }
+    let constraints = spec.get("matchConstraints");
+    if constraints.is_set() {
+        matching::resources(constraints, errors);
+        let rules = constraints.get("resourceRules");
+        if rules.is_empty() {
+            errors.push(rules.required(""));
+        }
+    } else {
+        errors.push(constraints.required(""));
+    }
+}
+
+pub(super) fn validate_variable(variable: View, errors: &mut Errors) {
     let name = variable.get("name");
     if name.str().trim().is_empty() {
         errors.push(name.required("name is not specified"));

@@ -22,13 +22,18 @@ pub(crate) fn kind() -> Kind {
         &ValidatingAdmissionPolicyBinding,
     )
     .category(CATEGORY)
-    .columns(vec![
+    .columns(binding_columns())
+}
+
+/// Columns of both kinds of bindings.
+pub(super) fn binding_columns() -> Vec<Column> {
+    vec![
         Column::string("PolicyName", "The policy it puts to work.", |object, _| or(&object["spec"]["policyName"], "")),
         Column::string("ParamRef", "The policy's parameters.", |object, _| {
             matching::param_text(&object["spec"]["paramRef"]).into()
         }),
         age(),
-    ])
+    ]
 }
 
 #[derive(Debug)]
@@ -36,38 +41,50 @@ struct ValidatingAdmissionPolicyBinding;
 
 impl Strategy for ValidatingAdmissionPolicyBinding {
     fn default(&self, object: &mut Value) {
-        let spec = object.as_object_mut().and_then(|object| child(object, "spec"));
-        if let Some(resources) = spec.and_then(|spec| child(spec, "matchResources")) {
-            matching::default_resources(resources);
-        }
+        default_binding(object);
     }
 
     fn validate(&self, object: &Value, _write: Write<'_>) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+        let mut errors = validate_binding(object);
         let root = View::root(object);
-        let spec = root.get("spec");
-        let policy = spec.get("policyName");
-        if policy.is_empty() {
-            errors.push(policy.required(""));
-        } else {
-            checked(policy, names::subdomain, &mut errors);
-        }
-        let reference = spec.get("paramRef");
-        if reference.is_set() {
-            validate_reference(reference, &mut errors);
-        }
-        if spec.get("matchResources").is_set() {
-            // Upstream leaves out a letter.
-            let resources = View::at("spec.matchResouces", &object["spec"]["matchResources"]);
-            matching::resources(resources, &mut errors);
-        }
-        validate_actions(spec.get("validationActions"), &mut errors);
+        validate_actions(root.get("spec").get("validationActions"), &mut errors);
         errors
     }
 
     fn unconditional_update(&self) -> bool {
         false
     }
+}
+
+/// Defaults of both kinds of bindings.
+pub(super) fn default_binding(object: &mut Value) {
+    let spec = object.as_object_mut().and_then(|object| child(object, "spec"));
+    if let Some(resources) = spec.and_then(|spec| child(spec, "matchResources")) {
+        matching::default_resources(resources);
+    }
+}
+
+/// What both kinds of bindings must say.
+pub(super) fn validate_binding(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let root = View::root(object);
+    let spec = root.get("spec");
+    let policy = spec.get("policyName");
+    if policy.is_empty() {
+        errors.push(policy.required(""));
+    } else {
+        checked(policy, names::subdomain, &mut errors);
+    }
+    let reference = spec.get("paramRef");
+    if reference.is_set() {
+        validate_reference(reference, &mut errors);
+    }
+    if spec.get("matchResources").is_set() {
+        // Upstream leaves out a letter.
+        let resources = View::at("spec.matchResouces", &object["spec"]["matchResources"]);
+        matching::resources(resources, &mut errors);
+    }
+    errors
 }
 
 fn validate_reference(reference: View, errors: &mut Errors) {

@@ -13,7 +13,7 @@ use crate::validation::{Errors, View, names};
 const GROUP: &str = "apiregistration.k8s.io";
 
 /// Group, version, the group's place among groups and the version's in it. Higher comes first.
-const PRIORITIES: [(&str, &str, i32, i32); 21] = [
+const PRIORITIES: [(&str, &str, i32, i32); 22] = [
     ("", "v1", 18_000, 1),
     ("apps", "v1", 17_800, 15),
     ("events.k8s.io", "v1", 17_750, 15),
@@ -29,6 +29,7 @@ const PRIORITIES: [(&str, &str, i32, i32); 21] = [
     ("storage.k8s.io", "v1", 16_800, 15),
     ("apiextensions.k8s.io", "v1", 16_700, 15),
     ("admissionregistration.k8s.io", "v1", 16_700, 15),
+    ("admissionregistration.k8s.io", "v1beta1", 16_700, 12),
     ("scheduling.k8s.io", "v1", 16_600, 15),
     ("coordination.k8s.io", "v1", 16_500, 15),
     ("node.k8s.io", "v1", 16_300, 15),

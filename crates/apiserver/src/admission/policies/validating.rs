@@ -1,0 +1,295 @@
+//! ValidatingAdmissionPolicy: what must hold of an object, and what becomes of a request for which it does not.
+
+use keelson_api::status::{Cause, Status};
+use keelson_cel::limits::{MESSAGE_BYTES, RUNTIME_BUDGET};
+use keelson_cel::{Env, Type, Value as Cel};
+use serde_json::{Value, json};
+
+use super::{Active, Binding, Common, Work, namespace_object};
+use crate::admission::Request;
+use crate::admission::attributes::{as_version, describe};
+use crate::admission::expressions::{Compiled, Held, Inputs, Judge, Known, Run, Variables, run};
+
+/// Bytes of the value of an audit annotation.
+const MAX_ANNOTATION_BYTES: usize = 10 << 10;
+
+struct Validation {
+    expression: Compiled,
+    message: String,
+    computed: Option<Compiled>,
+    /// `None`: `Invalid`.
+    reason: Option<String>,
+}
+
+/// The expressions of a policy.
+pub(in crate::admission) struct Validations {
+    common: Common,
+    fails_closed: bool,
+    list: Vec<Validation>,
+    /// By key.
+    annotations: Vec<(String, Compiled)>,
+}
+
+impl Work for Validations {
+    fn new(spec: &Value, mut common: Common, rules: &Env, messages: &Env) -> Self {
+        let items = |key: &str| spec[key].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        let list: Vec<Validation> = items("validations")
+            .iter()
+            .map(|validation| Validation {
+                expression: Compiled::new(rules, &text(validation, "expression"), &[Type::Bool]),
+                message: text(validation, "message").trim().to_owned(),
+                computed: Some(text(validation, "messageExpression"))
+                    .filter(|source| !source.is_empty())
+                    .map(|source| Compiled::new(messages, &source, &[Type::String])),
+                reason: validation["reason"].as_str().map(str::to_owned),
+            })
+            .collect();
+        let annotations: Vec<(String, Compiled)> = items("auditAnnotations")
+            .iter()
+            .map(|one| {
+                let source = text(one, "valueExpression");
+                (text(one, "key"), Compiled::new(rules, &source, &[Type::String, Type::Null]))
+            })
+            .collect();
+        let all = list.iter().flat_map(|v| v.computed.iter().chain([&v.expression]));
+        common.reads_namespace |= all.chain(annotations.iter().map(|(_, e)| e)).any(|e| e.uses("namespaceObject"));
+        Self { common, fails_closed: spec["failurePolicy"] != "Ignore", list, annotations }
+    }
+}
+
+/// A validation that failed, or could not be made.
+pub(in crate::admission) struct Denial {
+    index: usize,
+    message: String,
+    reason: Option<String>,
+}
+
+/// What a policy says of a request.
+#[derive(Default)]
+pub(in crate::admission) struct Verdict {
+    denials: Vec<Denial>,
+    annotations: Vec<(String, String)>,
+    /// Annotations that could not be found.
+    faults: Vec<String>,
+}
+
+impl Judge for Validations {
+    type Outcome = Verdict;
+
+    fn judge<'a>(&'a self, run: &'a Run<'a>) -> Verdict {
+        let variables = Variables::new(run, &self.common.variables);
+        self.evaluate(run, variables.tie())
+    }
+}
+
+impl Validations {
+    /// A verdict of one error, if the policy fails closed.
+    fn fault(&self, message: String) -> Verdict {
+        let denial = Denial { index: 0, message, reason: None };
+        let denials = if self.fails_closed { vec![denial] } else { Vec::new() };
+        Verdict { denials, ..Verdict::default() }
+    }
+
+    fn evaluate<'a>(&'a self, run: &'a Run<'a>, variables: &'a Variables<'a>) -> Verdict {
+        match self.common.conditions.judged(run) {
+            Held::All => {}
+            Held::NotAll => return Verdict::default(),
+            Held::Unknown(why) => return self.fault(why),
+        }
+        let mut verdict = Verdict::default();
+        let mut budget = RUNTIME_BUDGET;
+        let mut failed = Vec::new();
+        for (index, validation) in self.list.iter().enumerate() {
+            match run.evaluate(&validation.expression, Some(variables), &mut budget) {
+                Err(out) => return self.fault(out.to_string()),
+                Ok(Err(message)) if self.fails_closed => {
+                    verdict.denials.push(Denial { index, message, reason: None });
+                }
+                Ok(Err(_)) => {}
+                Ok(Ok(value)) if value.as_bool() == Some(true) => {}
+                Ok(Ok(_)) => failed.push((index, validation)),
+            }
+        }
+        for (index, validation) in failed {
+            let computed = validation.computed.as_ref().map(|e| run.evaluate(e, Some(variables), &mut budget));
+            let message = match computed {
+                Some(Err(out)) => {
+                    if self.fails_closed {
+                        let message = format!("failed messageExpression: {out}");
+                        verdict.denials.push(Denial { index, message, reason: None });
+                    }
+                    continue;
+                }
+                Some(Ok(Ok(value))) => value.as_str().and_then(usable),
+                _ => None,
+            };
+            let message = message.unwrap_or_else(|| match validation.message.as_str() {
+                "" => format!("failed expression: {}", validation.expression.source.trim()),
+                message => message.to_owned(),
+            });
+            let reason = Some(validation.reason.clone().unwrap_or_else(|| "Invalid".into()));
+            verdict.denials.push(Denial { index, message, reason });
+        }
+        verdict.denials.sort_by_key(|denial| denial.index);
+        let mut budget = RUNTIME_BUDGET;
+        for (key, expression) in &self.annotations {
+            match run.evaluate(expression, Some(variables), &mut budget) {
+                Err(out) => return self.fault(out.to_string()),
+                Ok(Err(why)) if self.fails_closed => verdict.faults.push(why),
+                Ok(Ok(Cel::String(text))) if !text.as_str().trim().is_empty() => {
+                    verdict.annotations.push((key.clone(), text.as_str().trim().to_owned()));
+                }
+                Ok(_) => {}
+            }
+        }
+        verdict
+    }
+}
+
+/// A message that may be shown: one line, not empty, not too long.
+fn usable(message: &str) -> Option<String> {
+    let message = message.trim();
+    let fine = !message.is_empty() && message.len() <= MESSAGE_BYTES && !message.contains('\n');
+    fine.then(|| message.to_owned())
+}
+
+/// A no, with who said it.
+struct Refusal {
+    policy: String,
+    binding: Option<String>,
+    message: String,
+    reason: Option<String>,
+}
+
+/// Runs the policies; the first no of all is the answer.
+pub(in crate::admission) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+    let mut refusals = Vec::new();
+    for active in request.core.extensions.validating_policies().iter() {
+        judge(request, object, active, &mut refusals).await?;
+    }
+    match refusals.into_iter().next() {
+        Some(first) => Err(refuse(request, first)),
+        None => Ok(()),
+    }
+}
+
+async fn judge(
+    request: &Request<'_>,
+    object: &Value,
+    active: &Active<Validations>,
+    refusals: &mut Vec<Refusal>,
+) -> Result<(), Status> {
+    let policy = &active.policy;
+    let mut misconfigured = |why: String, binding: Option<&Binding>| {
+        if !policy.fails_closed {
+            return;
+        }
+        let what = if binding.is_some() { "binding" } else { "policy" };
+        let message = format!("failed to configure {what}: {why}");
+        let binding = binding.map(|binding| binding.name.clone());
+        refusals.push(Refusal { policy: policy.name.clone(), binding, message, reason: None });
+    };
+    let resource = match policy.matches(request, object).await {
+        Ok(Some(resource)) => resource,
+        Ok(None) => return Ok(()),
+        Err(why) => {
+            misconfigured(why, None);
+            return Ok(());
+        }
+    };
+    let mut verdicts = Vec::new();
+    let mut seen = None;
+    for binding in &active.bindings {
+        let params = match policy.bound(request, object, binding).await {
+            Ok(params) => params,
+            Err(fault) => {
+                misconfigured(fault, Some(binding));
+                continue;
+            }
+        };
+        for params in params {
+            if seen.is_none() {
+                let namespace = match policy.work.common.reads_namespace {
+                    true => namespace_object(request).await?,
+                    false => Value::Null,
+                };
+                let described = describe(request, &resource);
+                seen = Some((as_version(request, &resource, object).await?, described, namespace, Known::new(request)));
+            }
+            let Some((version, described, namespace, known)) = &mut seen else { continue };
+            let mut inputs = Inputs::new(&version.borrow(&resource), described);
+            inputs.namespace = std::borrow::Cow::Borrowed(namespace);
+            inputs.params = std::borrow::Cow::Owned(params);
+            verdicts.push((binding, run(request, &policy.work, &inputs, known).await?));
+        }
+    }
+    act(request, &policy.name, verdicts, refusals);
+    Ok(())
+}
+
+/// Does what the bindings want done.
+fn act(
+    request: &Request<'_>,
+    policy: &str,
+    verdicts: Vec<(&std::sync::Arc<Binding>, Verdict)>,
+    refusals: &mut Vec<Refusal>,
+) {
+    let mut annotations: Vec<(String, Vec<String>)> = Vec::new();
+    for (binding, verdict) in verdicts {
+        let refusal = |message: &str, reason: Option<&String>| Refusal {
+            policy: policy.to_owned(),
+            binding: Some(binding.name.clone()),
+            message: message.to_owned(),
+            reason: reason.cloned(),
+        };
+        for Denial { index, message, reason } in &verdict.denials {
+            for action in &binding.actions {
+                match action.as_str() {
+                    "Deny" => refusals.push(refusal(message, reason.as_ref())),
+                    "Warn" => request.notes.warn(format!(
+                        "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{}': {message}",
+                        binding.name
+                    )),
+                    "Audit" => {
+                        let failure = json!([{"message": message, "policy": policy, "binding": binding.name,
+                            "expressionIndex": index, "validationActions": binding.actions}]);
+                        let key = "validation.policy.admission.k8s.io/validation_failure";
+                        request.notes.annotate(key, failure.to_string());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for (key, mut value) in verdict.annotations {
+            let end = (0..=MAX_ANNOTATION_BYTES.min(value.len())).rev().find(|at| value.is_char_boundary(*at));
+            value.truncate(end.unwrap_or(0));
+            match annotations.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, values)) if values.contains(&value) => {}
+                Some((_, values)) => values.push(value),
+                None => annotations.push((key, vec![value])),
+            }
+        }
+        refusals.extend(verdict.faults.iter().map(|why| refusal(why, None)));
+    }
+    for (key, values) in annotations {
+        request.notes.annotate(format!("{policy}/{key}"), values.join(", "));
+    }
+}
+
+fn refuse(request: &Request<'_>, refusal: Refusal) -> Status {
+    let Refusal { policy, binding, message, reason } = refusal;
+    let with = binding.map(|binding| format!(" with binding '{binding}'")).unwrap_or_default();
+    let message = format!("ValidatingAdmissionPolicy '{policy}'{with} denied request: {message}");
+    let mut status = request.forbidden(&message);
+    let reason = reason.unwrap_or_else(|| "Invalid".into());
+    (status.code, status.reason) = match reason.as_str() {
+        "Forbidden" => (403, "Forbidden"),
+        "Unauthorized" => (401, "Unauthorized"),
+        "RequestEntityTooLarge" => (413, "RequestEntityTooLarge"),
+        _ => (422, "Invalid"),
+    };
+    let details = status.details.get_or_insert_default();
+    details.causes.push(Cause { message, ..Cause::default() });
+    status
+}
