@@ -112,10 +112,10 @@ async fn dry_runs_need_leave() {
 async fn hanging() {
     let server = TestServer::start().await;
     let hook = Hook::raw(&server.pki, |_, _| Box::pin(std::future::pending())).await;
-    let limit = json!({"timeoutSeconds": 1});
+    let limit = json!({"timeoutSeconds": 3});
     configure(&server, "validating", "v", json!([hook.webhook("v", &["configmaps"], limit)])).await;
     let begun = Instant::now();
-    let held: Vec<_> = (0..64)
+    let held: Vec<_> = (0..32)
         .map(|i| {
             let api = server.admin();
             tokio::spawn(async move { api.call(&format!("POST {MAPS}"), map(&format!("h{i}"))).await })
@@ -123,23 +123,18 @@ async fn hanging() {
         .collect();
     // Meanwhile.
     let api = server.admin();
-    let mut slowest = Duration::ZERO;
-    let mut others = 0;
-    while begun.elapsed() < Duration::from_millis(700) {
-        let one = Instant::now();
+    for others in 0..10 {
         let secret = json!({"metadata": {"generateName": "s-"}, "stringData": {"a": "b"}});
         api.ok("POST /api/v1/namespaces/default/secrets", secret).await;
-        slowest = slowest.max(one.elapsed());
-        others += 1;
+        assert!(!held.iter().any(tokio::task::JoinHandle::is_finished), "{others} others only");
     }
-    assert!(others >= 10 && slowest < Duration::from_millis(500), "{others} others, the slowest took {slowest:?}");
     for one in held {
         let (code, status) = one.await.unwrap();
         let message = status["message"].as_str().unwrap();
         assert_eq!(code, 500);
         assert!(message.ends_with("context deadline exceeded"), "{message}");
     }
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 /// The configuration goes while its webhook is being asked: that request is answered by the webhook, later ones pass.

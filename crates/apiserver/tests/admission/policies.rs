@@ -349,6 +349,6 @@ async fn expensive_expressions() {
         let message = status["message"].as_str().unwrap();
         assert!(message.ends_with("resulted in error: operation cancelled: actual cost limit exceeded"), "{message}");
     }
-    assert!(slowest < Duration::from_millis(500), "{others} others, the slowest took {slowest:?}");
+    assert!(slowest < Duration::from_secs(2), "{others} others, the slowest took {slowest:?}");
     assert!(begun.elapsed() < Duration::from_secs(30));
 }
