@@ -13,7 +13,7 @@ TOOLS := $(abspath $(TARGET))/tools
 KUBECTL := $(TOOLS)/kubectl
 PROFILE ?= demo
 # Debian packages that only tests use: real programs to be tested with.
-TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables openssl python3 python3-pip
+TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables openssl python3 python3-pip etcd-server
 
 .PHONY: up down test bench fuzz lint build tools test-setup
 

@@ -5,15 +5,17 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod etcd;
 pub mod local;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use etcd::EtcdStore;
 pub use local::{LocalStore, Options};
 
 /// One version of a key.
@@ -89,6 +91,12 @@ pub enum Error {
     /// The disk is full or fails; the write did not happen.
     #[error("{context}: {source}")]
     Io { context: String, source: std::io::Error },
+    /// The engine's servers do not answer in time. A write may have happened or may still happen.
+    #[error("{what}")]
+    Timeout { what: String },
+    /// The engine's servers cannot be reached, or do not serve. A write may have happened.
+    #[error("{what}")]
+    Unreachable { what: String },
     /// The store is shut down or its writer has died.
     #[error("the store is closed")]
     Closed,
@@ -114,6 +122,12 @@ pub trait Store: Send + Sync + 'static {
     /// it should not be a small slice of a big buffer. Dropping the future does not take the write back.
     async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<u64, Error>;
 
+    /// As [`Store::put`], for a key that is to be deleted when it was not written for `ttl`. Engines that do not do that by
+    /// themselves ([`Store::is_shared`]) leave it to the one process that uses them.
+    async fn put_expiring(&self, key: &str, value: Bytes, expect: Expect, _ttl: Duration) -> Result<u64, Error> {
+        self.put(key, value, expect).await
+    }
+
     /// Deletes and waits until that is durable. Returns the revision of the deletion and the version deleted.
     /// An absent key is [`Error::Conflict`] with no current version, whatever is expected.
     async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, KeyValue), Error>;
@@ -138,4 +152,19 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets all versions that were superseded at or before `revision`. Ranges at older revisions are
     /// [`Error::Compacted`] from then on, and so is compacting at or before it again.
     async fn compact(&self, revision: u64) -> Result<(), Error>;
+
+    /// As [`Store::compact`], unless another process that shares the store has done so since this one last called. To be called
+    /// in regular intervals.
+    async fn compact_in_turn(&self, revision: u64) -> Result<(), Error> {
+        self.compact(revision).await
+    }
+
+    /// Whether other processes may write to the store too. Then keys expire by themselves, and the newest state is only known
+    /// to who asks for [`Store::revision`].
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Whether reads and writes can be served now. Cheap enough to be asked by anybody at any time.
+    async fn health(&self) -> Result<(), Error>;
 }

@@ -247,6 +247,10 @@ impl Store for LocalStore {
         Ok(())
     }
 
+    async fn health(&self) -> Result<(), Error> {
+        if self.shared.queue.lock().closed { Err(Error::Closed) } else { Ok(()) }
+    }
+
     async fn compact(&self, revision: u64) -> Result<(), Error> {
         {
             let state = self.shared.state.read();
