@@ -23,6 +23,7 @@ use crate::core::Core;
 use crate::registry::create::{create, text};
 use crate::registry::delete::delete;
 use crate::registry::options::{DeleteOptions, WriteOptions};
+use crate::registry::read::freshen;
 use crate::registry::update::{Target, update};
 
 use self::policy::Removed;
@@ -83,9 +84,16 @@ async fn ensure(core: &Core, wanted: Wanted) -> Result<(), Error> {
     let result = async {
         let resource = core.registry.known(group, resource)?;
         let options = WriteOptions::internal();
-        let Some(old) = resource.cache()?.get(&namespace, &name) else {
-            return create(core, resource, &namespace, object, &options).await.map(|_| ());
-        };
+        let mut old = resource.cache()?.get(&namespace, &name);
+        if old.is_none() {
+            match create(core, resource, &namespace, object.clone(), &options).await {
+                // Another server was faster.
+                Err(status) if status.reason == "AlreadyExists" => freshen(core, None).await?,
+                outcome => return outcome.map(|_| ()),
+            }
+            old = resource.cache()?.get(&namespace, &name);
+        }
+        let Some(old) = old else { return Ok(()) };
         if reconcile == Reconcile::Keep {
             return Ok(());
         }

@@ -41,7 +41,7 @@ pub(crate) struct Cache {
     reload: Notify,
     /// Every change up to here is in the caches.
     revision: watch::Sender<u64>,
-    /// The store is closed or cannot be read: the caches do not change any more.
+    /// The store is closed or cannot be read now: the caches do not change.
     broken: AtomicBool,
 }
 
@@ -134,19 +134,24 @@ impl Cache {
         self.broken.load(Ordering::Relaxed)
     }
 
-    fn set_broken(&self) {
-        self.broken.store(true, Ordering::Relaxed);
+    fn set_broken(&self, broken: bool) {
+        self.broken.store(broken, Ordering::Relaxed);
+    }
+
+    /// Waits until the caches hold everything up to `revision`; says whether they do after a while.
+    pub(crate) async fn reaches(&self, revision: u64, patience: Duration) -> bool {
+        if self.revision() >= revision {
+            return true;
+        }
+        let mut receiver = self.revision.subscribe();
+        matches!(tokio::time::timeout(patience, receiver.wait_for(|now| *now >= revision)).await, Ok(Ok(_)))
     }
 
     /// Waits until the caches hold everything up to `revision`; 504 when that takes too long.
     pub(crate) async fn wait_for(&self, revision: u64) -> Result<(), Status> {
-        if self.revision() >= revision {
-            return Ok(());
-        }
-        let mut receiver = self.revision.subscribe();
-        match tokio::time::timeout(CATCH_UP, receiver.wait_for(|now| *now >= revision)).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(too_large(revision, self.revision())),
+        match self.reaches(revision, CATCH_UP).await {
+            true => Ok(()),
+            false => Err(too_large(revision, self.revision())),
         }
     }
 }

@@ -140,6 +140,8 @@ pub struct Config {
     pub proxy_client: Option<Identity>,
     /// How stored objects are encrypted; without it they are not.
     pub encryption: Option<EncryptionFile>,
+    /// How often history is forgotten, which is kept for so long; zero for never (`--etcd-compaction-interval`).
+    pub compaction_interval: Duration,
     /// How long Events live.
     pub event_ttl: Duration,
     /// Longest duration of a request that is no watch, log, exec, … (`--request-timeout`).
@@ -176,6 +178,7 @@ impl Default for Config {
             authorization: Authorization::default(),
             proxy_client: None,
             encryption: None,
+            compaction_interval: Duration::from_secs(300),
             event_ttl: Duration::from_secs(3600),
             request_timeout: Duration::from_secs(60),
             max_requests_inflight: 400,

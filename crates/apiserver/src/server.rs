@@ -105,8 +105,10 @@ impl ApiServer {
         tokio::spawn(bootstrap::later::run(core.clone()));
         tokio::spawn(bootstrap::trust::run(core.clone()));
         tokio::spawn(authn::keep(core.clone()));
-        tokio::spawn(bootstrap::event_ttl::run(core.clone()));
         tokio::spawn(flow.run(core.shutdown.clone()));
+        if !core.store.is_shared() {
+            tokio::spawn(bootstrap::event_ttl::run(core.clone()));
+        }
         tokio::spawn(compaction::run(core.clone()));
         if let Some(file) = core.config.encryption.clone().filter(|file| file.automatic_reload) {
             tokio::spawn(encryption::reload::run(core.clone(), file));

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use keelson_apiserver::BoxError;
-use keelson_store::{Store, WatchItem};
+use keelson_store::WatchItem;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Deserialize;
@@ -256,7 +256,7 @@ struct Truth {
 }
 
 /// Follows the store until the end.
-async fn follow(store: Arc<keelson_store::LocalStore>, revision: u64) -> Vec<Truth> {
+async fn follow(store: Arc<dyn keelson_store::Store>, revision: u64) -> Vec<Truth> {
     let mut stream = store.watch("/registry/configmaps/default/", revision).await.unwrap();
     let labels = |kv: keelson_store::KeyValue| serde_json::from_slice::<Item>(&kv.value).unwrap().metadata.labels;
     let mut all = Vec::new();

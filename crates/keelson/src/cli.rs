@@ -4,6 +4,7 @@ mod cluster;
 mod convert;
 mod image;
 mod node;
+mod store;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +54,11 @@ enum Command {
     Convert(convert::Convert),
     /// Measure Keelson against its budgets, on a cluster made for it
     Bench(crate::bench::Bench),
+    /// Move, back up and restore what a control plane stores
+    Store {
+        #[command(subcommand)]
+        command: store::StoreCommand,
+    },
     /// List local clusters
     Profile {
         #[command(subcommand)]
@@ -99,6 +105,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Containerd(command) => component(command.run()),
         Command::Image { command } => blocking(command.run()),
         Command::Convert(command) => command.run(),
+        Command::Store { command } => blocking(command.run()),
         Command::Bench(command) => blocking(command.run()),
         Command::Profile { command } => command.run(),
     };

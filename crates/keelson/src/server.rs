@@ -2,7 +2,7 @@
 //! and cloud controller manager are its clients, each as its own user, without a socket between.
 
 mod flags;
-mod storage;
+pub(crate) mod storage;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
@@ -16,7 +16,6 @@ use keelson_apiserver::{
     ApiServer, Authentication, Config, Identity, KubeletClient, Pem, RequestHeader, ServiceAccountKeys, UserInfo,
 };
 use keelson_client::InformerFactory;
-use keelson_store::LocalStore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -69,8 +68,9 @@ impl Server {
         listeners.push(TcpListener::bind(address).map_err(|e| format!("listening on {address}: {e}"))?);
 
         let store_dir = self.data_dir.join("store");
-        let store = tokio::task::spawn_blocking(move || LocalStore::open(&store_dir, Default::default())).await??;
-        let api = ApiServer::new(self.api_config()?, Arc::new(store)).await?;
+        let store = self.storage.open(store_dir).await?;
+        let shared = store.is_shared();
+        let api = ApiServer::new(self.api_config()?, store).await?;
 
         let mut components: JoinSet<(&str, Result<(), Failure>)> = JoinSet::new();
         for listener in listeners {
@@ -78,7 +78,8 @@ impl Server {
             components.spawn(async move { ("API server", api.serve(listener, stop).await.map_err(Failure::from)) });
         }
         let root_ca = std::fs::read_to_string(self.pki("ca.crt"))?;
-        self.start_controllers(&api, root_ca, &shutdown, &mut components);
+        let identity = self.identity(shared)?;
+        self.start_controllers(&api, identity, root_ca, &shutdown, &mut components);
         tracing::info!(%address, "control plane is up");
 
         let mut result = Ok(());
@@ -97,6 +98,7 @@ impl Server {
     fn start_controllers(
         &self,
         api: &ApiServer,
+        identity: String,
         root_ca_pem: String,
         shutdown: &CancellationToken,
         components: &mut JoinSet<(&'static str, Result<(), Failure>)>,
@@ -104,9 +106,6 @@ impl Server {
         let user = |program: &'static str| {
             api.kube_client_of(UserInfo::new(format!("system:{program}"), Vec::<String>::new()), program)
         };
-        // One process holds the store's lock, so its leases are its own: after a crash they are taken again at once.
-        let identity = format!("{}_keelson-server", self.advertise_address);
-
         let config = keelson_controllers::Config {
             identity: identity.clone(),
             root_ca_pem,
@@ -142,6 +141,17 @@ impl Server {
         }
     }
 
+    /// By what name the controllers hold their leases. Who holds the lock of a store of his own takes them again at once after
+    /// a crash; on a shared store every process is another.
+    fn identity(&self, shared: bool) -> Result<String, Failure> {
+        let address = self.advertise_address;
+        if !shared {
+            return Ok(format!("{address}_keelson-server"));
+        }
+        let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+        Ok(format!("{address}_{}", uuid.trim()))
+    }
+
     fn pki(&self, file: &str) -> PathBuf {
         self.data_dir.join("pki").join(file)
     }
@@ -167,6 +177,7 @@ impl Server {
             proxy_client: is_there("front-proxy-client.crt").then(|| pair("front-proxy-client")),
             advertise_address: self.advertise_address.into(),
             advertise_port: self.secure_port,
+            compaction_interval: self.storage.compaction_interval(),
             encryption: Some(self.storage.encryption(&self.data_dir.join("pki"))?),
             ..Config::default()
         };

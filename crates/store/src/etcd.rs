@@ -34,6 +34,7 @@ use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, Identity, KvClient, PutOptions,
     TlsOptions, Txn, TxnOp, TxnOpResponse,
 };
+use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
@@ -50,6 +51,8 @@ const LIST_ATTEMPTS: usize = 4;
 const ANSWER_BYTES: usize = 1 << 30;
 /// The key by which those who share an etcd agree on who compacts; upstream's.
 const COMPACT_KEY: &str = "compact_rev_key";
+/// Writes under way at once that only count revisions.
+const ADVANCE: usize = 256;
 /// How long a health check may take, and how old its answer may be.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 const HEALTH_AGE: Duration = Duration::from_secs(1);
@@ -133,15 +136,29 @@ impl EtcdStore {
         Ok(Self { newest: Newest::default(), leases, shared, health, compact_version })
     }
 
+    /// Makes revisions pass until at least `revision`, by writes beside the prefix.
+    pub async fn advance(&self, revision: u64) -> Result<(), Error> {
+        let key = after(&self.shared.key(&format!("{ROOT}/"))?);
+        loop {
+            let missing = revision.saturating_sub(self.shared.revision().await?);
+            if missing == 0 {
+                return Ok(());
+            }
+            let writes = (0..missing).map(|_| {
+                let (mut kv, key) = (self.shared.kv.clone(), key.clone());
+                async move { call("put", kv.put(key, Vec::new(), None)).await.map(|_| ()) }
+            });
+            futures::stream::iter(writes).buffer_unordered(ADVANCE).try_collect::<()>().await?;
+        }
+    }
+
     async fn put_leased(&self, key: &str, value: Bytes, expect: Expect, lease: i64) -> Result<u64, Error> {
         let shared = &self.shared;
         let etcd_key = shared.key(key)?;
         let options = PutOptions::new().with_lease(lease);
         let condition = match expect {
             Expect::Any => {
-                let put = shared.kv.clone();
-                let mut put = put;
-                let answer = call("put", put.put(etcd_key, value, Some(options))).await?;
+                let answer = call("put", shared.kv.clone().put(etcd_key, value, Some(options))).await?;
                 return Ok(revision_of(answer.header()));
             }
             Expect::Absent => Compare::mod_revision(etcd_key.as_str(), CompareOp::Equal, 0),

@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod etcd;
 pub mod local;
+pub mod migrate;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 
@@ -166,5 +167,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Whether reads and writes can be served now. Cheap enough to be asked by anybody at any time.
-    async fn health(&self) -> Result<(), Error>;
+    async fn health(&self) -> Result<(), Error> {
+        self.revision().await.map(|_| ())
+    }
 }

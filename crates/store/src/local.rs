@@ -152,6 +152,21 @@ impl LocalStore {
     /// Makes a store in `dir`, which must be empty or absent, from a backup, after checking all of it. Blocks.
     /// Revisions go on from the backup's.
     pub fn restore(backup: &Path, dir: &Path) -> Result<(), Error> {
+        let (header, state, _) = snapshot::read(backup, Options::default().ring())?;
+        Self::fill(dir, header, &state.map)
+    }
+
+    /// Makes a store in `dir`, which must be empty or absent, of these versions, as it is after `revision`. Blocks.
+    pub fn make(dir: &Path, kvs: Vec<KeyValue>, revision: u64) -> Result<(), Error> {
+        let entries = kvs.into_iter().map(|kv| {
+            let KeyValue { key, value, create_revision, mod_revision } = kv;
+            (key, state::Entry::new(state::Version { revision: mod_revision, create_revision, value: Some(value) }))
+        });
+        let header = snapshot::Header { store_id: recover::random_id(), revision, log_sequence: 1 };
+        Self::fill(dir, header, &entries.collect())
+    }
+
+    fn fill(dir: &Path, header: snapshot::Header, map: &state::Map) -> Result<(), Error> {
         make_dir(dir)?;
         let _lock = lock(dir)?;
         let mut entries = std::fs::read_dir(dir).map_err(|e| Error::io(format!("cannot list {}", dir.display()), e))?;
@@ -159,7 +174,6 @@ impl LocalStore {
             return Err(Error::Invalid { what: format!("{} is not empty", dir.display()) });
         }
         let options = Options::default();
-        let (header, state, _) = snapshot::read(backup, options.ring())?;
         let context = || format!("cannot restore into {}", dir.display());
         let first = format::SegmentHeader {
             store_id: header.store_id,
@@ -171,7 +185,7 @@ impl LocalStore {
         segment::Segment::create(dir, first).map_err(|e| Error::io(context(), e))?;
         let header = snapshot::Header { log_sequence: 1, ..header };
         let path = dir.join(snapshot::name(header.revision));
-        snapshot::write(&path, header, &state.map).map_err(|e| Error::io(context(), e))?;
+        snapshot::write(&path, header, map).map_err(|e| Error::io(context(), e))?;
         Ok(())
     }
 

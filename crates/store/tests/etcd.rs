@@ -224,7 +224,7 @@ async fn a_full_etcd_says_so_and_recovers() {
     store.health().await.unwrap();
     let value = Bytes::from(vec![b'x'; 200_000]);
     let mut full = None;
-    for n in 0..50 {
+    for n in 0..500 {
         if let Err(error) = store.put(&format!("/registry/big/{n}"), value.clone(), Expect::Absent).await {
             full = Some(error);
             break;
@@ -253,7 +253,12 @@ async fn a_full_etcd_says_so_and_recovers() {
     let started = std::time::Instant::now();
     loop {
         client.defragment().await.unwrap();
-        client.alarm(etcd_client::AlarmAction::Deactivate, etcd_client::AlarmType::Nospace, None).await.unwrap();
+        let nospace = etcd_client::AlarmType::Nospace;
+        for raised in client.alarm(etcd_client::AlarmAction::Get, nospace, None).await.unwrap().alarms() {
+            let mut options = etcd_client::AlarmOptions::new();
+            options.with_member(raised.member_id());
+            client.alarm(etcd_client::AlarmAction::Deactivate, nospace, Some(options)).await.unwrap();
+        }
         match store.put("/registry/a", Bytes::from_static(b"1"), Expect::Any).await {
             Ok(_) => break,
             Err(error) => assert!(started.elapsed() < DEADLINE, "{error}"),
@@ -281,4 +286,55 @@ async fn a_slow_etcd_is_waited_for_within_limits() {
     eventually(|| store.revision()).await;
     let newest = eventually(|| store.put("/registry/a", Bytes::from_static(b"3"), Expect::Any)).await;
     assert_eq!(values(&mut watch, newest).await.pop(), Some((newest, "3".to_owned())));
+}
+
+#[tokio::test]
+async fn everything_moves_both_ways() {
+    use keelson_store::{LocalStore, migrate};
+    let dir = scratch();
+    let etcd = start(dir.path(), &[]);
+    let local = LocalStore::open(&dir.path().join("one"), Default::default()).unwrap();
+    // Created in one order, last written in another, some deleted.
+    for n in (0..40).rev() {
+        local.put(&format!("/registry/things/{n:02}"), Bytes::from(format!("first {n}")), Expect::Any).await.unwrap();
+    }
+    for n in [7, 3, 31] {
+        local.put(&format!("/registry/things/{n:02}"), Bytes::from(format!("second {n}")), Expect::Any).await.unwrap();
+    }
+    for n in [8, 39, 0] {
+        local.delete(&format!("/registry/things/{n:02}"), Expect::Any).await.unwrap();
+    }
+    let before = local.range("/registry/", "", None, 0).await.unwrap();
+    let fresh = connect(&etcd, "/registry").await;
+    let moved = migrate::to_etcd(&local, &fresh).await.unwrap();
+    assert_eq!((moved.keys, moved.revision), (37, before.revision));
+    let by_revision = |range: &keelson_store::Range| {
+        let mut all: Vec<_> = range.kvs.iter().map(|kv| (kv.mod_revision, kv.key.clone(), kv.value.clone())).collect();
+        all.sort();
+        all
+    };
+    // etcd's first write has revision 2: the first one written here cannot keep its own, unless it was superseded.
+    let there = fresh.range("/registry/", "", None, 0).await.unwrap();
+    assert!(moved.exact);
+    assert_eq!(by_revision(&there), by_revision(&before));
+    let refused = migrate::to_etcd(&local, &fresh).await;
+    assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+
+    // An etcd that has moved on already: another order of magnitude, the same order.
+    let used = connect(&etcd, "/used").await;
+    let moved = migrate::to_etcd(&local, &used).await.unwrap();
+    assert!(!moved.exact && moved.revision >= before.revision);
+    let there = used.range("/registry/", "", None, 0).await.unwrap();
+    let order = |all: Vec<(u64, Arc<str>, Bytes)>| all.into_iter().map(|(_, key, value)| (key, value)).collect::<Vec<_>>();
+    assert_eq!(order(by_revision(&there)), order(by_revision(&before)));
+
+    // Back, with the numbers that etcd gave.
+    let back = dir.path().join("two");
+    let moved = migrate::to_local(&used, &back).await.unwrap();
+    assert_eq!((moved.keys, moved.exact), (37, true));
+    assert!(migrate::to_local(&used, &back).await.is_err(), "there is something already");
+    let back = LocalStore::open(&back, Default::default()).unwrap();
+    assert_eq!(back.range("/registry/", "", None, 0).await.unwrap().kvs, there.kvs);
+    assert_eq!(back.revision().await.unwrap(), moved.revision);
+    back.put("/registry/things/00", Bytes::from_static(b"again"), Expect::Absent).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Events live for an hour. One task sleeps until the oldest one is due; it wakes for nothing else.
+//! Events live for an hour. A shared store sees to that itself; for others it is done here. One task sleeps until the oldest one is due; it wakes for nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use serde::Deserialize;
 use crate::cache::Entry;
 use crate::core::Core;
 
+/// The resource that expires.
+pub(crate) const EVENTS: &str = "events";
 /// Deletes under way at once.
 const CONCURRENCY: usize = 64;
 /// Events that fall due within this are removed together.
@@ -48,7 +50,7 @@ fn written_at(entry: &Entry) -> Option<jiff::Timestamp> {
 
 /// Removes events when their time has come.
 pub(crate) async fn run(core: Arc<Core>) {
-    let Some(cache) = core.cache.resource("", "events") else { return };
+    let Some(cache) = core.cache.resource("", EVENTS) else { return };
     let ttl = core.config.event_ttl;
     let mut changed = cache.follow();
     loop {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use keelson_store::{Event, KeyValue, Store, WatchItem};
@@ -14,6 +15,9 @@ use super::resource::Stored;
 use super::{Cache, Change, Entry, Install, ROOT, ResourceCache};
 use crate::Error;
 use crate::encryption::{Encryption, Unreadable};
+
+/// Pause after a load that failed.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Somebody inside the server who keeps an index over the cache.
 pub(crate) trait Listener: Send + Sync {
@@ -96,22 +100,42 @@ impl Feed {
                 () = shutdown.cancelled() => return,
                 error = self.follow(revision) => match error {
                     None => tracing::info!("loading the cache again"),
-                    Some(keelson_store::Error::Closed) => return self.cache.set_broken(),
+                    Some(keelson_store::Error::Closed) => return self.cache.set_broken(true),
                     Some(error) => tracing::warn!(%error, "the store's watch broke; loading the cache again"),
                 },
             }
-            revision = match self.load().await {
-                Ok(revision) => revision,
-                Err(error) => {
-                    tracing::error!(%error, "the watch cache cannot be loaded; it stays as it is");
-                    return self.cache.set_broken();
-                }
+            revision = tokio::select! {
+                () = shutdown.cancelled() => return,
+                revision = self.load_again() => match revision {
+                    Some(revision) => revision,
+                    None => return,
+                },
             };
             // What happened in between is unknown: those are read again too.
             self.reads = JoinSet::new();
             for Reading { install, .. } in std::mem::take(&mut self.reading).into_values() {
                 self.read(install);
             }
+        }
+    }
+
+    /// Loads everything, however often it takes; `None` when the store is closed.
+    async fn load_again(&self) -> Option<u64> {
+        loop {
+            match self.load().await {
+                Ok(revision) => {
+                    self.cache.set_broken(false);
+                    return Some(revision);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the watch cache cannot be loaded; it stays as it is");
+                    self.cache.set_broken(true);
+                    if matches!(error, Error::Store(keelson_store::Error::Closed)) {
+                        return None;
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY).await;
         }
     }
 

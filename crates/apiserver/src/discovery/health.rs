@@ -24,6 +24,8 @@ enum Check {
     /// That logging does not block; it writes to a pipe or file from the threads that serve.
     Log,
     Store,
+    /// That the store takes writes.
+    StoreReady,
     /// Objects that every cluster has are there: the server begins to answer only then.
     Bootstrapped(&'static str),
     InformerSync,
@@ -35,6 +37,7 @@ const READY: &[Check] = &[
     Check::Ping,
     Check::Log,
     Check::Store,
+    Check::StoreReady,
     Check::InformerSync,
     RBAC_ROLES,
     PRIORITY_CLASSES,
@@ -51,6 +54,7 @@ impl Check {
             Self::Ping => "ping",
             Self::Log => "log",
             Self::Store => "etcd",
+            Self::StoreReady => "etcd-readiness",
             Self::Bootstrapped(name) => name,
             Self::InformerSync => "informer-sync",
             Self::Shutdown => "shutdown",
@@ -66,6 +70,7 @@ impl Check {
                 Ok(Err(error)) => Err(format!("the store does not answer: {error}")),
                 Err(_) => Err(format!("the store did not answer within {}s", STORE_TIMEOUT.as_secs())),
             },
+            Self::StoreReady => core.store.health().await.map_err(|error| error.to_string()),
             Self::InformerSync if core.cache.is_broken() => Err("the watch cache does not follow the store".into()),
             Self::InformerSync => Ok(()),
             Self::Shutdown if core.stopping.is_cancelled() => Err("process is shutting down".into()),

@@ -12,10 +12,18 @@ use super::options::WriteOptions;
 use super::ownership::{Conversions, Ownership};
 use super::{Resource, update};
 use crate::UserInfo;
+use crate::bootstrap::event_ttl::EVENTS;
 use crate::admission::{self, Operation, Request};
 use crate::cache::Entry;
 use crate::core::Core;
 use crate::expressions;
+
+impl Written {
+    /// The object's resourceVersion.
+    pub(crate) fn revision(&self) -> Option<u64> {
+        text(&self.object, "resourceVersion").parse().ok()
+    }
+}
 
 /// Characters of generated names: no vowels, nothing that looks like another.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -174,7 +182,7 @@ pub(crate) async fn put(
     options: &WriteOptions,
 ) -> Result<Result<u64, keelson_store::Error>, Status> {
     let cache = resource.cache()?;
-    let result = core.store.put(key, core.encryption.seal(cache, key, stored)?, expect).await;
+    let result = put_sealed(core, cache, key, stored, expect).await?;
     if !(matches!(result, Err(keelson_store::Error::Invalid { .. })) && options.tracked) {
         return Ok(result);
     }
@@ -183,8 +191,22 @@ pub(crate) async fn put(
     if managed.take().is_none() && inside.is_none() {
         return Ok(result);
     }
-    let stored = core.encryption.seal(cache, key, resource.to_stored(object, None).await?)?;
-    Ok(core.store.put(key, stored, expect).await)
+    put_sealed(core, cache, key, resource.to_stored(object, None).await?, expect).await
+}
+
+/// Writes an object as it is to be in the store: encrypted, and with an end to its life if it is an Event.
+pub(crate) async fn put_sealed(
+    core: &Core,
+    cache: &ResourceCache,
+    key: &str,
+    stored: bytes::Bytes,
+    expect: Expect,
+) -> Result<Result<u64, keelson_store::Error>, Status> {
+    let sealed = core.encryption.seal(cache, key, stored)?;
+    Ok(match cache.group().is_empty() && cache.resource() == EVENTS {
+        true => core.store.put_expiring(key, sealed, expect, core.config.event_ttl).await,
+        false => core.store.put(key, sealed, expect).await,
+    })
 }
 
 /// Lets the kind write down who asks, and when.

@@ -6,10 +6,11 @@ use keelson_store::Expect;
 use serde_json::{Value, json};
 
 use super::Resource;
-use super::create::{set, text, timestamp};
+use super::create::{put_sealed, set, text, timestamp};
 use super::options::DeleteOptions;
-use super::update::{newest, store_error};
+use super::update::{changed_elsewhere, newest, store_error};
 use crate::admission::{self, Asked, Operation, Options, Request};
+use crate::cache::Entry;
 use crate::core::Core;
 use crate::subresource::is_namespace;
 
@@ -50,34 +51,27 @@ pub(crate) async fn delete(
     let cache = resource.cache()?;
     let mut current = cache.newest(namespace, name).await?;
     for _ in 0..ATTEMPTS {
-        let Some(entry) = current else { return Err(resource.not_found(name)) };
-        let mut object = resource.decode(&entry)?;
-        check_preconditions(resource, name, &object, options)?;
-        let Asked { user, judges, notes } = asked;
-        let request = Request {
-            core,
-            resource,
-            subresource: "",
-            operation: Operation::Delete,
-            namespace,
-            name,
-            shown: name,
-            user,
-            judges,
-            notes,
-            options: Options::Delete(options),
-            old: Some(&object),
+        let decided = match &current {
+            Some(entry) => decide(core, resource, (namespace, name), entry, options, asked).await,
+            None => Err(resource.not_found(name)),
         };
-        admission::mutate(&request, &mut Value::Null).await?;
-        admission::validate(&request, &Value::Null).await?;
-        let step = plan(resource, &object, options, keelson_client::clock::now())?;
-        if options.is_dry_run() {
-            return Ok(match step {
-                Step::Remove => Deleted::Gone(object),
-                Step::Mark(marked) => Deleted::Marked(marked),
-                Step::Nothing => Deleted::Marked(object),
-            });
-        }
+        let (mut object, step) = match decided {
+            Ok((object, step)) if step != Step::Nothing && !options.is_dry_run() => (object, step),
+            settled => match changed_elsewhere(core, cache, (namespace, name), current.as_deref()).await? {
+                Some(newer) => {
+                    current = newer;
+                    continue;
+                }
+                None => {
+                    return settled.map(|(object, step)| match step {
+                        Step::Remove => Deleted::Gone(object),
+                        Step::Mark(marked) => Deleted::Marked(marked),
+                        Step::Nothing => Deleted::Marked(object),
+                    });
+                }
+            },
+        };
+        let Some(entry) = &current else { return Err(resource.not_found(name)) };
         let expect = Expect::Revision(entry.revision);
         let result = match step {
             Step::Nothing => return Ok(Deleted::Marked(object)),
@@ -89,8 +83,8 @@ pub(crate) async fn delete(
                 })
             }
             Step::Mark(mut marked) => {
-                let stored = core.encryption.seal(cache, &entry.key, resource.to_stored(&marked, None).await?)?;
-                core.store.put(&entry.key, stored, expect).await.map(|revision| {
+                let stored = resource.to_stored(&marked, None).await?;
+                put_sealed(core, cache, &entry.key, stored, expect).await?.map(|revision| {
                     set(&mut marked, "resourceVersion", revision.to_string().into());
                     (revision, Deleted::Marked(marked))
                 })
@@ -108,6 +102,38 @@ pub(crate) async fn delete(
         }
     }
     Err(resource.conflict(name, super::update::MODIFIED))
+}
+
+/// The object, and what is to be done to it, if nothing is against it.
+async fn decide(
+    core: &Core,
+    resource: &Resource,
+    (namespace, name): (&str, &str),
+    entry: &Entry,
+    options: &DeleteOptions,
+    asked: Asked<'_>,
+) -> Result<(Value, Step), Status> {
+    let object = resource.decode(entry)?;
+    check_preconditions(resource, name, &object, options)?;
+    let Asked { user, judges, notes } = asked;
+    let request = Request {
+        core,
+        resource,
+        subresource: "",
+        operation: Operation::Delete,
+        namespace,
+        name,
+        shown: name,
+        user,
+        judges,
+        notes,
+        options: Options::Delete(options),
+        old: Some(&object),
+    };
+    admission::mutate(&request, &mut Value::Null).await?;
+    admission::validate(&request, &Value::Null).await?;
+    let step = plan(resource, &object, options, keelson_client::clock::now())?;
+    Ok((object, step))
 }
 
 /// 409 unless the object is the one that is meant.

@@ -1,6 +1,7 @@
 //! Get: which version a read is owed, and one object in the shape the client wants.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use keelson_api::status::Status;
 
@@ -11,6 +12,9 @@ use crate::core::Core;
 use crate::http::negotiate::Accepted;
 use crate::http::query::Query;
 use crate::http::reply::Reply;
+
+/// How long the watch gets to come so far by itself, before each time that it is asked to: mostly the change is on its way.
+const NUDGES: [Duration; 3] = [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(500)];
 
 /// A resourceVersion parameter: `None` when it is absent or empty.
 pub(crate) fn parse_revision(query: &Query) -> Result<Option<u64>, Status> {
@@ -32,7 +36,22 @@ pub(crate) async fn freshen(core: &Core, revision: Option<u64>) -> Result<(), St
         Some(revision) => core.cache.wait_for(revision).await,
         None => {
             let newest = core.store.revision().await.map_err(super::update::store_error)?;
+            if core.store.is_shared() {
+                nudge(core, newest).await;
+            }
             core.cache.wait_for(newest).await
+        }
+    }
+}
+
+/// Makes the store's watch tell of a revision that may not be one of ours.
+async fn nudge(core: &Core, revision: u64) {
+    for pause in NUDGES {
+        if core.cache.reaches(revision, pause).await {
+            return;
+        }
+        if let Err(error) = core.store.request_progress().await {
+            tracing::warn!(%error, "the store does not tell how far its watch has come");
         }
     }
 }

@@ -14,6 +14,7 @@ use super::Resource;
 use super::create::{self, Written, set, text};
 use super::options::WriteOptions;
 use super::ownership::{Conversions, Ownership, keep_times};
+use super::read::freshen;
 use crate::admission::{self, Operation, Request};
 use crate::cache::{Entry, ResourceCache};
 use crate::core::Core;
@@ -46,13 +47,44 @@ pub(crate) async fn update(
     let cache = resource.cache()?;
     let mut current = cache.newest(namespace, name).await?;
     for _ in 0..ATTEMPTS {
-        let Some(entry) = current else { return Err(resource.not_found(name)) };
-        match attempt(core, &target, options, &entry, &mut change).await? {
-            Attempt::Done(written) => return Ok(*written),
-            Attempt::Raced(newer) => current = newest(core, cache, newer).await?,
+        let outcome = match &current {
+            Some(entry) => attempt(core, &target, options, entry, &mut change).await,
+            None => Err(resource.not_found(name)),
+        };
+        let outcome = match outcome {
+            Ok(Attempt::Raced(newer)) => {
+                current = newest(core, cache, newer).await?;
+                continue;
+            }
+            Ok(Attempt::Done(written)) => Ok(written),
+            Err(status) => Err(status),
+        };
+        // What was written was newest, or it would not have been.
+        if outcome.as_ref().is_ok_and(|written| written.revision() != current.as_ref().map(|entry| entry.revision)) {
+            return outcome.map(|written| *written);
+        }
+        match changed_elsewhere(core, cache, (namespace, name), current.as_deref()).await? {
+            Some(newer) => current = newer,
+            None => return outcome.map(|written| *written),
         }
     }
     Err(resource.conflict(name, MODIFIED))
+}
+
+/// Whether another server has written an object since this one saw it; if so, what is there now. A refusal, or an update
+/// that changes nothing, must not rest on an old version. Without other servers this costs nothing.
+pub(crate) async fn changed_elsewhere(
+    core: &Core,
+    cache: &Arc<ResourceCache>,
+    (namespace, name): (&str, &str),
+    seen: Option<&Entry>,
+) -> Result<Option<Option<Arc<Entry>>>, Status> {
+    if !core.store.is_shared() {
+        return Ok(None);
+    }
+    freshen(core, None).await?;
+    let now = cache.newest(namespace, name).await?;
+    Ok((now.as_ref().map(|entry| entry.revision) != seen.map(|entry| entry.revision)).then_some(now))
 }
 
 /// The version that somebody else wrote in between, as the cache shows it.
@@ -225,6 +257,7 @@ pub(crate) fn store_error(error: keelson_store::Error) -> Status {
         keelson_store::Error::Invalid { what } => {
             Status::too_large(format!("etcdserver: request is too large: {what}"))
         }
+        keelson_store::Error::Timeout { what } => Status::timeout(what),
         keelson_store::Error::Closed => Status::unavailable("the store is closed"),
         keelson_store::Error::Compacted { requested, oldest } => crate::cache::too_old(requested, oldest),
         error => {

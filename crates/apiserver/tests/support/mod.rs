@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 pub use keelson_apiserver::UserInfo;
 use keelson_apiserver::{ApiServer, Body, Config, Identity, KubeletClient, Pem, ServiceAccountKeys};
-use keelson_store::{LocalStore, Options};
+use keelson_store::etcd::{self, process::Etcd};
+use keelson_store::{EtcdStore, LocalStore, Store};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -65,9 +66,28 @@ impl Pki {
 pub struct TestServer {
     pub server: ApiServer,
     pub pki: Pki,
-    pub store: Arc<LocalStore>,
+    pub store: Arc<dyn Store>,
     shutdown: CancellationToken,
+    _engine: Engine,
+}
+
+/// Where a server's store is; dropped, it is gone.
+struct Engine {
+    _etcd: Option<Etcd>,
     _dir: tempfile::TempDir,
+}
+
+/// A fresh store: the local engine's, or with `KEELSON_TEST_STORE=etcd` one in a real etcd of its own.
+async fn fresh_store() -> (Arc<dyn Store>, Engine) {
+    if std::env::var_os("KEELSON_TEST_STORE").is_some_and(|engine| engine == "etcd") {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let etcd = Etcd::start(dir.path(), &[]).unwrap();
+        let store = EtcdStore::connect(etcd::Options::new(vec![etcd.endpoint()])).await.unwrap();
+        return (Arc::new(store), Engine { _etcd: Some(etcd), _dir: dir });
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(dir.path(), Default::default()).unwrap();
+    (Arc::new(store), Engine { _etcd: None, _dir: dir })
 }
 
 impl TestServer {
@@ -77,8 +97,7 @@ impl TestServer {
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let pki = Pki::new();
-        let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(LocalStore::open(dir.path(), Options::default()).unwrap());
+        let (store, engine) = fresh_store().await;
         let signing = KeyPair::generate().unwrap();
         let mut config = Config {
             serving: Some(pki.identity("kube-apiserver")),
@@ -96,7 +115,7 @@ impl TestServer {
         };
         change(&mut config);
         let server = ApiServer::new(config, store.clone()).await.unwrap();
-        Self { server, pki, store, shutdown: CancellationToken::new(), _dir: dir }
+        Self { server, pki, store, shutdown: CancellationToken::new(), _engine: engine }
     }
 
     /// Serves HTTPS on a free port of 127.0.0.1.
