@@ -14,7 +14,7 @@ use super::{Resource, update};
 use crate::UserInfo;
 use crate::bootstrap::event_ttl::EVENTS;
 use crate::admission::{self, Operation, Request};
-use crate::cache::Entry;
+use crate::cache::{Entry, ResourceCache};
 use crate::core::Core;
 use crate::expressions;
 
