@@ -62,7 +62,10 @@ pub async fn compare_and_swap(store: &dyn Store) {
     assert!(matches!(conflict, Err(Error::Conflict { current: None })));
     let kv = store.get("/registry/a").await.expect("get").expect("it is there");
     assert_eq!((kv.create_revision, kv.mod_revision, kv.value), (first, second, bytes("2")));
-    assert!(matches!(store.delete("/registry/a", Expect::Revision(first)).await, Err(Error::Conflict { current: Some(_) })));
+    assert!(matches!(
+        store.delete("/registry/a", Expect::Revision(first)).await,
+        Err(Error::Conflict { current: Some(_) })
+    ));
     let (third, deleted) = store.delete("/registry/a", Expect::Revision(second)).await.expect("delete");
     assert_eq!((third, deleted.mod_revision), (second + 1, second));
     for expect in [Expect::Any, Expect::Absent, Expect::Revision(second)] {
@@ -86,7 +89,8 @@ pub async fn concurrent_writers(store: Arc<dyn Store>) {
                 while done < 20 {
                     let kv = store.get("/registry/n").await.expect("get").expect("it is there");
                     let n: u32 = String::from_utf8_lossy(&kv.value).parse().expect("a number");
-                    match store.put("/registry/n", bytes(&(n + 1).to_string()), Expect::Revision(kv.mod_revision)).await {
+                    match store.put("/registry/n", bytes(&(n + 1).to_string()), Expect::Revision(kv.mod_revision)).await
+                    {
                         Ok(_) => done += 1,
                         Err(Error::Conflict { current: Some(kv) }) => {
                             let seen = store.get("/registry/n").await.expect("get").expect("it is there");
@@ -112,7 +116,10 @@ pub async fn ranges(store: &dyn Store) {
     let before = store.revision().await.expect("revision");
     put(store, "/registry/p/b", "2").await;
     store.delete("/registry/p/a", Expect::Any).await.expect("delete");
-    assert_eq!(list(store, "/registry/p/", "", None, 0).await, (vec!["/registry/p/b=2".into(), "/registry/p/c=1".into()], false, 2));
+    assert_eq!(
+        list(store, "/registry/p/", "", None, 0).await,
+        (vec!["/registry/p/b=2".into(), "/registry/p/c=1".into()], false, 2)
+    );
     let old = ["/registry/p/a=1", "/registry/p/b=1", "/registry/p/c=1"].map(String::from);
     assert_eq!(list(store, "/registry/p/", "", Some(before), 0).await, (old.to_vec(), false, 3));
     assert_eq!(list(store, "/registry/p/", "", Some(before), 2).await, (old[..2].to_vec(), true, 3));

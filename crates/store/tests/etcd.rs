@@ -325,7 +325,8 @@ async fn everything_moves_both_ways() {
     let moved = migrate::to_etcd(&local, &used).await.unwrap();
     assert!(!moved.exact && moved.revision >= before.revision);
     let there = used.range("/registry/", "", None, 0).await.unwrap();
-    let order = |all: Vec<(u64, Arc<str>, Bytes)>| all.into_iter().map(|(_, key, value)| (key, value)).collect::<Vec<_>>();
+    let order =
+        |all: Vec<(u64, Arc<str>, Bytes)>| all.into_iter().map(|(_, key, value)| (key, value)).collect::<Vec<_>>();
     assert_eq!(order(by_revision(&there)), order(by_revision(&before)));
 
     // Back, with the numbers that etcd gave.

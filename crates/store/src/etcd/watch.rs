@@ -23,7 +23,8 @@ pub(super) async fn open(shared: &Arc<Shared>, prefix: &str, revision: u64) -> R
     }
     let nudge = after(&prefix);
     *shared.nudges.lock().entry(nudge.clone()).or_default() += 1;
-    let mut watch = Watch { shared: shared.clone(), prefix, nudge, seen: revision, stream: None, ready: VecDeque::new() };
+    let mut watch =
+        Watch { shared: shared.clone(), prefix, nudge, seen: revision, stream: None, ready: VecDeque::new() };
     watch.connect().await?;
     Ok(Box::pin(futures::stream::unfold(Some(watch), |watch| async move {
         let mut watch = watch?;
