@@ -104,6 +104,9 @@ fn schema(out: &mut Vec<u8>, found: &Value) {
     if let Some(required) = found.get("required") {
         strings(out, 19, required);
     }
+    for value in list(found, "enum") {
+        nest(out, 20, |out| any(out, value));
+    }
     match found.get("additionalProperties") {
         Some(Value::Bool(yes)) => nest(out, 21, |out| put_flag(out, 2, *yes)),
         Some(inner) => nest(out, 21, |out| nest(out, 1, |out| schema(out, inner))),

@@ -182,6 +182,13 @@ fn definition(name: &str, mut definition: Value, format: Format) -> Value {
             {
                 value["default"] = default;
             }
+            if let Some(values) = special::values(name, key) {
+                let below = ["items", "additionalProperties"].into_iter().find(|below| value[below].is_object());
+                match below {
+                    Some(below) => value[below]["enum"] = values,
+                    None => value["enum"] = values,
+                }
+            }
             if special::is_atomic(name, key) {
                 value["x-kubernetes-list-type"] = "atomic".into();
             }

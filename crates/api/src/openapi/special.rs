@@ -1,6 +1,23 @@
 //! What upstream's documents say of a few fields and types that neither `k8s-openapi` nor our table of types has.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
+
+/// The values that upstream's enumerated types (`+enum`) allow, then after a colon the fields of those types, below
+/// `io.k8s.api.`. Of lists and maps the items are meant.
+const ENUMS: &str = include_str!("enums.txt");
+
+/// The values that a string field may have, when upstream publishes them.
+pub(super) fn values(name: &str, field: &str) -> Option<Value> {
+    static VALUES: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
+        let lines = ENUMS.lines().filter_map(|line| line.split_once(": "));
+        lines.flat_map(|(values, fields)| fields.split(' ').map(move |field| (field, values))).collect()
+    });
+    let values = VALUES.get(format!("{}.{field}", name.strip_prefix("io.k8s.api.")?).as_str())?;
+    Some(values.split(' ').map(|value| if value == "\"\"" { "" } else { value }).collect())
+}
 
 /// The default of a field (below `io.k8s.api.`) that is not its type's zero value.
 pub(super) fn default(name: &str, field: &str) -> Option<Value> {

@@ -273,3 +273,33 @@ fn v2_as_protobuf() {
     let extensions = get(&[9, 1, 2, 31, 1]);
     assert!(extensions.contains(&"x-kubernetes-group-version-kind".to_owned()), "{extensions:?}");
 }
+
+#[test]
+fn enumerated_fields_name_their_values() {
+    let documents: Vec<Value> = ["api/v1", "apis/apps/v1", "apis/networking.k8s.io/v1"]
+        .map(|path| serde_json::from_slice(&super::v3_document(&kinds::all(), path).unwrap()).unwrap())
+        .into();
+    let of = |at: usize, pointer: &str| {
+        documents[at].pointer(&format!("/components/schemas/io.k8s.api.{pointer}/enum")).cloned()
+    };
+    let list = |values: &[&str]| Some(Value::from(values.to_vec()));
+    assert_eq!(of(0, "core.v1.PodSpec/properties/restartPolicy"), list(&["Always", "Never", "OnFailure"]));
+    assert_eq!(of(0, "core.v1.ServiceSpec/properties/ipFamilies/items"), list(&["", "IPv4", "IPv6"]));
+    assert_eq!(of(0, "core.v1.PodSpec/properties/nodeName"), None);
+    assert_eq!(of(1, "apps.v1.DeploymentStrategy/properties/type"), list(&["Recreate", "RollingUpdate"]));
+    assert_eq!(of(2, "networking.v1.NetworkPolicySpec/properties/policyTypes/items"), list(&["Egress", "Ingress"]));
+    // Each line is sorted, and names strings that there are.
+    for line in include_str!("enums.txt").lines() {
+        let (values, fields) = line.split_once(": ").unwrap();
+        let values: Vec<_> = values.split(' ').map(|value| value.trim_matches('"')).collect();
+        assert!(values.is_sorted(), "{line}");
+        for field in fields.split(' ') {
+            let (owner, name) = field.rsplit_once('.').unwrap();
+            let schema = crate::schema::builtin(&format!("io.k8s.api.{owner}")).unwrap_or_else(|| panic!("{owner}"));
+            let ty = &schema.field(name).unwrap_or_else(|| panic!("{field}")).ty;
+            use crate::schema::Type;
+            let ty = if let Type::List(of) | Type::Map(of) = ty { of } else { ty };
+            assert!(matches!(ty, Type::String), "{field}");
+        }
+    }
+}
