@@ -75,7 +75,11 @@ async fn fields_are_validated_in_json_and_yaml() {
             "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  name: {name}\nwrong: 1\ndata:\n  a: b\n  a: c\n"
         )
     };
-    let found = [r#"duplicate field "metadata.name""#, r#"duplicate field "data.a""#, r#"unknown field "wrong""#];
+    let found = [
+        r#"line 5: key "name" already set in map"#,
+        r#"line 9: key "a" already set in map"#,
+        r#"unknown field "wrong""#,
+    ];
     for mode in ["Strict", "Warn", "Ignore"] {
         let request = format!("POST+application/yaml {CM}?fieldValidation={mode}");
         let (code, text, warnings) = api.raw(&request, yaml(&mode.to_lowercase())).await;
@@ -115,6 +119,7 @@ async fn fields_are_validated_in_every_patch() {
 #[tokio::test]
 async fn dry_runs_store_nothing() {
     let test = TestServer::start().await;
+    test.settled().await;
     let api = test.admin();
     api.ok("POST /api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});

@@ -32,7 +32,7 @@ pub fn convert(input: &[u8], output: Encoding) -> Result<Converted, Error> {
         let place = |text: String| if several { format!("document {}: {text}", i + 1) } else { text };
         let Decoded { mut value, mut strict } = document;
         conform(&mut value, &mut strict).map_err(|e| Error(place(e.0)))?;
-        warnings.extend(strict.into_iter().map(place));
+        warnings.extend(strict.into_iter().flat_map(super::yaml::warnings).map(place));
         let written = write(&value, output).map_err(|e| Error(place(e.0)))?;
         if output == Encoding::Yaml && i > 0 {
             bytes.extend_from_slice(b"---\n");

@@ -22,8 +22,13 @@ impl Strictness {
 
     /// Notes findings; 400 when they are errors.
     pub(crate) fn found(&mut self, found: Vec<String>) -> Result<(), Status> {
+        self.found_in(found, codec::strict_error)
+    }
+
+    /// As [`Strictness::found`], with errors in words of their own.
+    pub(crate) fn found_in(&mut self, found: Vec<String>, words: impl Fn(&[String]) -> String) -> Result<(), Status> {
         if self.mode == FieldValidation::Strict && !found.is_empty() {
-            return Err(Status::bad_request(codec::strict_error(&found)));
+            return Err(Status::bad_request(words(&found)));
         }
         self.found.extend(found);
         Ok(())
@@ -31,7 +36,10 @@ impl Strictness {
 
     /// Findings to warn of.
     pub(crate) fn warnings(&mut self) -> Vec<String> {
-        if self.mode == FieldValidation::Warn { std::mem::take(&mut self.found) } else { Vec::new() }
+        if self.mode != FieldValidation::Warn {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.found).into_iter().flat_map(codec::yaml::warnings).collect()
     }
 }
 

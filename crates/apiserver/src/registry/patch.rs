@@ -92,9 +92,9 @@ pub(crate) fn parse_config(media_type: &str, body: &Bytes, strictness: &mut Stri
              value of type map[string]interface {{}}"
         )));
     }
-    strictness
-        .found(decoded.strict)
-        .map_err(|status| Status::bad_request(format!("error strict decoding YAML: {}", status.message)))?;
+    let words =
+        |found: &[String]| format!("error strict decoding YAML: error converting YAML to JSON: {}", found.join(", "));
+    strictness.found_in(decoded.strict, words)?;
     Ok(decoded.value)
 }
 

@@ -20,7 +20,18 @@ fn reads_documents() {
 fn duplicates_are_strict_errors() {
     let decoded = decode(b"a:\n- x: 1\n  x: 2\n").unwrap();
     assert_eq!(decoded.value, json!({"a": [{"x": 2}]}));
-    assert_eq!(decoded.strict, [r#"duplicate field "a[0].x""#]);
+    let line = r#"line 3: key "x" already set in map"#;
+    assert_eq!(decoded.strict, [format!("yaml: unmarshal errors:\n  {line}")]);
+    assert_eq!(super::warnings(decoded.strict[0].clone()), [line]);
+    // The line is that of the value, and what is inside comes first.
+    let decoded = decode(b"a: 1\nb: {c: 1, c: 2}\na:\n  d: [1, 2]\n  d: {e: x}\n").unwrap();
+    let expected = [
+        r#"line 2: key "c" already set in map"#,
+        r#"line 5: key "d" already set in map"#,
+        r#"line 4: key "a" already set in map"#,
+    ];
+    assert_eq!(super::warnings(decoded.strict[0].clone()), expected);
+    assert_eq!(super::warnings("unknown field \"x\"".into()), ["unknown field \"x\""]);
 }
 
 #[test]
