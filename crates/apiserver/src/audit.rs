@@ -13,6 +13,7 @@ mod sink;
 mod webhook;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use keelson_api::status::Status;
@@ -29,6 +30,10 @@ use crate::{Error, UserInfo};
 pub(crate) struct Audit {
     policy: Policy,
     sinks: Vec<Sink>,
+    /// Requests by level.
+    levels: [AtomicU64; 4],
+    events: AtomicU64,
+    refusals: AtomicU64,
 }
 
 impl Audit {
@@ -46,12 +51,23 @@ impl Audit {
             tracing::warn!("there is an audit policy, but no backend: no events are recorded");
             return Ok(None);
         }
-        Ok(Some(Arc::new(Self { policy, sinks })))
+        Ok(Some(Arc::new(Self {
+            policy,
+            sinks,
+            levels: Default::default(),
+            events: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+        })))
     }
 
     /// The record of a request, if the policy wants one. Without a user, authentication failed.
     pub(crate) fn begin(&self, request: &Incoming<'_>, user: Option<&Arc<UserInfo>>) -> Option<Arc<Record>> {
-        let verdict = self.policy.verdict(user.map(Arc::as_ref), request.info)?;
+        let verdict = self.policy.verdict(user.map(Arc::as_ref), request.info);
+        let level = verdict.as_ref().map_or(Level::None, |verdict| verdict.level);
+        if let Some(count) = self.levels.get(level as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let verdict = verdict?;
         Some(Arc::new(Record::new(&verdict, request, user.cloned())))
     }
 
@@ -69,11 +85,16 @@ impl Audit {
     }
 
     async fn send(&self, line: Bytes) -> Result<(), Status> {
+        self.events.fetch_add(1, Ordering::Relaxed);
         let mut stored = true;
         for sink in &self.sinks {
             stored &= sink.write(line.clone()).await;
         }
-        if stored { Ok(()) } else { Err(Status::internal("failed to store audit event")) }
+        if stored {
+            return Ok(());
+        }
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        Err(Status::internal("failed to store audit event"))
     }
 
     /// Waits until the backends have everything.
@@ -81,5 +102,21 @@ impl Audit {
         for sink in &self.sinks {
             sink.flush().await;
         }
+    }
+
+    /// Requests by what the policy said of them.
+    pub(crate) fn levels(&self) -> impl Iterator<Item = (Level, u64)> + '_ {
+        let levels = [Level::None, Level::Metadata, Level::Request, Level::RequestResponse];
+        levels.into_iter().zip(self.levels.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    /// Events written so far, and requests that were turned away because theirs could not be.
+    pub(crate) fn events(&self) -> (u64, u64) {
+        (self.events.load(Ordering::Relaxed), self.refusals.load(Ordering::Relaxed))
+    }
+
+    /// Events lost so far, by backend.
+    pub(crate) fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.sinks.iter().map(Sink::losses)
     }
 }

@@ -119,6 +119,15 @@ impl Cache {
         by_prefix.get(key.get(..ROOT.len() + first + 1 + second)?).cloned()
     }
 
+    /// What a key is about, as metrics say it: `pods`, `deployments.apps`; `other` for what belongs to no resource.
+    pub(crate) fn type_of_key(&self, key: &str) -> String {
+        match self.of_key(key) {
+            None => "other".into(),
+            Some(cache) if cache.group().is_empty() => cache.resource().into(),
+            Some(cache) => format!("{}.{}", cache.resource(), cache.group()),
+        }
+    }
+
     /// The revision that every cache has reached.
     pub(crate) fn revision(&self) -> u64 {
         *self.revision.borrow()

@@ -19,6 +19,7 @@ use crate::encryption::Encryption;
 use crate::flow::FlowControl;
 use crate::kubelet::Kubelets;
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 
 /// The server's insides.
@@ -38,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) kubelets: Option<Kubelets>,
     pub(crate) aggregator: Aggregator,
     pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
     pub(crate) flow: Arc<FlowControl>,
     pub(crate) discovery: Documents,
     pub(crate) openapi: openapi::Kept,

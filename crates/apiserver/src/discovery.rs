@@ -14,6 +14,7 @@ use crate::core::Core;
 use crate::http::negotiate::{Offers, Shape, accept};
 use crate::http::query::Query;
 use crate::http::reply::{self, Reply};
+use crate::metrics;
 use crate::registry::render;
 
 pub(crate) use documents::Documents;
@@ -32,7 +33,7 @@ pub(crate) async fn serve(core: &Core, method: &Method, path: &str, query: &Quer
             "the server does not allow this method on the requested resource",
         ));
     }
-    if let Some(reply) = flow_control::serve(core, path) {
+    if let Some(reply) = metrics::serve(core, path).or_else(|| flow_control::serve(core, path)) {
         return Ok(reply);
     }
     if path.starts_with("/openapi/") {

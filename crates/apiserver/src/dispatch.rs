@@ -26,7 +26,7 @@ use crate::audit::Record;
 use crate::authn::x509::Peer;
 use crate::authz::Attributes;
 use crate::core::Core;
-use crate::flow::{self, Seats};
+use crate::flow::{self, Entered, Seats};
 use crate::http::body::{Body, RequestBody};
 use crate::http::negotiate::{Accepted, Offers, accept};
 use crate::http::path::{RequestInfo, Target};
@@ -34,6 +34,7 @@ use crate::http::present::Presentation;
 use crate::http::query::Query;
 use crate::http::reply::{self, Reply};
 use crate::limits::Limits;
+use crate::metrics::Measured;
 use crate::registry::{Resource, render};
 use crate::{aggregator, authn, discovery, registry, subresource};
 
@@ -108,6 +109,7 @@ async fn answer(core: Arc<Core>, caller: Caller, request: Request<RequestBody>) 
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
     let mut ending = Ending::new(request.headers());
+    ending.measured = Measured::begin(&core, &info, &query, is_apply(&request), ending.begin);
     let result = stages(core, caller, info, query, request, &mut ending).await;
     let (response, failure) = match result {
         Ok(response) => (response, None),
@@ -119,6 +121,12 @@ async fn answer(core: Arc<Core>, caller: Caller, request: Request<RequestBody>) 
         *response.body_mut() = Body::empty();
     }
     ending.finish(response).await
+}
+
+/// Whether it is a patch that is applied.
+fn is_apply(request: &Request<RequestBody>) -> bool {
+    let media_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    request.method() == Method::PATCH && media_type.starts_with(b"application/apply-patch+")
 }
 
 /// What a request goes through, in upstream's order.
@@ -134,7 +142,9 @@ async fn stages(
         Caller::InProcess(user) => (Ok(user), None),
         Caller::Remote { address, certificate } => {
             let authenticator = &core.authenticator;
-            (authenticator.authenticate(certificate.as_deref(), &info.path, request.headers_mut()).await, Some(address))
+            let user = authenticator.authenticate(certificate.as_deref(), &info.path, request.headers_mut()).await;
+            core.metrics.authenticated(user.is_ok());
+            (user, Some(address))
         }
     };
     if let Some(audit) = &core.audit {
@@ -168,8 +178,11 @@ async fn take_seats(
     }
     let longest = core.config.request_timeout;
     let time = deadline(query, longest).unwrap_or(longest).saturating_sub(ending.begin.elapsed());
-    let (class, seats) = core.flow.enter(core, user, info, query, time).await;
+    let Entered { class, seats, waited } = core.flow.enter(core, user, info, query, time).await;
     ending.class = class;
+    if let Some(measured) = &mut ending.measured {
+        measured.waited(waited);
+    }
     seats
 }
 
@@ -188,6 +201,7 @@ async fn authorize(
 ) -> Result<(), Status> {
     let attributes = Attributes::from(info);
     let decision = core.authorizer.decide(user, &attributes).await;
+    core.metrics.authorized(&decision);
     if let Some(record) = record {
         record.annotate("authorization.k8s.io/decision", if decision.allowed { "allow" } else { "forbid" });
         record.annotate("authorization.k8s.io/reason", decision.reason.as_str());
@@ -253,7 +267,7 @@ async fn route(
                 Poll::Ready(body) => body?,
                 // A client that sends slowly keeps no place from others.
                 Poll::Pending => {
-                    drop(seats.take());
+                    seats.take().into_iter().for_each(Seats::give_up);
                     let body = reading.await?;
                     let again = take_seats(&core, &call.user, &info, &call.query, ending).await;
                     let Ok(again) = again else { return Ok(too_many_requests()) };

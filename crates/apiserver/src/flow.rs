@@ -28,6 +28,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use keelson_api::kinds::mandatory_flow_control;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::demand::Period;
@@ -122,6 +123,13 @@ impl Classification {
     }
 }
 
+/// What became of a request that wants seats.
+pub(crate) struct Entered {
+    pub(crate) class: Option<Classification>,
+    pub(crate) seats: Result<Option<Seats>, Reason>,
+    pub(crate) waited: Duration,
+}
+
 /// A flow schema's state, for those who show it.
 pub(crate) struct SchemaState {
     pub(crate) name: String,
@@ -155,18 +163,39 @@ impl FlowControl {
         info: &RequestInfo,
         query: &Query,
         time: Duration,
-    ) -> (Option<Classification>, Result<Option<Seats>, Reason>) {
+    ) -> Entered {
         let table = self.table.load_full();
         // The last one takes everything.
         let Some(row) = table.rows.iter().find(|row| row.schema.matches(user, info)).or(table.rows.last()) else {
-            return (None, Ok(None));
+            return Entered { class: None, seats: Ok(None), waited: Duration::ZERO };
         };
         let class = Classification { schema_uid: row.schema.uid.clone(), level_uid: row.level_uid.clone() };
+        let meters = &row.schema.meters;
+        if row.level.is_exempt() {
+            let seats = row.level.pass(meters);
+            return Entered { class: Some(class), seats: Ok(Some(seats)), waited: Duration::ZERO };
+        }
         let flow = self.hasher.hash_one((&row.schema.name, row.schema.flow(user, info)));
         let cost = estimate::cost(core, info, query, row.most);
-        let meters = &row.schema.meters;
-        let entered = row.level.enter(flow, cost, meters, time / WAIT_PART).await;
-        (Some(class), entered.map(Some).inspect_err(|reason| meters.reject(*reason)))
+        let begin = Instant::now();
+        let entered = row.level.enter(flow, cost, meters, begin, time / WAIT_PART).await;
+        let of = |executed| {
+            core.metrics.flow_waits.with_label_values(&[&*row.schema.level, &*row.schema.name, executed])
+        };
+        let (seats, waited) = match entered {
+            Ok(seats) => {
+                let waited = seats.since(begin);
+                meters.waits.get_or_init(|| of("true")).observe(waited.as_secs_f64());
+                (Ok(Some(seats)), waited)
+            }
+            Err(reason) => {
+                meters.reject(reason);
+                let waited = begin.elapsed();
+                of("false").observe(waited.as_secs_f64());
+                (Err(reason), waited)
+            }
+        };
+        Entered { class: Some(class), seats, waited }
     }
 
     /// Divides the seats from time to time, until the server stops.

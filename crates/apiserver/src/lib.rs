@@ -26,6 +26,7 @@ mod flow;
 mod http;
 mod kubelet;
 mod limits;
+mod metrics;
 mod registry;
 mod relay;
 mod review;

@@ -35,6 +35,7 @@ use crate::http::body::{Body, BoxError};
 use crate::http::listen;
 use crate::kubelet::Kubelets;
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::{Config, Error, UserInfo, crd, dispatch};
 
@@ -56,6 +57,9 @@ impl ApiServer {
         let allocator = Arc::new(ServiceAllocator::new(config.service_cidr, config.node_ports.clone()));
         let shutdown = CancellationToken::new();
         let node = Arc::new(NodeAuthorizer::new(cache.clone(), bootstrap::node_rules()));
+        let metrics = Metrics::new()
+            .map_err(|error| Error::Bootstrap { object: "metrics".into(), why: error.to_string() })?;
+        let store = metrics.measured(store, cache.clone());
         let flow = FlowControl::new(config.max_requests_inflight + config.max_mutating_requests_inflight);
         let extensions = Arc::new(Extensions::default());
         let admission = Settings::new(&config)?;
@@ -86,6 +90,7 @@ impl ApiServer {
             kubelets,
             aggregator,
             limits: Limits::default(),
+            metrics,
             flow: flow.clone(),
             discovery: Default::default(),
             openapi: Default::default(),

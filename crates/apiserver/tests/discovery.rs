@@ -149,6 +149,86 @@ async fn health_is_told_by_check() {
     assert_eq!(get("/readyz").await.0, 200);
 }
 
+#[tokio::test]
+async fn metrics_have_upstreams_names() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    api.ok("POST /api/v1/namespaces/default/configmaps", json!({"metadata": {"name": "a"}})).await;
+    api.raw("GET /api/v1/namespaces/default/configmaps", String::new()).await;
+    api.call("GET /api/v1/namespaces/default/configmaps/none", json!(null)).await;
+    api.call("GET /api/v1/namespaces/default/nonsense", json!(null)).await;
+    let ann = test.api(UserInfo::new("ann", Vec::<String>::new()));
+    assert_eq!(ann.call("GET /api/v1/namespaces/default/configmaps/a", json!(null)).await.0, 403);
+    let mut watch = api.send("GET /api/v1/namespaces/default/configmaps?watch=1", "").await.into_body();
+    watch.frame().await.unwrap().unwrap();
+    api.ok("GET /readyz/etcd", json!(null)).await;
+    api.raw("GET /readyz", String::new()).await;
+    let response = api.send("GET /metrics", "").await;
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let text = response.into_body().collect().await.unwrap().to_bytes();
+    let text = std::str::from_utf8(&text).unwrap();
+    let place = r#"group="",resource="configmaps""#;
+    for line in [
+        r#"apiserver_request_total{code="201",component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="POST",version="v1"} 1"#,
+        r#"apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="configmaps",scope="namespace",subresource="",verb="LIST",version="v1"} 1"#,
+        r#"apiserver_request_total{code="404",component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="GET",version="v1"} 1"#,
+        r#"apiserver_request_total{code="403",component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="GET",version="v1"} 1"#,
+        r#"apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="",scope="",subresource="/readyz",verb="GET",version=""} 1"#,
+        r#"apiserver_request_duration_seconds_count{component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="POST",version="v1"} 1"#,
+        r#"apiserver_request_duration_seconds_bucket{component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="POST",version="v1",le="60"} 1"#,
+        r#"apiserver_request_sli_duration_seconds_count{component="apiserver",group="",resource="configmaps",scope="resource",subresource="",verb="POST",version="v1"} 1"#,
+        r#"apiserver_longrunning_requests{component="apiserver",group="",resource="configmaps",scope="namespace",subresource="",verb="WATCH",version="v1"} 1"#,
+        r#"apiserver_watch_events_total{group="",resource="configmaps",version="v1"} 1"#,
+        r#"apiserver_current_inflight_requests{request_kind="mutating"} 0"#,
+        r#"apiserver_current_inflight_requests{request_kind="readOnly"} 1"#,
+        r#"apiserver_storage_objects{resource="configmaps"} 2"#,
+        r#"etcd_request_duration_seconds_count{operation="create",type="configmaps"} 2"#,
+        r#"apiserver_flowcontrol_nominal_limit_seats{priority_level="exempt"} 0"#,
+        r##"# TYPE apiserver_request_total counter"##,
+        r##"# TYPE apiserver_request_duration_seconds histogram"##,
+        r##"# TYPE process_resident_memory_bytes gauge"##,
+    ] {
+        assert!(text.lines().any(|there| there == line), "{line}\n{}", similar(text, line));
+    }
+    for family in [
+        &*format!("apiserver_resource_objects{{{place}}}"),
+        r#"apiserver_flowcontrol_dispatched_requests_total{flow_schema="exempt",priority_level="exempt"}"#,
+        r#"apiserver_flowcontrol_current_executing_requests{flow_schema="exempt",priority_level="exempt"}"#,
+        r#"apiserver_response_sizes_sum{component="apiserver",group="",resource="configmaps""#,
+        r#"authorization_attempts_total{result="denied"}"#,
+        r#"authentication_attempts{result="success"}"#,
+        "process_cpu_seconds_total ",
+        "process_open_fds ",
+        "process_start_time_seconds ",
+    ] {
+        assert!(text.lines().any(|there| there.starts_with(family)), "{family}\n{}", similar(text, family));
+    }
+    assert!(!text.contains("nonsense"), "what does not exist has no series");
+    let slis = api.raw("GET /metrics/slis", String::new()).await.1;
+    assert!(slis.lines().any(|line| line == r#"kubernetes_healthcheck{name="etcd",type="readyz"} 1"#), "{slis}");
+    drop(watch);
+
+    // CVE-2019-11248: who may not see the server's insides does not.
+    let anonymous = test.api(UserInfo::anonymous());
+    let paths = [
+        "/metrics",
+        "/metrics/slis",
+        "/debug/pprof/",
+        "/debug/pprof/heap",
+        "/debug/api_priority_and_fairness/dump_priority_levels",
+    ];
+    for (api, path) in [&anonymous, &ann].into_iter().flat_map(|api| paths.map(|path| (api, path))) {
+        assert_eq!(api.call(&format!("GET {path}"), json!(null)).await.0, 403, "{path}");
+    }
+    assert_eq!(api.call("GET /debug/pprof/", json!(null)).await.0, 404, "there is no profiling over HTTP at all");
+}
+
+/// Lines of the same family.
+fn similar(text: &str, line: &str) -> String {
+    let family = line.split('{').next().unwrap_or_default();
+    text.lines().filter(|there| there.starts_with(family)).collect::<Vec<_>>().join("\n")
+}
+
 const FINE: u8 = 0;
 const SILENT: u8 = 1;
 const BROKEN: u8 = 2;

@@ -3,6 +3,7 @@
 
 mod api;
 mod lifecycle;
+mod pipeline;
 mod process;
 mod request;
 mod scale;
@@ -18,7 +19,7 @@ use crate::cli::Failure;
 /// `keelson bench`
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Only the groups whose name contains this: scheduler, binary, pod, API, API watchers, API memory, scheduling
+    /// Only the groups whose name contains this: scheduler, binary, pipeline, pod, API, API watchers, API memory, scheduling
     #[arg(long)]
     only: Option<String>,
 }
@@ -97,6 +98,9 @@ impl Bench {
         }
         if wanted("binary") {
             print(lifecycle::binary()?);
+        }
+        if wanted("pipeline") {
+            pipeline::costs().await?.into_iter().for_each(print);
         }
         let mut cluster = lifecycle::Cluster::up().await?;
         let result = async {

@@ -66,6 +66,11 @@ impl Sink {
         self.store(Bytes::new()).await;
     }
 
+    /// The backend, and events that it could not store.
+    pub(super) fn losses(&self) -> (&'static str, u64) {
+        (self.name, self.lost.load(Ordering::Relaxed))
+    }
+
     async fn store(&self, line: Bytes) -> bool {
         let (done, stored) = oneshot::channel();
         let sent = self.queue.send(self.item(line, Some(done))).await.is_ok();

@@ -111,7 +111,9 @@ async fn all(core: &Core, endpoint: &str, checks: &[Check], query: &Query) -> Re
             lines.push_str(&format!("[+]{name} excluded: ok\n"));
             continue;
         }
-        match check.run(core).await {
+        let outcome = check.run(core).await;
+        core.metrics.health(name, endpoint, outcome.is_ok());
+        match outcome {
             Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
             Err(why) => {
                 tracing::warn!(endpoint, check = name, why, "a health check fails");

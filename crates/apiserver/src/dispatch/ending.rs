@@ -1,4 +1,4 @@
-//! What happens once a response is there, and once its body is over: the audit log's last events.
+//! What happens once a response is there, and once its body is over: the audit log's last events, and what is measured.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::flow::Classification;
 use crate::http::body::{Body, Witness};
 use crate::http::path::RequestInfo;
 use crate::limits::StreamPermit;
+use crate::metrics::Measured;
 use crate::registry::body::{decode_any, media_type};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -32,11 +33,11 @@ const MAX_STATUS_BYTES: usize = 16 << 10;
 pub(super) struct Ending {
     /// The client's, or one of our own.
     id: HeaderValue,
-    received: jiff::Timestamp,
     pub(super) begin: Instant,
     audited: Option<Audited>,
     /// What the request belongs to.
     pub(super) class: Option<Classification>,
+    pub(super) measured: Option<Measured>,
 }
 
 /// A request that is written down.
@@ -62,7 +63,7 @@ impl Ending {
         let own = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok();
         let id = headers.get(AUDIT_ID).filter(|id| !id.is_empty()).cloned().or_else(own);
         let id = id.unwrap_or_else(|| HeaderValue::from_static(""));
-        Self { id, received: clock::now(), begin: Instant::now(), audited: None, class: None }
+        Self { id, begin: Instant::now(), audited: None, class: None, measured: None }
     }
 
     /// Begins to write the request down, if the policy wants it. Without a user, authentication has failed.
@@ -75,7 +76,7 @@ impl Ending {
         user: Option<&Arc<UserInfo>>,
     ) -> Result<(), Status> {
         let id = String::from_utf8_lossy(self.id.as_bytes());
-        let incoming = Incoming { id: &id, uri, headers, info, address, received: self.received };
+        let incoming = Incoming { id: &id, uri, headers, info, address, received: clock::now() - self.begin.elapsed() };
         let Some(record) = audit.begin(&incoming, user) else { return Ok(()) };
         // As upstream, who is nobody only leaves the answer.
         let refused = user.is_none();
@@ -107,7 +108,17 @@ impl Ending {
             class.tell(response.headers_mut());
         }
         let stream = response.extensions_mut().remove::<StreamPermit>();
-        let Some(audited) = self.audited else { return response };
+        let mut measured = self.measured;
+        if let Some(measured) = &mut measured {
+            measured.answered(response.status().as_u16());
+        }
+        let whole = matches!(response.body(), Body::Full(_));
+        let Some(audited) = self.audited else {
+            return match measured {
+                None => response,
+                Some(measured) => closed_by(response, stream, whole, Closing { audited: None, measured: Some(measured) }),
+            };
+        };
         if audited.long_running || audited.refused {
             // Errors have been counted and said; the answer is there already.
             let _ = audited.audit.write(&audited.record, Stage::ResponseStarted).await;
@@ -115,16 +126,32 @@ impl Ending {
         if audited.refused {
             return response;
         }
-        if let Some(stream) = stream {
-            stream.keep(Closing { audited: Some(audited) });
-            return response;
-        }
-        if matches!(response.body(), Body::Full(_)) {
+        if whole && stream.is_none() {
             let _ = audited.audit.write(&audited.record, Stage::ResponseComplete).await;
-            return response;
+            return closed_by(response, stream, whole, Closing { audited: None, measured });
         }
-        response.map(|body| body.witnessed(Closing { audited: Some(audited) }))
+        closed_by(response, stream, whole, Closing { audited: Some(audited), measured })
     }
+}
+
+/// Lets go of what is to be let go when the response is over.
+fn closed_by(
+    response: Response<Body>,
+    stream: Option<StreamPermit>,
+    whole: bool,
+    mut closing: Closing,
+) -> Response<Body> {
+    if let Some(stream) = stream {
+        stream.keep(closing);
+        return response;
+    }
+    if !whole {
+        return response.map(|body| body.witnessed(closing));
+    }
+    if let Some(measured) = &mut closing.measured {
+        measured.sized(http_body::Body::size_hint(response.body()).exact().unwrap_or_default());
+    }
+    response
 }
 
 impl Audited {
@@ -175,10 +202,15 @@ impl Captured {
 /// Dropped at the end of a body or stream.
 struct Closing {
     audited: Option<Audited>,
+    measured: Option<Measured>,
 }
 
 impl Witness for Closing {
-    fn sent(&mut self, _bytes: &Bytes) {}
+    fn sent(&mut self, bytes: &Bytes) {
+        if let Some(measured) = &mut self.measured {
+            measured.sent(bytes.len());
+        }
+    }
 }
 
 impl Drop for Closing {

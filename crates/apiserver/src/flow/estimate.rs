@@ -28,7 +28,7 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    const ONE: Self = Self { seats: 1, after: Duration::ZERO };
+    pub(super) const ONE: Self = Self { seats: 1, after: Duration::ZERO };
 }
 
 /// The cost of a request, of which `most` seats are granted at most.

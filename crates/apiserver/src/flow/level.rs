@@ -108,7 +108,8 @@ pub(crate) struct Seats {
 struct Held {
     level: Arc<Level>,
     queue: usize,
-    since: Instant,
+    /// `None` when exempt.
+    since: Option<Instant>,
     taking: Taking,
 }
 
@@ -131,6 +132,10 @@ impl Level {
     /// Whether the level can be given these settings: it is limited now and then, or exempt now and then.
     pub(super) fn fits(&self, settings: &Settings) -> bool {
         self.set.is_some() == settings.queuing.is_some()
+    }
+
+    pub(super) fn is_exempt(&self) -> bool {
+        self.set.is_none()
     }
 
     pub(super) fn configure(self: &Arc<Self>, settings: &Settings) {
@@ -157,20 +162,23 @@ impl Level {
         Some(self.set.as_ref()?.lock().demand.period(Instant::now()))
     }
 
+    /// What an exempt level gives: a seat that is only counted.
+    pub(super) fn pass(self: &Arc<Self>, meters: &Arc<Meters>) -> Seats {
+        meters.begin(1);
+        Seats { held: Some(Held { level: self.clone(), queue: 0, since: None, taking: Taking { cost: Cost::ONE, meters: meters.clone() } }) }
+    }
+
     /// Seats for a request of a flow; waits for them `longest`.
     pub(super) async fn enter(
         self: &Arc<Self>,
         flow: u64,
         cost: Cost,
         meters: &Arc<Meters>,
+        now: Instant,
         longest: Duration,
     ) -> Result<Seats, Reason> {
-        let now = Instant::now();
         let taking = || Taking { cost, meters: meters.clone() };
-        let Some(set) = &self.set else {
-            meters.begin(cost.seats);
-            return Ok(self.seats(0, now, taking()));
-        };
+        let Some(set) = &self.set else { return Ok(self.pass(meters)) };
         let mut receiver = None;
         let answer = {
             let mut set = set.lock();
@@ -209,7 +217,7 @@ impl Level {
     }
 
     fn seats(self: &Arc<Self>, queue: usize, since: Instant, taking: Taking) -> Seats {
-        Seats { held: Some(Held { level: self.clone(), queue, since, taking }) }
+        Seats { held: Some(Held { level: self.clone(), queue, since: Some(since), taking }) }
     }
 
     /// Gives free seats to whoever is next.
@@ -228,11 +236,27 @@ impl Level {
         }
     }
 
-    fn give_back(self: &Arc<Self>, queue: usize, seats: u32, took: Duration) {
+    fn give_back(self: &Arc<Self>, queue: usize, seats: u32, since: Instant) {
         let Some(set) = &self.set else { return };
+        let now = Instant::now();
         let mut set = set.lock();
-        set.finish(queue, seats, took, Instant::now());
+        set.finish(queue, seats, now.saturating_duration_since(since), now);
         self.dispatch(&mut set);
+    }
+}
+
+impl Seats {
+    /// Gives them back before anything was done with them.
+    pub(crate) fn give_up(mut self) {
+        if let Some(held) = &mut self.held {
+            held.taking.cost.after = Duration::ZERO;
+        }
+    }
+
+    /// How long after `begin` they were given.
+    pub(super) fn since(&self, begin: Instant) -> Duration {
+        let since = self.held.as_ref().and_then(|held| held.since);
+        since.map_or(Duration::ZERO, |since| since.saturating_duration_since(begin))
     }
 }
 
@@ -240,17 +264,18 @@ impl Drop for Seats {
     fn drop(&mut self) {
         let Some(Held { level, queue, since, taking: Taking { cost, meters } }) = self.held.take() else { return };
         meters.end(cost.seats);
-        if level.set.is_none() || cost.after.is_zero() {
-            return level.give_back(queue, cost.seats, since.elapsed());
+        let Some(since) = since else { return };
+        if cost.after.is_zero() {
+            return level.give_back(queue, cost.seats, since);
         }
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {
                 runtime.spawn(async move {
                     tokio::time::sleep(cost.after).await;
-                    level.give_back(queue, cost.seats, since.elapsed());
+                    level.give_back(queue, cost.seats, since);
                 });
             }
-            Err(_) => level.give_back(queue, cost.seats, since.elapsed()),
+            Err(_) => level.give_back(queue, cost.seats, since),
         }
     }
 }

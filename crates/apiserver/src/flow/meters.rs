@@ -1,6 +1,9 @@
 //! Counts of what became of a flow schema's requests.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use prometheus::Histogram;
 
 /// Why a request was turned away. Names are upstream's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub(crate) struct Meters {
     pub(crate) waiting: AtomicI64,
     pub(crate) executing: AtomicI64,
     pub(crate) seats: AtomicI64,
+    /// How long those that were served had waited.
+    pub(super) waits: OnceLock<Histogram>,
 }
 
 impl Meters {
