@@ -179,9 +179,8 @@ impl FlowControl {
         let cost = estimate::cost(core, info, query, row.most);
         let begin = Instant::now();
         let entered = row.level.enter(flow, cost, meters, begin, time / WAIT_PART).await;
-        let of = |executed| {
-            core.metrics.flow_waits.with_label_values(&[&*row.schema.level, &*row.schema.name, executed])
-        };
+        let of =
+            |executed| core.metrics.flow_waits.with_label_values(&[&*row.schema.level, &*row.schema.name, executed]);
         let (seats, waited) = match entered {
             Ok(seats) => {
                 let waited = seats.since(begin);

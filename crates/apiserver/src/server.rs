@@ -57,8 +57,8 @@ impl ApiServer {
         let allocator = Arc::new(ServiceAllocator::new(config.service_cidr, config.node_ports.clone()));
         let shutdown = CancellationToken::new();
         let node = Arc::new(NodeAuthorizer::new(cache.clone(), bootstrap::node_rules()));
-        let metrics = Metrics::new()
-            .map_err(|error| Error::Bootstrap { object: "metrics".into(), why: error.to_string() })?;
+        let metrics =
+            Metrics::new().map_err(|error| Error::Bootstrap { object: "metrics".into(), why: error.to_string() })?;
         let store = metrics.measured(store, cache.clone());
         let flow = FlowControl::new(config.max_requests_inflight + config.max_mutating_requests_inflight);
         let extensions = Arc::new(Extensions::default());

@@ -116,7 +116,9 @@ impl Ending {
         let Some(audited) = self.audited else {
             return match measured {
                 None => response,
-                Some(measured) => closed_by(response, stream, whole, Closing { audited: None, measured: Some(measured) }),
+                Some(measured) => {
+                    closed_by(response, stream, whole, Closing { audited: None, measured: Some(measured) })
+                }
             };
         };
         if audited.long_running || audited.refused {

@@ -165,7 +165,14 @@ impl Level {
     /// What an exempt level gives: a seat that is only counted.
     pub(super) fn pass(self: &Arc<Self>, meters: &Arc<Meters>) -> Seats {
         meters.begin(1);
-        Seats { held: Some(Held { level: self.clone(), queue: 0, since: None, taking: Taking { cost: Cost::ONE, meters: meters.clone() } }) }
+        Seats {
+            held: Some(Held {
+                level: self.clone(),
+                queue: 0,
+                since: None,
+                taking: Taking { cost: Cost::ONE, meters: meters.clone() },
+            }),
+        }
     }
 
     /// Seats for a request of a flow; waits for them `longest`.

@@ -32,10 +32,13 @@ pub(super) fn gather() -> Vec<MetricFamily> {
     gauge("process_open_fds", "Number of open file descriptors.", open);
     gauge("process_max_fds", "Maximum number of open file descriptors.", max_files());
     let cpu = field(14).zip(field(15)).map(|(user, system)| (user + system) / TICKS);
-    if let (Some(seconds), Ok(counter)) = (cpu, prometheus::Counter::with_opts(Opts::new(
-        "process_cpu_seconds_total",
-        "Total user and system CPU time spent in seconds.",
-    ))) {
+    if let (Some(seconds), Ok(counter)) = (
+        cpu,
+        prometheus::Counter::with_opts(Opts::new(
+            "process_cpu_seconds_total",
+            "Total user and system CPU time spent in seconds.",
+        )),
+    ) {
         counter.inc_by(seconds);
         families.extend(counter.collect());
     }

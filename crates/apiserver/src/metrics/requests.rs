@@ -159,7 +159,8 @@ impl Requests {
         if all.len() >= MAX_SERIES {
             return None;
         }
-        let made = all.entry(key.into_vec().into_boxed_slice()).or_insert_with(|| Arc::new(self.made(labels, dry_run, info)));
+        let made =
+            all.entry(key.into_vec().into_boxed_slice()).or_insert_with(|| Arc::new(self.made(labels, dry_run, info)));
         Some(made.clone())
     }
 
@@ -189,7 +190,8 @@ impl Requests {
             return counter.inc();
         }
         let text = code.to_string();
-        let labels: Vec<&str> = series.labels.iter().map(String::as_str).chain([series.dry_run, text.as_str()]).collect();
+        let labels: Vec<&str> =
+            series.labels.iter().map(String::as_str).chain([series.dry_run, text.as_str()]).collect();
         let counter = self.total.with_label_values(&labels);
         counter.inc();
         total.push((code, counter));
@@ -223,7 +225,13 @@ fn verb(info: &RequestInfo, apply: bool) -> Option<&'static str> {
 
 impl Measured {
     /// Begins to measure a request, if it is about something that this server has.
-    pub(crate) fn begin(core: &Arc<Core>, info: &RequestInfo, query: &Query, apply: bool, begin: Instant) -> Option<Self> {
+    pub(crate) fn begin(
+        core: &Arc<Core>,
+        info: &RequestInfo,
+        query: &Query,
+        apply: bool,
+        begin: Instant,
+    ) -> Option<Self> {
         let requests = &core.metrics.requests;
         let series = requests.series(core, info, query, apply)?;
         let long_running = series.open.is_some();
@@ -234,7 +242,16 @@ impl Measured {
                 requests.in_flight_of(writes).fetch_add(1, Ordering::Relaxed);
             }
         }
-        Some(Self { core: core.clone(), series, begin, waited: Duration::ZERO, code: 0, bytes: 0, long_running, writes })
+        Some(Self {
+            core: core.clone(),
+            series,
+            begin,
+            waited: Duration::ZERO,
+            code: 0,
+            bytes: 0,
+            long_running,
+            writes,
+        })
     }
 
     /// It has waited for its seats.

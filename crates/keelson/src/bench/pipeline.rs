@@ -53,8 +53,14 @@ pub(super) async fn costs() -> Result<Vec<Row>, Failure> {
     rows.push(row("pipeline: GET in process, no audit", get));
     rows.push(row("pipeline: create in process, no audit", create));
     for (mode, what) in [
-        (AuditMode::Batch, ["pipeline: GET in process, audit in batches", "pipeline: create in process, audit in batches"]),
-        (AuditMode::Blocking, ["pipeline: GET in process, audit blocking", "pipeline: create in process, audit blocking"]),
+        (
+            AuditMode::Batch,
+            ["pipeline: GET in process, audit in batches", "pipeline: create in process, audit in batches"],
+        ),
+        (
+            AuditMode::Blocking,
+            ["pipeline: GET in process, audit blocking", "pipeline: create in process, audit blocking"],
+        ),
     ] {
         let name = format!("{mode:?}");
         let policy = scratch.0.join("policy.yaml");

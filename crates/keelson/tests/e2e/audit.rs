@@ -75,7 +75,11 @@ fn the_audit_log_is_what_the_policy_says() {
     assert!(events.iter().all(|e| e["stage"] != "RequestReceived"));
     assert!(!events.iter().any(|e| e["objectRef"]["resource"] == "leases" || e["requestURI"] == "/readyz"));
 
-    mentions(c, "kubectl get --raw '/readyz?verbose'", &["[+]etcd ok\n", "[+]informer-sync ok\n", "readyz check passed\n"]);
+    mentions(
+        c,
+        "kubectl get --raw '/readyz?verbose'",
+        &["[+]etcd ok\n", "[+]informer-sync ok\n", "readyz check passed\n"],
+    );
     says(c, "kubectl get --raw /livez/ping", "ok");
     mentions(c, "kubectl get --raw /metrics", &["apiserver_audit_event_total ", "apiserver_request_total{"]);
 }
