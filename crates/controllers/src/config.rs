@@ -17,6 +17,12 @@ pub struct Config {
     pub leader_election: LeaderElection,
     /// `--root-ca-file`: PEM published as `kube-root-ca.crt` in each namespace. Empty publishes nothing.
     pub root_ca_pem: String,
+    /// `--cluster-signing-cert-file` and `--cluster-signing-key-file`, in PEM: what signs CertificateSigningRequests. Empty
+    /// signs nothing.
+    pub cluster_signing_cert_pem: String,
+    pub cluster_signing_key_pem: Hidden,
+    /// `--cluster-signing-duration`: the longest life of what is signed.
+    pub cluster_signing_duration: Duration,
     /// `--allocate-node-cidrs`
     pub allocate_node_cidrs: bool,
     /// `--cluster-cidr`: one network per address family.
@@ -67,6 +73,16 @@ pub struct Config {
     pub resource_quota_sync_period: Duration,
 }
 
+/// Text that is not to be shown.
+#[derive(Clone, Default)]
+pub struct Hidden(pub String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
 /// The lease of the controller manager.
 #[derive(Clone, Debug)]
 pub struct LeaderElection {
@@ -97,6 +113,9 @@ impl Default for Config {
             identity: format!("keelson_{}", uuid::Uuid::new_v4()),
             leader_election: LeaderElection::default(),
             root_ca_pem: String::new(),
+            cluster_signing_cert_pem: String::new(),
+            cluster_signing_key_pem: Hidden::default(),
+            cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
             allocate_node_cidrs: false,
             cluster_cidrs: Vec::new(),
             node_cidr_mask_size_ipv4: 24,

@@ -11,6 +11,7 @@ mod config;
 mod context;
 mod manager;
 
+pub mod certificates;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
@@ -26,5 +27,5 @@ pub mod serviceaccount;
 pub mod tainteviction;
 pub mod volumeprotection;
 
-pub use config::Config;
+pub use config::{Config, Hidden};
 pub use manager::{CONTROLLERS, Error, run};

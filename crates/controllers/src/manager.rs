@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::common::slim;
 use crate::context::Context;
 use crate::{
-    Config, deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle, podgc,
+    Config, certificates, deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle, podgc,
     replicaset, resourcequota, rootca, serviceaccount, tainteviction, volumeprotection,
 };
 
@@ -33,7 +33,10 @@ pub enum Error {
 type Start = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Upstream's names, and what they start.
-pub const CONTROLLERS: [(&str, Start); 16] = [
+pub const CONTROLLERS: [(&str, Start); 19] = [
+    ("certificatesigningrequest-approving-controller", |context| Box::pin(certificates::run_approving(context))),
+    ("certificatesigningrequest-cleaner-controller", |context| Box::pin(certificates::run_cleaning(context))),
+    ("certificatesigningrequest-signing-controller", |context| Box::pin(certificates::run_signing(context))),
     ("deployment-controller", |context| Box::pin(deployment::run(context))),
     ("endpoints-controller", |context| Box::pin(endpoints::run(context))),
     ("endpointslice-controller", |context| Box::pin(endpointslice::run(context))),
