@@ -85,8 +85,13 @@ async fn bootstrap_roles_allow_what_they_should() {
     let roles = api.ok(&format!("GET {RBAC}/clusterroles"), json!(null)).await;
     let names = roles["items"].as_array().unwrap().iter().map(|role| role["metadata"]["name"].as_str().unwrap());
     let skipped = |name: &str| {
-        let elsewhere = ["system:node", "system:kube-scheduler", "system:kube-controller-manager", "system:coredns",
-            "system:cloud-controller-manager"];
+        let elsewhere = [
+            "system:node",
+            "system:kube-scheduler",
+            "system:kube-controller-manager",
+            "system:coredns",
+            "system:cloud-controller-manager",
+        ];
         name.starts_with("system:controller:") || name.starts_with("system:aggregate-to-") || elsewhere.contains(&name)
     };
     for name in names.filter(|name| !skipped(name)) {
@@ -126,7 +131,8 @@ async fn nobody_grants_more_than_he_has() {
         json!({"metadata": {"name": format!("r{made}")}, "rules": [rule]})
     };
     let rule = |verbs: Value, resources: Value| json!({"verbs": verbs, "apiGroups": [""], "resources": resources});
-    let named = |name: &str| json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": [name]});
+    let named =
+        |name: &str| json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": [name]});
     for allowed in [
         rule(json!(["get"]), json!(["pods"])),
         rule(json!(["list", "get"]), json!(["replicationcontrollers/scale"])),
@@ -238,10 +244,12 @@ async fn the_policy_is_reconciled_at_start() {
     let binding = format!("{RBAC}/clusterrolebindings/system:node");
     api.ok(&format!("PATCH+merge {binding}"), json!({"subjects": [nodes, mine]})).await;
     api.ok(&format!("PATCH+merge {RBAC}/clusterroles/system:kube-dns"), json!({"rules": []})).await;
-    let off = json!({"rules": [], "metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}});
+    let off =
+        json!({"rules": [], "metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}});
     api.ok(&format!("PATCH+merge {RBAC}/clusterroles/system:heapster"), off).await;
     api.ok(&format!("DELETE {RBAC}/clusterrolebindings/system:discovery"), json!(null)).await;
-    let again = keelson_apiserver::ApiServer::new(keelson_apiserver::Config::default(), test.store.clone()).await.unwrap();
+    let again =
+        keelson_apiserver::ApiServer::new(keelson_apiserver::Config::default(), test.store.clone()).await.unwrap();
     let api = Api::new(again, UserInfo::new("admin", ["system:masters"]));
     assert_eq!(api.ok(&format!("GET {binding}"), json!(null)).await["subjects"], json!([mine]));
     let rules = async |name: &str| {
@@ -272,7 +280,8 @@ async fn cve_2019_11247_cluster_resources_have_no_namespace() {
     api.eventually(&format!("GET {things}"), |code, _| code == 200).await;
     let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"}});
     api.ok(&format!("POST {things}"), thing.clone()).await;
-    let role = json!({"metadata": {"name": "own"}, "rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]});
+    let role =
+        json!({"metadata": {"name": "own"}, "rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]});
     api.ok(&format!("POST {RBAC}/clusterroles"), role).await;
     bind(&api, "own", "alice", Some("default")).await;
     let alice = test.api(UserInfo::new("alice", Vec::<String>::new()));
@@ -364,7 +373,10 @@ async fn cve_2019_1002100_and_cve_2019_11253_bombs_do_not_go_off() {
     assert!((400..500).contains(&code), "{code} {status}");
     let mut yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\ndata:\n  a0: &a0 [lol, lol]\n".to_owned();
     for i in 1..30 {
-        yaml.push_str(&format!("  a{i}: &a{i} [*a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}]\n", i - 1));
+        yaml.push_str(&format!(
+            "  a{i}: &a{i} [*a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}]\n",
+            i - 1
+        ));
     }
     let response = api.send(&format!("POST+application/yaml {maps}"), yaml).await;
     assert!((400..500).contains(&response.status().as_u16()), "{}", response.status());

@@ -37,14 +37,16 @@ fn certificate(request: &CertificateSigningRequest) -> Option<&[u8]> {
 
 fn add(request: &mut CertificateSigningRequest, kind: &str, reason: &str, message: String) {
     let now = Time(keelson_client::clock::now());
-    request.status.get_or_insert_default().conditions.get_or_insert_default().push(CertificateSigningRequestCondition {
-        type_: kind.into(),
-        status: "True".into(),
-        reason: Some(reason.into()),
-        message: Some(message),
-        last_update_time: Some(now.clone()),
-        last_transition_time: Some(now),
-    });
+    request.status.get_or_insert_default().conditions.get_or_insert_default().push(
+        CertificateSigningRequestCondition {
+            type_: kind.into(),
+            status: "True".into(),
+            reason: Some(reason.into()),
+            message: Some(message),
+            last_update_time: Some(now.clone()),
+            last_transition_time: Some(now),
+        },
+    );
 }
 
 /// Writes `approval` or `status`. What changed meanwhile comes back by itself.

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::common::slim;
 use crate::context::Context;
 use crate::{
-    Config, certificates, deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle, podgc,
-    replicaset, resourcequota, rootca, serviceaccount, tainteviction, volumeprotection,
+    Config, certificates, deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle,
+    podgc, replicaset, resourcequota, rootca, serviceaccount, tainteviction, volumeprotection,
 };
 
 /// Why the controller manager ended other than by being told to.

@@ -45,7 +45,10 @@ impl Approver {
         let Some(own) = recognized(&request) else { return Ok(None) };
         let mut kinds = vec![("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.")];
         if own {
-            kinds.insert(0, ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview."));
+            kinds.insert(
+                0,
+                ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview."),
+            );
         }
         for (kind, message) in kinds {
             if self.may(&request, kind).await? {

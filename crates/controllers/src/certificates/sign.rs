@@ -264,7 +264,10 @@ mod tests {
     fn check(signer: &str, subject: (&str, &str), names: &[&str], usages: &[&str], expected: &str) {
         let signed = sign(&request(signer, subject, names, usages), &issuer(), Duration::from_secs(86_400), None);
         let why = signed.err().unwrap_or_default();
-        assert!(if expected.is_empty() { why.is_empty() } else { why.contains(expected) }, "{signer} {subject:?}: {why}");
+        assert!(
+            if expected.is_empty() { why.is_empty() } else { why.contains(expected) },
+            "{signer} {subject:?}: {why}"
+        );
     }
 
     #[test]
@@ -289,7 +292,8 @@ mod tests {
     fn certificates_end_in_time() {
         let (asked, issuer) = (request(CLIENT, ("alice", "devs"), &[], &["client auth"]), issuer());
         let end = |longest: Duration, ends: Option<i64>| {
-            authority_ends(&sign(&asked, &issuer, longest, ends).unwrap()).unwrap() - keelson_client::clock::now().as_second()
+            authority_ends(&sign(&asked, &issuer, longest, ends).unwrap()).unwrap()
+                - keelson_client::clock::now().as_second()
         };
         let close = |seconds: i64, wanted: i64| (seconds - wanted).abs() < 30;
         assert!(close(end(Duration::from_secs(86_400), None), 3600 - 300));
