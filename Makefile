@@ -12,6 +12,8 @@ KEELSON := $(BUILT)/release/keelson
 TOOLS := $(abspath $(TARGET))/tools
 KUBECTL := $(TOOLS)/kubectl
 PROFILE ?= demo
+# The API's tests that run a second time, on a real etcd.
+ON_ETCD := verbs lists watch writes churn apply custom
 # Debian packages that only tests use: real programs to be tested with.
 TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables openssl python3 python3-pip etcd-server
 
@@ -36,6 +38,7 @@ test-setup: tools
 
 test: test-setup
 	KEELSON_KUBECTL=$(KUBECTL) cargo test --workspace --locked --no-fail-fast
+	KEELSON_TEST_STORE=etcd cargo test --locked --no-fail-fast -p keelson-apiserver $(addprefix --test ,$(ON_ETCD))
 
 bench: build tools
 	$(KEELSON) bench
