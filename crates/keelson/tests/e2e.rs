@@ -3,6 +3,7 @@
 
 mod e2e {
     mod about;
+    mod aggregation;
     mod audit;
     mod changes;
     mod controller;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use keelson_client::{Backoff, WorkQueue, is_not_found, run_workers};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::PartialObjectMeta;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::graph::{Attempt, FOREGROUND, Graph, ORPHAN, Object, Place, Uid};
 use super::plan::{self, Decision, Item, Owner};
 use super::watch::follow;
-use crate::common::discovery::{Found, discover};
+use crate::common::discovery::{Discovered, Found, discover};
 use crate::common::objects::{is_deleting, uid};
 use crate::context::Context;
 
@@ -39,9 +40,9 @@ const MAX_ABSENT: usize = 500;
 /// The `garbage-collector-controller`.
 pub async fn run(context: Context) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
-    let found = loop {
+    let discovered = loop {
         match discover(&context.client).await {
-            Ok(found) => break found,
+            Ok(discovered) => break discovered,
             Err(error) => tracing::debug!(%error, "garbage collector cannot discover resources yet"),
         }
         tokio::select! {
@@ -58,7 +59,7 @@ pub async fn run(context: Context) {
         absent: Mutex::default(),
         synced: watch::Sender::new(0),
     });
-    let watches = collector.watch_new(found);
+    let watches = collector.watch_new(discovered);
     let mut synced = collector.synced.subscribe();
     let all = synced.wait_for(|count| *count >= watches);
     tokio::select! {
@@ -76,21 +77,26 @@ pub async fn run(context: Context) {
     tokio::join!(work, definitions);
 }
 
-/// Looks for resources anew when a CustomResourceDefinition changes.
+/// Looks for resources anew when a CustomResourceDefinition or an APIService changes, and now and then while some are not known.
 async fn follow_definitions(collector: Arc<Collector>) {
-    let shutdown = collector.context.shutdown.clone();
-    let api = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(collector.context.client.clone());
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
+    let (shutdown, client) = (collector.context.shutdown.clone(), &collector.context.client);
+    let definitions = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
+    let definitions = watcher(definitions, watcher::Config::default()).map(|event| event.map(is_change));
+    let services = Api::<PartialObjectMeta<APIService>>::all(client.clone());
+    let services = watcher(services, watcher::Config::default()).map(|event| event.map(is_change));
+    let mut events = futures::stream::select(Box::pin(definitions), Box::pin(services));
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30)).jitter(0.5);
     loop {
+        let partial = collector.resources.lock().partial;
         let event = tokio::select! {
             event = events.next() => event,
+            () = tokio::time::sleep(REDISCOVER), if partial => Some(Ok(true)),
             () = shutdown.cancelled() => return,
         };
         let error = match event {
             None => return,
-            Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => continue,
-            Some(Ok(_)) => {
+            Some(Ok(false)) => continue,
+            Some(Ok(true)) => {
                 // Definitions come in flocks.
                 while let Ok(Some(_)) = tokio::time::timeout(FLOCK, events.next()).await {}
                 tokio::select! {
@@ -106,6 +112,11 @@ async fn follow_definitions(collector: Arc<Collector>) {
             () = shutdown.cancelled() => return,
         }
     }
+}
+
+/// Whether there is something to look at: after a list, and after each change.
+fn is_change<T>(event: watcher::Event<T>) -> bool {
+    !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_))
 }
 
 struct Collector {
@@ -126,6 +137,8 @@ struct Resources {
     /// Watches begun so far.
     begun: u16,
     discovered: Option<Instant>,
+    /// Some server could not say what it serves.
+    partial: bool,
 }
 
 /// A watch under way.
@@ -148,20 +161,22 @@ impl Collector {
 
     /// Asks which resources there are, watches the new ones and forgets those that are gone.
     async fn refresh(&self) -> Result<(), kube::Error> {
-        let found = discover(&self.context.client).await?;
-        self.forget_gone(&found);
-        self.watch_new(found);
+        let discovered = discover(&self.context.client).await?;
+        self.forget_gone(&discovered);
+        self.watch_new(discovered);
         Ok(())
     }
 
-    /// Ends the watches of resources that are not among those found, or there in another version only.
-    fn forget_gone(&self, found: &[Found]) {
+    /// Ends the watches of resources that are not among those found, or there in another version only. Of servers that cannot
+    /// say what they serve, nothing is gone.
+    fn forget_gone(&self, Discovered { found, failed }: &Discovered) {
         let mut resources = self.resources.lock();
         let there = |group: &str, plural: &str, api_version: &str| {
-            found.iter().any(|f| {
-                let f = &f.resource;
-                (f.group.as_str(), f.plural.as_str(), f.api_version.as_str()) == (group, plural, api_version)
-            })
+            failed.iter().any(|failed| failed == api_version)
+                || found.iter().any(|f| {
+                    let f = &f.resource;
+                    (f.group.as_str(), f.plural.as_str(), f.api_version.as_str()) == (group, plural, api_version)
+                })
         };
         resources.by_kind.retain(|_, f| there(&f.resource.group, &f.resource.plural, &f.resource.api_version));
         let mut gone = Vec::new();
@@ -183,9 +198,10 @@ impl Collector {
     }
 
     /// Watches what is new among the resources found; returns how many watches there are now.
-    fn watch_new(&self, found: Vec<Found>) -> usize {
+    fn watch_new(&self, Discovered { found, failed }: Discovered) -> usize {
         let mut resources = self.resources.lock();
         resources.discovered = Some(Instant::now());
+        resources.partial = !failed.is_empty();
         for found in found {
             let key = (found.resource.api_version.clone(), found.resource.kind.clone());
             resources.by_kind.insert(key, found.clone());

@@ -11,6 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub struct Pass {
     /// Why resources could not be discovered.
     pub discovery_error: Option<String>,
+    /// Group versions whose resources are not known now.
+    pub failed_groups: Vec<String>,
     /// Why content could not be deleted or listed, per resource.
     pub delete_errors: Vec<String>,
     /// Objects still there, per resource (`pods`, `deployments.apps`).
@@ -20,9 +22,24 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Whether the namespace is empty, as far as can be known.
-    pub fn is_complete(&self) -> bool {
+    /// Whether nothing is left, of what is known.
+    pub fn is_empty(&self) -> bool {
         self.discovery_error.is_none() && self.delete_errors.is_empty() && self.remaining.is_empty()
+    }
+
+    /// Whether nothing is left.
+    pub fn is_complete(&self) -> bool {
+        self.is_empty() && self.failed_groups.is_empty()
+    }
+
+    fn discovery_failure(&self) -> Option<String> {
+        if let Some(error) = &self.discovery_error {
+            return Some(format!("Discovery failed for some groups, 1 failing: {error}"));
+        }
+        let failed: Vec<String> =
+            self.failed_groups.iter().map(|group| format!("{group}: stale GroupVersion discovery: {group}")).collect();
+        let why = format!("unable to retrieve the complete list of server APIs: {}", failed.join(", "));
+        (!failed.is_empty()).then(|| format!("Discovery failed for some groups, {} failing: {why}", failed.len()))
     }
 }
 
@@ -35,19 +52,14 @@ pub fn status(current: &NamespaceStatus, pass: &Pass, now: Timestamp) -> Namespa
     };
     let failed = &pass.delete_errors;
     let conditions = [
-        match &pass.discovery_error {
+        match pass.discovery_failure() {
             None => (
                 "NamespaceDeletionDiscoveryFailure",
                 false,
                 "ResourcesDiscovered",
                 "All resources successfully discovered".into(),
             ),
-            Some(error) => (
-                "NamespaceDeletionDiscoveryFailure",
-                true,
-                "DiscoveryFailed",
-                format!("Discovery failed for some groups, 1 failing: {error}"),
-            ),
+            Some(message) => ("NamespaceDeletionDiscoveryFailure", true, "DiscoveryFailed", message),
         },
         (
             "NamespaceDeletionGroupVersionParsingFailure",
@@ -158,6 +170,13 @@ mod tests {
             ]
         );
         assert!(!pass.is_complete());
+        let unknown = Pass { failed_groups: vec!["g/v1".into()], ..Pass::default() };
+        assert!(unknown.is_empty() && !unknown.is_complete());
+        assert_eq!(
+            shown(&status(&NamespaceStatus::default(), &unknown, now))[0],
+            "NamespaceDeletionDiscoveryFailure True Discovery failed for some groups, 1 failing: unable to retrieve the \
+             complete list of server APIs: g/v1: stale GroupVersion discovery: g/v1"
+        );
         let later = now + std::time::Duration::from_secs(9);
         assert_eq!(status(&first, &pass, later), first, "nothing new, nothing changed");
         let last = status(&first, &Pass::default(), later);

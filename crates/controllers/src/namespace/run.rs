@@ -11,7 +11,7 @@ use kube::core::PartialObjectMeta;
 use serde_json::json;
 
 use super::plan::{self, Pass};
-use crate::common::discovery::{Found, discover};
+use crate::common::discovery::{Discovered, Found, discover};
 use crate::common::objects::{is_deleting, name, namespace, uid};
 use crate::common::patch;
 use crate::context::{Context, objects};
@@ -99,8 +99,12 @@ impl Controller {
     /// One pass over all there is: pods, and once they are gone the rest.
     async fn empty(&self, namespace: &str) -> Pass {
         let mut pass = Pass::default();
+        // What is known is deleted, whatever else there may be.
         let found = match discover(&self.client).await {
-            Ok(found) => found,
+            Ok(Discovered { found, failed }) => {
+                pass.failed_groups = failed;
+                found
+            }
             Err(error) => {
                 pass.discovery_error = Some(error.to_string());
                 return pass;
@@ -111,7 +115,7 @@ impl Controller {
         for found in pods {
             self.delete_all(namespace, found, &mut pass).await;
         }
-        if pass.is_complete() {
+        if pass.is_empty() {
             for found in rest {
                 self.delete_all(namespace, found, &mut pass).await;
             }

@@ -245,8 +245,9 @@ impl Controller {
         let found = discover(&self.context.client).await;
         let mut known = self.known.lock();
         match found {
-            Ok(found) => {
-                let by_name = found.into_iter().map(|f| (Counted::new(&f.resource.group, &f.resource.plural), f));
+            Ok(discovered) => {
+                let by_name =
+                    discovered.found.into_iter().map(|f| (Counted::new(&f.resource.group, &f.resource.plural), f));
                 known.resources = by_name.collect();
                 Ok(known.resources.get(counted).cloned())
             }
