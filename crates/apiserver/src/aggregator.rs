@@ -25,6 +25,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use keelson_api::status::Status;
 use serde_json::Value;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::remote::Clients;
@@ -66,6 +67,11 @@ impl Aggregator {
     /// The APIServices of this moment.
     pub(crate) fn routes(&self) -> Arc<Routes> {
         self.routes.load_full()
+    }
+
+    /// TLS that believes any certificate, for servers of which nobody says who signs them.
+    pub(crate) fn unverified(&self) -> TlsConnector {
+        self.clients.anonymous.clone()
     }
 
     /// Which APIServices and documents of their servers there are: another number once something changed.

@@ -29,18 +29,19 @@ pub(crate) async fn service_addresses(
         let found = found.map_err(|e| Status::unavailable(format!("dial tcp: lookup {host}: {e}")))?;
         return Ok(found.collect());
     }
-    let mut found = ready(core, namespace, name, &service, &port.to_string())?;
+    let mut found = ready(core, namespace, name, &service, port)?;
     found.shuffle(&mut rand::rng());
     found.truncate(TRIED);
     found.into_iter().map(|endpoint| endpoint.proxyable()).collect()
 }
 
-/// A ready endpoint of a Service's port, which is given by name or number (or not at all, if there is but one).
-pub(crate) fn service_endpoint(core: &Core, namespace: &str, name: &str, port: &str) -> Result<SocketAddr, Status> {
+/// The ready endpoints of a Service's port, which is given by its number or name; none means a port without a name.
+pub(crate) fn of_port(core: &Core, namespace: &str, name: &str, port: &str) -> Result<Vec<Endpoint>, Status> {
     let service = service(core, namespace, name)?;
-    let found = ready(core, namespace, name, &service, port)?;
-    let pick = rand::random_range(0..found.len());
-    found.get(pick).ok_or_else(|| no_endpoints(name))?.proxyable()
+    match port.parse() {
+        Ok(number) => ready(core, namespace, name, &service, number),
+        Err(_) => named(core, namespace, name, port),
+    }
 }
 
 /// The Service itself.
@@ -67,7 +68,7 @@ pub(crate) fn all(
     service: &Value,
     port: u16,
 ) -> Result<Vec<Endpoint>, Status> {
-    let mut found = ready(core, namespace, name, service, &port.to_string())?;
+    let mut found = ready(core, namespace, name, service, port)?;
     found.sort();
     Ok(found)
 }
@@ -75,8 +76,10 @@ pub(crate) fn all(
 /// A place behind a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Endpoint {
-    address: IpAddr,
-    port: u16,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    /// The pod that it is said to be, of the Service's namespace.
+    pub(crate) pod: Option<String>,
 }
 
 impl Endpoint {
@@ -94,23 +97,26 @@ pub(crate) fn ready_in(slice: &Value, port_name: &str) -> Vec<Endpoint> {
         .and_then(|p| u16::try_from(p.get("port")?.as_u64()?).ok());
     let Some(port) = port else { return Vec::new() };
     let ready = |endpoint: &&Value| endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true);
-    let address = |endpoint: &Value| endpoint.pointer("/addresses/0")?.as_str()?.parse().ok();
-    items("endpoints").filter(ready).filter_map(address).map(|address| Endpoint { address, port }).collect()
+    let namespace = slice.pointer("/metadata/namespace");
+    let read = |endpoint: &Value| {
+        let address = endpoint.pointer("/addresses/0")?.as_str()?.parse().ok()?;
+        let target = endpoint.get("targetRef").filter(|target| target["kind"] == "Pod");
+        let target = target.filter(|target| target.get("namespace") == namespace);
+        let pod = target.and_then(|target| target["name"].as_str()).map(str::to_owned);
+        Some(Endpoint { address, port, pod })
+    };
+    items("endpoints").filter(ready).filter_map(read).collect()
 }
 
-fn ready(core: &Core, namespace: &str, name: &str, service: &Value, port: &str) -> Result<Vec<Endpoint>, Status> {
-    let ports = service.pointer("/spec/ports").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let found = match (port, ports) {
-        ("", [one]) => Some(one),
-        _ => ports.iter().find(|p| {
-            p.get("name").is_some_and(|n| n == port)
-                || p.get("port").and_then(Value::as_u64).is_some_and(|n| port.parse() == Ok(n))
-        }),
+fn ready(core: &Core, namespace: &str, name: &str, service: &Value, port: u16) -> Result<Vec<Endpoint>, Status> {
+    let mut ports = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
+    let Some(found) = ports.find(|found| found.get("port").and_then(Value::as_u64) == Some(port.into())) else {
+        return Err(Status::unavailable(format!("no service port {port} found for service {name:?}")));
     };
-    let Some(found) = found else {
-        return Err(Status::unavailable(format!("no service port {port:?} found for service {name:?}")));
-    };
-    let port_name = found.get("name").and_then(Value::as_str).unwrap_or_default();
+    named(core, namespace, name, found.get("name").and_then(Value::as_str).unwrap_or_default())
+}
+
+fn named(core: &Core, namespace: &str, name: &str, port_name: &str) -> Result<Vec<Endpoint>, Status> {
     let mut endpoints = Vec::new();
     for slice in slices(core, namespace, name)? {
         endpoints.extend(ready_in(&slice.decode()?, port_name));

@@ -21,6 +21,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsConnector;
 
 use super::discovery::Found;
 use super::openapi::Spec;
@@ -43,40 +44,21 @@ const IDLE: Duration = Duration::from_secs(90);
 
 /// With what this server shows aggregated ones that it is their front proxy.
 pub(super) struct Clients {
-    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    identity: Option<Shown>,
     /// Believes any certificate.
     unverified: Arc<ClientConfig>,
+    /// Believes any certificate and shows none.
+    pub(super) anonymous: TlsConnector,
 }
 
 impl Clients {
     pub(super) fn new(identity: Option<&Identity>) -> Result<Self, Error> {
         let what = "front proxy client certificate";
         let identity = identity.map(|identity| load_identity(identity, what)).transpose()?;
-        let mut clients = Self {
-            identity,
-            unverified: Arc::new(trusting(RootCertStore::empty()).map_err(tls)?.with_no_client_auth()),
-        };
-        clients.unverified = Arc::new(clients.config(RootCertStore::empty(), true).map_err(tls)?);
-        return Ok(clients);
-
-        fn tls(why: String) -> Error {
-            Error::Credentials { what: "front proxy client certificate", why }
-        }
-    }
-
-    fn config(&self, roots: RootCertStore, unverified: bool) -> Result<ClientConfig, String> {
-        let builder = trusting(roots)?;
-        let mut config = match &self.identity {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(|e| e.to_string())?
-            }
-        };
-        if unverified {
-            let provider = config.crypto_provider().clone();
-            config.dangerous().set_certificate_verifier(Arc::new(Unverified(provider)));
-        }
-        Ok(config)
+        let bad = |why: String| Error::Credentials { what, why };
+        let anonymous = config(None, RootCertStore::empty(), true).map_err(bad)?;
+        let unverified = config(identity.as_ref(), RootCertStore::empty(), true).map_err(bad)?;
+        Ok(Self { identity, unverified: Arc::new(unverified), anonymous: TlsConnector::from(Arc::new(anonymous)) })
     }
 
     /// For the server of an APIService, as its `caBundle` and `insecureSkipTLSVerify` say.
@@ -88,8 +70,26 @@ impl Clients {
         let bundle = spec["caBundle"].as_str().filter(|bundle| !bundle.is_empty());
         let pem = bundle.map(|bundle| base64::prelude::BASE64_STANDARD.decode(bundle)).transpose();
         let roots = roots(pem.map_err(|e| bad(e.to_string()))?.as_deref()).map_err(bad)?;
-        Ok(Arc::new(self.config(roots, false)?))
+        Ok(Arc::new(config(self.identity.as_ref(), roots, false)?))
     }
+}
+
+/// Certificates and their key.
+type Shown = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn config(shown: Option<&Shown>, roots: RootCertStore, unverified: bool) -> Result<ClientConfig, String> {
+    let builder = trusting(roots)?;
+    let mut config = match shown {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(|e| e.to_string())?
+        }
+    };
+    if unverified {
+        let provider = config.crypto_provider().clone();
+        config.dangerous().set_certificate_verifier(Arc::new(Unverified(provider)));
+    }
+    Ok(config)
 }
 
 /// Connections to a server.

@@ -99,6 +99,12 @@ fn kubelets(call: &Call) -> Result<&Kubelets, Status> {
 
 /// A node's kubelet, with a path on it.
 fn kubelet(call: &Call, node: &str, path: String) -> Result<Backend, Status> {
+    let (address, port) = kubelet_place(call, node)?;
+    Ok(kubelets(call)?.backend(address, port, path))
+}
+
+/// Where a node's kubelet is.
+fn kubelet_place(call: &Call, node: &str) -> Result<(IpAddr, u16), Status> {
     let nodes = call.core.registry.known("", "nodes")?;
     let entry = nodes.cache()?.get("", node).ok_or_else(|| nodes.not_found(node))?;
     let node_object = entry.decode()?;
@@ -106,7 +112,7 @@ fn kubelet(call: &Call, node: &str, path: String) -> Result<Backend, Status> {
     let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0).unwrap_or(KUBELET_PORT);
     let address = internal_ip(&node_object)
         .ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses: of node {node}")))?;
-    Ok(kubelets(call)?.backend(address, port, path))
+    Ok((address, port))
 }
 
 fn internal_ip(node: &Value) -> Option<IpAddr> {
@@ -119,6 +125,10 @@ fn internal_ip(node: &Value) -> Option<IpAddr> {
 async fn checked(call: &Call, backend: Backend, request: Request<RequestBody>) -> Reply {
     let response = backend.send(request).await?;
     let code = response.status().as_u16();
+    if response.status().is_redirection() {
+        // A kubelet has no say in what is asked of whom (CVE-2020-8559).
+        return Err(Status::internal("redirects forbidden"));
+    }
     if code < 400 {
         let (parts, body) = response.into_parts();
         let mut reply = http::Response::new(body_stream(body, call.core.draining.clone()));
