@@ -87,7 +87,7 @@ fn strangers_are_turned_away() {
 }
 
 /// A kubeconfig that knows where the cluster is, and nothing of who asks.
-fn bare(cluster: &keelson_testbed::cluster::Cluster) -> String {
+pub(super) fn bare(cluster: &keelson_testbed::cluster::Cluster) -> String {
     let path = cluster.path("bare");
     let server = cluster.kubectl("config view --minify -o jsonpath={.clusters[0].cluster.server}");
     let config = format!(
