@@ -80,8 +80,10 @@ impl Audit {
     /// As [`Audit::write`], for a body that ends: nobody waits.
     pub(crate) fn write_later(self: &Arc<Self>, record: &Record, stage: Stage) {
         let Some(line) = record.event(stage) else { return };
+        // Without a runtime the server is gone, and with it who would write.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let audit = self.clone();
-        tokio::spawn(async move { audit.send(line).await });
+        runtime.spawn(async move { audit.send(line).await });
     }
 
     async fn send(&self, line: Bytes) -> Result<(), Status> {
