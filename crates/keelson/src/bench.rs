@@ -2,6 +2,7 @@
 //! Absolute figures drift with the machine: compare within one run. Load is bounded in count; nothing leaves the machine.
 
 mod api;
+mod authorization;
 mod lifecycle;
 mod pipeline;
 mod process;

@@ -50,6 +50,15 @@ pub(crate) struct Server {
     api: flags::ApiServerFlags,
     #[command(flatten)]
     storage: storage::StorageFlags,
+    /// Signs CertificateSigningRequests that are approved [default: `pki/ca.crt` in the data directory]
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
+    cluster_signing_cert_file: Option<PathBuf>,
+    /// Its key [default: `pki/ca.key`; without it nothing is signed]
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
+    cluster_signing_key_file: Option<PathBuf>,
+    /// The longest life of certificates that are signed
+    #[arg(long, default_value = "8760h", value_parser = flags::duration)]
+    cluster_signing_duration: Duration,
     /// Also serve on the listening socket that is standard input
     #[arg(long)]
     listen_on_stdin: bool,
@@ -79,7 +88,7 @@ impl Server {
         }
         let root_ca = std::fs::read_to_string(self.pki("ca.crt"))?;
         let identity = self.identity(shared)?;
-        self.start_controllers(&api, identity, root_ca, &shutdown, &mut components);
+        self.start_controllers(&api, identity, root_ca, self.signing()?, &shutdown, &mut components);
         tracing::info!(%address, "control plane is up");
 
         let mut result = Ok(());
@@ -95,11 +104,25 @@ impl Server {
         result
     }
 
+    /// What signs CertificateSigningRequests; nothing where the cluster's key is kept elsewhere.
+    fn signing(&self) -> Result<(String, keelson_controllers::Hidden), Failure> {
+        let file = |given: &Option<PathBuf>, usual: &str| given.clone().unwrap_or_else(|| self.pki(usual));
+        let key = file(&self.cluster_signing_key_file, "ca.key");
+        if self.cluster_signing_key_file.is_none() && !key.exists() {
+            return Ok(Default::default());
+        }
+        let read = |path: PathBuf| {
+            std::fs::read_to_string(&path).map_err(|e| Failure::from(format!("{}: {e}", path.display())))
+        };
+        Ok((read(file(&self.cluster_signing_cert_file, "ca.crt"))?, keelson_controllers::Hidden(read(key)?)))
+    }
+
     fn start_controllers(
         &self,
         api: &ApiServer,
         identity: String,
         root_ca_pem: String,
+        signing: (String, keelson_controllers::Hidden),
         shutdown: &CancellationToken,
         components: &mut JoinSet<(&'static str, Result<(), Failure>)>,
     ) {
@@ -109,6 +132,9 @@ impl Server {
         let config = keelson_controllers::Config {
             identity: identity.clone(),
             root_ca_pem,
+            cluster_signing_cert_pem: signing.0,
+            cluster_signing_key_pem: signing.1,
+            cluster_signing_duration: self.cluster_signing_duration,
             allocate_node_cidrs: true,
             cluster_cidrs: vec![IpNet::V4(self.cluster_cidr)],
             service_cidrs: vec![IpNet::V4(self.service_cluster_ip_range)],

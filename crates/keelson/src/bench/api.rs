@@ -58,6 +58,7 @@ pub(super) async fn rates(client: &kube::Client, server: &Server, print: impl Fn
     print(row("API: create a realistic pod, 32 in flight", 5000.0, measured));
     print(cost("API: CPU of one such create of a pod", before, OBJECTS)?);
     lists(client, server, &pods, &print).await?;
+    super::authorization::cost(client, server, &print).await?;
     for path in [&pods, &maps] {
         send(client, "DELETE", &format!("{path}?gracePeriodSeconds=0"), None).await?;
     }

@@ -110,7 +110,7 @@ impl ApiServerFlags {
 }
 
 /// As Go writes durations, of whole seconds at least: `90s`, `1m30s`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no duration, such as 90s or 1m30s");
     let mut total = Duration::ZERO;
     let mut rest = text;
