@@ -219,6 +219,8 @@ async fn route(
     ending: &mut Ending,
 ) -> Reply {
     if let Some(remote) = core.aggregator.remote_of(&info) {
+        // The other server has limits of its own, and its slowness is nobody else's.
+        drop(seats);
         return aggregator::serve(&core, remote, &user, &info, request).await;
     }
     let Some(target) = info.target.clone() else {
