@@ -3,6 +3,7 @@
 
 mod e2e {
     mod about;
+    mod admission;
     mod aggregation;
     mod audit;
     mod changes;
@@ -21,6 +22,7 @@ mod e2e {
     mod rollout;
     mod self_healing;
     mod streams;
+    mod webhook;
 
     use keelson_testbed::cluster::Cluster;
 

@@ -2,20 +2,11 @@
 
 mod webhook;
 
-use base64::Engine as _;
 use keelson_testbed::cluster::Cluster;
-use keelson_testbed::image;
 
 use super::{mentions, says, up};
 
 const WEBHOOK: &str = "registry.test/conversion-webhook:1";
-
-/// A certificate for the Service by itself, and its key.
-fn certificate() -> (String, String) {
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let params = rcgen::CertificateParams::new(vec!["points.default.svc".into()]).expect("a name");
-    (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
-}
 
 /// `kubectl ARGUMENTS -f -` of a manifest; what it says on the terminal.
 fn send(cluster: &Cluster, arguments: &str, manifest: &str) -> String {
@@ -25,41 +16,12 @@ fn send(cluster: &Cluster, arguments: &str, manifest: &str) -> String {
 #[test]
 fn two_versions_and_a_webhook_in_the_cluster() {
     let cluster = up();
-    let archive = cluster.path("webhook.tar");
-    let program = std::env::current_exe().expect("own path");
-    image::binary(WEBHOOK, &program, webhook::ARGUMENTS)
-        .and_then(|image| image.compression(image::Compression::None).write_archive(&archive))
-        .expect("an archive");
-    cluster.keelson_ok("image load", &[archive.to_str().expect("UTF-8")]);
-    let (certificate, key) = certificate();
-    let encode = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
-    let (certificate, key) = (encode(&certificate), encode(&key));
+    super::webhook::load(&cluster, WEBHOOK, webhook::TEST);
+    let (certificate, key) = super::webhook::certificate("points");
+    let webhook = super::webhook::manifest("points", WEBHOOK, &certificate, &key);
     let manifest = format!(
         r#"
-apiVersion: v1
-kind: Secret
-metadata: {{name: points}}
-type: kubernetes.io/tls
-data: {{tls.crt: {certificate}, tls.key: {key}}}
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: webhook, labels: {{app: webhook}}}}
-spec:
-  containers:
-  - name: webhook
-    image: {WEBHOOK}
-    imagePullPolicy: Never
-    readinessProbe: {{tcpSocket: {{port: 8443}}, periodSeconds: 1}}
-    volumeMounts: [{{name: tls, mountPath: /tls}}]
-  volumes: [{{name: tls, secret: {{secretName: points}}}}]
----
-apiVersion: v1
-kind: Service
-metadata: {{name: points}}
-spec: {{selector: {{app: webhook}}, ports: [{{port: 443, targetPort: 8443}}]}}
----
-apiVersion: apiextensions.k8s.io/v1
+{webhook}apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {{name: points.example.com}}
 spec:
@@ -113,7 +75,7 @@ spec:
     );
     let applied = send(&cluster, "apply", &manifest);
     assert!(applied.contains("customresourcedefinition.apiextensions.k8s.io/points.example.com created"), "{applied}");
-    cluster.shell("kubectl wait --for=condition=Ready pod/webhook --timeout=60s");
+    cluster.shell("kubectl wait --for=condition=Ready pod/points --timeout=60s");
     cluster.shell("kubectl wait --for=condition=Established crd/points.example.com --timeout=30s");
 
     // Short names find the preferred version, which the webhook makes of the stored one.
@@ -179,7 +141,7 @@ spec:
     says(
         &cluster,
         "kubectl get all -o name",
-        "pod/webhook\nservice/kubernetes\nservice/points\npoint.example.com/a\npoint.example.com/c\n",
+        "pod/points\nservice/kubernetes\nservice/points\npoint.example.com/a\npoint.example.com/c\n",
     );
 
     says(
