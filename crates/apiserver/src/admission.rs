@@ -45,6 +45,7 @@ use crate::registry::options::{DeleteOptions, WriteOptions};
 pub(crate) use extensions::Extensions;
 pub(crate) use namespace_lifecycle::namespace_exists;
 use plugin::Plugin;
+pub(crate) use policies::typecheck;
 
 /// What somebody does to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

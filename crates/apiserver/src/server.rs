@@ -13,8 +13,8 @@ use http_body_util::BodyExt;
 use keelson_store::Store;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::admission::Extensions;
 use crate::admission::settings::Settings;
+use crate::admission::{self, Extensions};
 use crate::aggregator::{self, Aggregator};
 use crate::alloc::ServiceAllocator;
 use crate::audit::Audit;
@@ -107,6 +107,7 @@ impl ApiServer {
         let chain = core.clone();
         tokio::spawn(async move { chain.authorizer.chain.keep(chain.shutdown.clone()).await });
         tokio::spawn(bootstrap::aggregation::run(core.clone()));
+        tokio::spawn(admission::typecheck::run(core.clone()));
         tokio::spawn(bootstrap::later::run(core.clone()));
         tokio::spawn(bootstrap::trust::run(core.clone()));
         tokio::spawn(authn::keep(core.clone()));

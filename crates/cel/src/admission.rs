@@ -301,6 +301,55 @@ pub fn check_policy(policy: &Json) -> Vec<FieldError> {
     errors
 }
 
+/// A kind that a policy is about: `apps/v1, Kind=Deployment`, and its type.
+pub struct Typed {
+    pub name: String,
+    pub decl: Arc<Decl>,
+}
+
+/// What a policy's validations would not find in the kinds that it is about: the expression's place, and upstream's words.
+pub fn type_check(spec: &Json, kinds: &[Typed], params: Option<Arc<Decl>>) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (index, validation) in items(spec, "validations") {
+        for key in ["expression", "messageExpression"] {
+            let source = text(validation, key);
+            if source.is_empty() {
+                continue;
+            }
+            let issues: Vec<String> = kinds
+                .iter()
+                .filter_map(|kind| {
+                    let issues = typed_env(spec, kind, params.as_ref()).compile(source).err()?;
+                    Some(format!("{}: {issues}\n", kind.name))
+                })
+                .collect();
+            if !issues.is_empty() {
+                found.push((format!("spec.validations[{index}].{key}"), issues.join("\n")));
+            }
+        }
+    }
+    found
+}
+
+/// The environment of a policy's validations for objects of one kind.
+fn typed_env(spec: &Json, kind: &Typed, params: Option<&Arc<Decl>>) -> Env {
+    let declared = || {
+        let given = Given { params: params.is_some(), authorizer: true, namespace: true };
+        let mut env = env(given).variable("object", kind.decl.clone()).variable("oldObject", kind.decl.clone());
+        if let Some(params) = params {
+            env = env.variable("params", params.clone());
+        }
+        env
+    };
+    let mut variables: Vec<(String, Type)> = Vec::new();
+    for (_, variable) in items(spec, "variables") {
+        let compiled = with_variables(declared(), &variables).compile(text(variable, "expression"));
+        let ty = compiled.map_or(Type::Dyn, |program| program.output_type().clone());
+        variables.push((text(variable, "name").to_owned(), ty));
+    }
+    with_variables(declared(), &variables)
+}
+
 /// Checks the device selectors (`cel.expression`) anywhere in an object.
 pub fn check_selectors(object: &Json) -> Vec<FieldError> {
     let mut errors = Vec::new();

@@ -3,6 +3,7 @@
 
 mod mutating;
 mod params;
+pub(crate) mod typecheck;
 mod validating;
 
 use std::collections::{BTreeMap, HashMap};

@@ -352,3 +352,68 @@ async fn expensive_expressions() {
     assert!(slowest < Duration::from_secs(2), "{others} others, the slowest took {slowest:?}");
     assert!(begun.elapsed() < Duration::from_secs(30));
 }
+
+/// CVE-2023-2727, CVE-2023-2728, CVE-2024-3177: what is not allowed in a pod is not allowed in an ephemeral container, nor
+/// through `envFrom`.
+#[tokio::test]
+async fn cve_2023_2727_and_2024_3177_ephemeral_containers_and_env_from_are_judged() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let images = json!({
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
+            "resources": ["pods", "pods/ephemeralcontainers"]}]},
+        "variables": [{"name": "all", "expression":
+            "object.spec.containers + object.spec.?initContainers.orValue([]) + object.spec.?ephemeralContainers.orValue([])"}],
+        "validations": [{"expression": "variables.all.all(c, c.image.startsWith('good/'))", "message": "bad image"}],
+    });
+    check(&api, "images", "pods", images, json!({})).await;
+    let account = json!({"metadata": {"name": "strict", "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}},
+        "secrets": [{"name": "own"}]});
+    api.ok("POST /api/v1/namespaces/default/serviceaccounts", account).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = |image: &str, secret: &str| {
+        json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "strict", "containers": [
+            {"name": "c", "image": image, "envFrom": [{"secretRef": {"name": secret}}]}]}})
+    };
+    for (image, secret, why) in [("bad/x", "own", "bad image"), ("good/x", "other", "does not reference that secret")] {
+        let (code, status) = api.call(&format!("POST {pods}"), pod(image, secret)).await;
+        assert!(code >= 400 && status["message"].as_str().unwrap().ends_with(why), "{status}");
+    }
+    api.ok(&format!("POST {pods}"), pod("good/x", "own")).await;
+    let debugger = |image: &str, secret: &str| json!({"spec": {"ephemeralContainers": [{"name": "e", "image": image, "envFrom": [{"secretRef": {"name": secret}}]}]}});
+    let path = format!("PATCH+strategic {pods}/p/ephemeralcontainers");
+    for (image, secret, why) in [("bad/x", "own", "bad image"), ("good/x", "other", "does not reference that secret")] {
+        let (code, status) = api.call(&path, debugger(image, secret)).await;
+        assert!(code >= 400 && status["message"].as_str().unwrap().ends_with(why), "{status}");
+    }
+    api.ok(&path, debugger("good/x", "own")).await;
+}
+
+/// The status of a policy tells what its expressions would not find.
+#[tokio::test]
+async fn types_are_checked() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let spec = json!({
+        "matchConstraints": {"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"],
+            "resources": ["deployments", "replicasets"]}]},
+        "variables": [{"name": "spec", "expression": "object.spec"}],
+        "validations": [
+            {"expression": "object.spec.replicas > 1"},
+            {"expression": "variables.spec.strategy.type == 'Recreate'", "messageExpression": "string(object.spec.none)"},
+        ],
+    });
+    check(&api, "p", "deployments", spec, json!({})).await;
+    let path = format!("{BASE}/validatingadmissionpolicies/p");
+    let done = |generation: i64| move |_: u16, policy: &Value| policy["status"]["observedGeneration"] == generation;
+    let policy = api.eventually(&format!("GET {path}"), done(1)).await;
+    let warnings = policy["status"]["typeChecking"]["expressionWarnings"].as_array().unwrap();
+    let places: Vec<_> = warnings.iter().map(|warning| warning["fieldRef"].as_str().unwrap()).collect();
+    assert_eq!(places, ["spec.validations[1].expression", "spec.validations[1].messageExpression"]);
+    let first = warnings[0]["warning"].as_str().unwrap();
+    assert!(first.starts_with("apps/v1, Kind=ReplicaSet: ERROR: <input>:1:15: undefined field 'strategy'"), "{first}");
+    let fixed = json!({"spec": {"validations": [{"expression": "object.spec.replicas > 1"}]}});
+    api.ok(&format!("PATCH+merge {path}"), fixed).await;
+    let policy = api.eventually(&format!("GET {path}"), done(2)).await;
+    assert_eq!(policy["status"]["typeChecking"], json!({}), "{policy}");
+}
