@@ -10,6 +10,8 @@ mod certificates;
 mod front_proxy;
 #[path = "authn/https.rs"]
 mod https;
+#[path = "authn/impersonation.rs"]
+mod impersonation;
 #[path = "authn/logs.rs"]
 mod logs;
 #[path = "authn/oidc.rs"]

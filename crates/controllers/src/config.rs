@@ -23,6 +23,8 @@ pub struct Config {
     pub cluster_signing_key_pem: Hidden,
     /// `--cluster-signing-duration`: the longest life of what is signed.
     pub cluster_signing_duration: Duration,
+    /// `--service-account-private-key-file`: PEM that signs tokens in Secrets. Empty signs none.
+    pub service_account_private_key_pem: Hidden,
     /// `--allocate-node-cidrs`
     pub allocate_node_cidrs: bool,
     /// `--cluster-cidr`: one network per address family.
@@ -116,6 +118,7 @@ impl Default for Config {
             cluster_signing_cert_pem: String::new(),
             cluster_signing_key_pem: Hidden::default(),
             cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
+            service_account_private_key_pem: Hidden::default(),
             allocate_node_cidrs: false,
             cluster_cidrs: Vec::new(),
             node_cidr_mask_size_ipv4: 24,

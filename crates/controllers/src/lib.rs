@@ -11,6 +11,7 @@ mod config;
 mod context;
 mod manager;
 
+pub mod bootstraptokens;
 pub mod certificates;
 pub mod deployment;
 pub mod endpoints;
@@ -24,6 +25,7 @@ pub mod replicaset;
 pub mod resourcequota;
 pub mod rootca;
 pub mod serviceaccount;
+pub mod serviceaccounttoken;
 pub mod tainteviction;
 pub mod volumeprotection;
 

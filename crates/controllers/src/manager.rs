@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::common::slim;
 use crate::context::Context;
 use crate::{
-    Config, certificates, deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle,
-    podgc, replicaset, resourcequota, rootca, serviceaccount, tainteviction, volumeprotection,
+    Config, bootstraptokens, certificates, deployment, endpoints, endpointslice, garbagecollector, namespace, nodeipam,
+    nodelifecycle, podgc, replicaset, resourcequota, rootca, serviceaccount, serviceaccounttoken, tainteviction,
+    volumeprotection,
 };
 
 /// Why the controller manager ended other than by being told to.
@@ -33,7 +34,8 @@ pub enum Error {
 type Start = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Upstream's names, and what they start.
-pub const CONTROLLERS: [(&str, Start); 19] = [
+pub const CONTROLLERS: [(&str, Start); 22] = [
+    ("bootstrap-signer-controller", |context| Box::pin(bootstraptokens::run_signer(context))),
     ("certificatesigningrequest-approving-controller", |context| Box::pin(certificates::run_approving(context))),
     ("certificatesigningrequest-cleaner-controller", |context| Box::pin(certificates::run_cleaning(context))),
     ("certificatesigningrequest-signing-controller", |context| Box::pin(certificates::run_signing(context))),
@@ -52,7 +54,9 @@ pub const CONTROLLERS: [(&str, Start); 19] = [
     ("resourcequota-controller", |context| Box::pin(resourcequota::run(context))),
     ("root-ca-certificate-publisher-controller", |context| Box::pin(rootca::run(context))),
     ("serviceaccount-controller", |context| Box::pin(serviceaccount::run(context))),
+    ("serviceaccount-token-controller", |context| Box::pin(serviceaccounttoken::run(context))),
     ("taint-eviction-controller", |context| Box::pin(tainteviction::run(context))),
+    ("token-cleaner-controller", |context| Box::pin(bootstraptokens::run_cleaner(context))),
 ];
 
 /// Runs the enabled controllers until `shutdown`, while holding the lease if so configured. Returns when all have ended

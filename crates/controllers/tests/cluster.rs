@@ -3,6 +3,8 @@
 #[path = "cluster/quotas.rs"]
 mod quotas;
 mod support;
+#[path = "cluster/tokens.rs"]
+mod tokens;
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ use keelson_apiserver::{
     ApiServer, Authentication, Config, Identity, KubeletClient, Pem, RequestHeader, ServiceAccountKeys, UserInfo,
 };
 use keelson_client::InformerFactory;
+use keelson_controllers::Hidden;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -79,16 +80,18 @@ impl Server {
         let store_dir = self.data_dir.join("store");
         let store = self.storage.open(store_dir).await?;
         let shared = store.is_shared();
-        let api = ApiServer::new(self.api_config()?, store).await?;
+        let config = self.api_config()?;
+        let signing_key = config.service_account.as_ref().map(|keys| keys.signing_key.load()).transpose()?;
+        let signing_key = Hidden(String::from_utf8(signing_key.unwrap_or_default())?);
+        let api = ApiServer::new(config, store).await?;
 
         let mut components: JoinSet<(&str, Result<(), Failure>)> = JoinSet::new();
         for listener in listeners {
             let (api, stop) = (api.clone(), shutdown.clone());
             components.spawn(async move { ("API server", api.serve(listener, stop).await.map_err(Failure::from)) });
         }
-        let root_ca = std::fs::read_to_string(self.pki("ca.crt"))?;
-        let identity = self.identity(shared)?;
-        self.start_controllers(&api, identity, root_ca, self.signing()?, &shutdown, &mut components);
+        let controllers = self.controllers_config(self.identity(shared)?, signing_key)?;
+        self.start_controllers(&api, controllers, &shutdown, &mut components);
         tracing::info!(%address, "control plane is up");
 
         let mut result = Ok(());
@@ -105,7 +108,7 @@ impl Server {
     }
 
     /// What signs CertificateSigningRequests; nothing where the cluster's key is kept elsewhere.
-    fn signing(&self) -> Result<(String, keelson_controllers::Hidden), Failure> {
+    fn signing(&self) -> Result<(String, Hidden), Failure> {
         let file = |given: &Option<PathBuf>, usual: &str| given.clone().unwrap_or_else(|| self.pki(usual));
         let key = file(&self.cluster_signing_key_file, "ca.key");
         if self.cluster_signing_key_file.is_none() && !key.exists() {
@@ -114,32 +117,41 @@ impl Server {
         let read = |path: PathBuf| {
             std::fs::read_to_string(&path).map_err(|e| Failure::from(format!("{}: {e}", path.display())))
         };
-        Ok((read(file(&self.cluster_signing_cert_file, "ca.crt"))?, keelson_controllers::Hidden(read(key)?)))
+        Ok((read(file(&self.cluster_signing_cert_file, "ca.crt"))?, Hidden(read(key)?)))
+    }
+
+    fn controllers_config(
+        &self,
+        identity: String,
+        service_account_private_key_pem: Hidden,
+    ) -> Result<keelson_controllers::Config, Failure> {
+        let (cluster_signing_cert_pem, cluster_signing_key_pem) = self.signing()?;
+        Ok(keelson_controllers::Config {
+            identity,
+            root_ca_pem: std::fs::read_to_string(self.pki("ca.crt"))?,
+            cluster_signing_cert_pem,
+            cluster_signing_key_pem,
+            cluster_signing_duration: self.cluster_signing_duration,
+            service_account_private_key_pem,
+            allocate_node_cidrs: true,
+            cluster_cidrs: vec![IpNet::V4(self.cluster_cidr)],
+            service_cidrs: vec![IpNet::V4(self.service_cluster_ip_range)],
+            ..keelson_controllers::Config::default()
+        })
     }
 
     fn start_controllers(
         &self,
         api: &ApiServer,
-        identity: String,
-        root_ca_pem: String,
-        signing: (String, keelson_controllers::Hidden),
+        config: keelson_controllers::Config,
         shutdown: &CancellationToken,
         components: &mut JoinSet<(&'static str, Result<(), Failure>)>,
     ) {
         let user = |program: &'static str| {
             api.kube_client_of(UserInfo::new(format!("system:{program}"), Vec::<String>::new()), program)
         };
-        let config = keelson_controllers::Config {
-            identity: identity.clone(),
-            root_ca_pem,
-            cluster_signing_cert_pem: signing.0,
-            cluster_signing_key_pem: signing.1,
-            cluster_signing_duration: self.cluster_signing_duration,
-            allocate_node_cidrs: true,
-            cluster_cidrs: vec![IpNet::V4(self.cluster_cidr)],
-            service_cidrs: vec![IpNet::V4(self.service_cluster_ip_range)],
-            ..keelson_controllers::Config::default()
-        };
+        let identity = config.identity.clone();
+
         let (client, stop) = (user("kube-controller-manager"), shutdown.clone());
         components.spawn(async move {
             ("controller manager", keelson_controllers::run(client, config, stop).await.map_err(Failure::from))

@@ -1,7 +1,7 @@
 //! Front proxies: servers that have authenticated their clients and say in headers who these are. Whoever is no front proxy
 //! may send such headers; they say nothing then, and go no further either.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::UserInfo;
 use crate::config::RequestHeader;
@@ -37,7 +37,7 @@ impl FrontProxy {
     /// The user that the headers name.
     pub(crate) fn user(&self, headers: &HeaderMap) -> Option<UserInfo> {
         let name = first(headers, &self.username)?;
-        let values = |name: &HeaderName| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let values = |name: &HeaderName| headers.get_all(name).iter().filter_map(text);
         let groups = self.groups.iter().flat_map(values).filter(|group| !group.is_empty()).map(str::to_owned);
         let uid = first(headers, &self.uid).unwrap_or_default();
         let mut user = UserInfo { name, uid, groups: groups.collect(), ..UserInfo::default() };
@@ -65,7 +65,12 @@ impl FrontProxy {
     }
 }
 
+/// Names may have any letters, so this is not [`HeaderValue::to_str`].
+fn text(value: &HeaderValue) -> Option<&str> {
+    std::str::from_utf8(value.as_bytes()).ok()
+}
+
 fn first(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
-    let mut values = names.iter().filter_map(|name| headers.get(name)).filter_map(|value| value.to_str().ok());
+    let mut values = names.iter().filter_map(|name| headers.get(name)).filter_map(text);
     values.find(|value| !value.is_empty()).map(str::to_owned)
 }
