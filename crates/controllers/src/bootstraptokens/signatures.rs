@@ -60,7 +60,7 @@ mod tests {
         }
         let encode = |value: &Value| base64::prelude::BASE64_STANDARD.encode(value.as_str().unwrap());
         let data: Value =
-            data.as_object().unwrap().iter().map(|(key, value)| (key.clone(), encode(value).into())).collect();
+            data.as_object().unwrap().iter().map(|(key, value)| (key.clone(), Value::from(encode(value)))).collect();
         let secret = json!({"metadata": {"name": format!("bootstrap-token-{id}")}, "data": data});
         Arc::new(serde_json::from_value(secret).unwrap())
     }
