@@ -40,11 +40,6 @@ pub fn add(total: &mut Amounts, more: &Amounts) {
     }
 }
 
-/// Whether two lists say the same, whatever way they are written.
-pub fn same(one: &Amounts, other: &Amounts) -> bool {
-    one == other
-}
-
 pub(crate) fn one() -> Quantity {
     Quantity::new(1, Format::DecimalSi)
 }
@@ -63,8 +58,8 @@ pub enum Evaluator {
     },
 }
 
-/// Kinds of the core group that were counted by their own names first.
-const ALIASED: [&str; 4] = ["configmaps", "replicationcontrollers", "resourcequotas", "secrets"];
+/// Resources of the core group that are also counted under their own names, as they were first.
+pub const ALIASED: [&str; 4] = ["configmaps", "replicationcontrollers", "resourcequotas", "secrets"];
 
 impl Evaluator {
     /// The one of a resource.

@@ -34,7 +34,7 @@ pub enum Error {
 type Start = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Upstream's names, and what they start.
-pub const CONTROLLERS: [(&str, Start); 22] = [
+pub const CONTROLLERS: [(&str, Start); 23] = [
     ("bootstrap-signer-controller", |context| Box::pin(bootstraptokens::run_signer(context))),
     ("certificatesigningrequest-approving-controller", |context| Box::pin(certificates::run_approving(context))),
     ("certificatesigningrequest-cleaner-controller", |context| Box::pin(certificates::run_cleaning(context))),
@@ -57,6 +57,9 @@ pub const CONTROLLERS: [(&str, Start); 22] = [
     ("serviceaccount-token-controller", |context| Box::pin(serviceaccounttoken::run(context))),
     ("taint-eviction-controller", |context| Box::pin(tainteviction::run(context))),
     ("token-cleaner-controller", |context| Box::pin(bootstraptokens::run_cleaner(context))),
+    ("volumeattributesclass-protection-controller", |context| {
+        Box::pin(volumeprotection::run_attributes_classes(context))
+    }),
 ];
 
 /// Runs the enabled controllers until `shutdown`, while holding the lease if so configured. Returns when all have ended

@@ -1,4 +1,4 @@
-//! StorageObjectInUseProtection: volumes and claims are made with a finalizer, which the protection controllers take away
+//! StorageObjectInUseProtection: volumes, claims and attributes classes are made with a finalizer, which the protection controllers take away
 //! when nobody uses them any more.
 
 use serde_json::{Value, json};
@@ -13,6 +13,8 @@ pub(super) fn mutate(request: &Request<'_>, object: &mut Value) {
         "kubernetes.io/pvc-protection"
     } else if request.is("", "persistentvolumes") {
         "kubernetes.io/pv-protection"
+    } else if request.is("storage.k8s.io", "volumeattributesclasses") {
+        "kubernetes.io/vac-protection"
     } else {
         return;
     };

@@ -127,6 +127,7 @@ async fn accounts_may_bound_what_their_pods_refer_to() {
         pod
     };
     api.ok(PODS, of("a", "own")).await;
+    // CVE-2024-3177: nor as a whole, by `envFrom`.
     let said = "pods \"b\" is forbidden: container c with envFrom referencing secret.secretName=\"other\" is not allowed because \
                 service account strict does not reference that secret";
     refused(&api, PODS, of("b", "other"), 403, said).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use keelson_api::quantity::{Format, Quantity};
-use keelson_api::quota::{Amounts, Evaluator, Quota, add};
+use keelson_api::quota::{ALIASED, Amounts, Evaluator, Quota, add};
 use serde_json::Value;
 
 /// How long a quota must have been left alone before less is written to be used: the server charges before it writes, so
@@ -33,9 +33,6 @@ impl Counted {
 const MEASURED: [(&str, &str); 4] =
     [("", "pods"), ("", "services"), ("", "persistentvolumeclaims"), ("resource.k8s.io", "resourceclaims")];
 
-/// Names under which the core group's kinds are counted beside `count/…`.
-const ALIASES: [&str; 4] = ["configmaps", "replicationcontrollers", "resourcequotas", "secrets"];
-
 /// The resources that a quota counts.
 pub(super) fn counted(quota: &Quota) -> BTreeSet<Counted> {
     let mut all = BTreeSet::new();
@@ -45,7 +42,7 @@ pub(super) fn counted(quota: &Quota) -> BTreeSet<Counted> {
                 all.insert(Counted::new(group, resource));
             }
         }
-        if ALIASES.contains(&name.as_str()) {
+        if ALIASED.contains(&name.as_str()) {
             all.insert(Counted::new("", name));
         }
         if let Some(what) = name.strip_prefix("count/") {

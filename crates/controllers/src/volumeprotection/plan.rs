@@ -1,4 +1,4 @@
-//! Whether a claim or volume is in use.
+//! Whether a claim, volume or attributes class is in use.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -8,6 +8,7 @@ use crate::common::pods;
 
 pub(super) const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
 pub(super) const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
+pub(super) const CLASS_FINALIZER: &str = "kubernetes.io/vac-protection";
 
 /// What to do about an object's finalizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,20 @@ pub(super) fn claims(pod: &Pod) -> impl Iterator<Item = Used> {
 
 pub(super) fn is_bound(volume: &PersistentVolume) -> bool {
     volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
+}
+
+/// The attributes classes that a claim has, had or is to have.
+pub(super) fn classes_of_claim(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
+    let spec = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    let status = claim.status.as_ref();
+    let current = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
+    let changing = status.and_then(|status| status.modify_volume_status.as_ref());
+    let target = changing.and_then(|changing| changing.target_volume_attributes_class_name.as_deref());
+    [spec, current, target].into_iter().flatten()
+}
+
+pub(super) fn class_of_volume(volume: &PersistentVolume) -> Option<&str> {
+    volume.spec.as_ref()?.volume_attributes_class_name.as_deref()
 }
 
 #[cfg(test)]

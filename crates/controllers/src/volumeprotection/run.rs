@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use keelson_client::{Change, Key, SharedInformer, WorkQueue, is_not_found, run_workers};
 use kube::Client;
 use kube::api::{Api, ListParams, PostParams};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::plan::{self, Action, CLAIM_FINALIZER, VOLUME_FINALIZER};
+use super::plan::{self, Action, CLAIM_FINALIZER, CLASS_FINALIZER, VOLUME_FINALIZER};
 use crate::common::objects::{name, namespace};
 use crate::common::pods;
 use crate::context::{Context, objects};
@@ -94,6 +95,63 @@ pub async fn run_volumes(context: Context) {
         }
     });
     tokio::join!(on_volume, work);
+}
+
+/// The `volumeattributesclass-protection-controller`.
+pub async fn run_attributes_classes(context: Context) {
+    let classes = context.informers.get::<VolumeAttributesClass>();
+    let claims = context.informers.get::<PersistentVolumeClaim>();
+    let volumes = context.informers.get::<PersistentVolume>();
+    if !context.synced(&classes).await || !context.synced(&claims).await || !context.synced(&volumes).await {
+        return;
+    }
+    let queue: WorkQueue<Key> = WorkQueue::new();
+    let on_class = context.each(&classes, |change| match &change {
+        Change::Deleted(_) => {}
+        change => objects(change).for_each(|class| queue.add(Key::of(&**class))),
+    });
+    // Who changes or goes may have let go of the class that it had.
+    let on_claim = context.each(&claims, |change| {
+        if let Change::Updated(old, _) | Change::Deleted(old) = &change {
+            plan::classes_of_claim(old).for_each(|class| queue.add(Key::new(None, class)));
+        }
+    });
+    let on_volume = context.each(&volumes, |change| {
+        if let Change::Updated(old, _) | Change::Deleted(old) = &change {
+            plan::class_of_volume(old).into_iter().for_each(|class| queue.add(Key::new(None, class)));
+        }
+    });
+    let (client, all) = (context.client.clone(), (classes.clone(), claims.clone(), volumes.clone()));
+    let component = "volumeattributesclass-protection-controller";
+    let work = run_workers(component, queue.clone(), 1, context.shutdown.clone(), move |key: Key| {
+        let (client, (classes, claims, volumes)) = (client.clone(), all.clone());
+        async move {
+            let Some(class) = classes.get_key(&key) else { return Ok(None) };
+            let used = || {
+                let by_claim =
+                    || claims.list().iter().any(|one| plan::classes_of_claim(one).any(|of| of == key.name()));
+                volumes.list().iter().any(|one| plan::class_of_volume(one) == Some(key.name())) || by_claim()
+            };
+            let action = plan::decide(&class.metadata, CLASS_FINALIZER, used);
+            // The informers may be behind here too.
+            if action == Action::Remove && is_named(&client, key.name()).await? {
+                return Ok(None);
+            }
+            write(&Api::<VolumeAttributesClass>::all(client), &*class, action, CLASS_FINALIZER).await
+        }
+    });
+    tokio::join!(on_class, on_claim, on_volume, work);
+}
+
+/// Whether the server knows of a volume or claim of an attributes class.
+async fn is_named(client: &Client, class: &str) -> Result<bool, kube::Error> {
+    let params = ListParams::default();
+    let claims = Api::<PersistentVolumeClaim>::all(client.clone()).list(&params).await?.items;
+    if claims.iter().any(|claim| plan::classes_of_claim(claim).any(|of| of == class)) {
+        return Ok(true);
+    }
+    let volumes = Api::<PersistentVolume>::all(client.clone()).list(&params).await?.items;
+    Ok(volumes.iter().any(|volume| plan::class_of_volume(volume) == Some(class)))
 }
 
 async fn write<K>(api: &Api<K>, object: &K, action: Action, finalizer: &str) -> Result<Option<Duration>, kube::Error>

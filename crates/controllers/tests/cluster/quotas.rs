@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Secret};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -157,4 +158,16 @@ async fn claims_and_volumes_wait_for_their_users() {
     assert!(there, "a bound volume went");
     volumes.patch_status("v", &PatchParams::default(), &phase("Released")).await.unwrap();
     gone(&volumes, "v").await;
+
+    let classes = cluster.all::<VolumeAttributesClass>();
+    let class: VolumeAttributesClass =
+        from(json!({"metadata": {"name": "fast"}, "driverName": "d", "parameters": {"a": "b"}}));
+    classes.create(&params, &class).await.unwrap();
+    let mut fast = claim("fast");
+    fast.spec.as_mut().unwrap().volume_attributes_class_name = Some("fast".into());
+    claims.create(&params, &fast).await.unwrap();
+    classes.delete("fast", &background).await.unwrap();
+    assert!(classes.get_opt("fast").await.unwrap().is_some(), "a class went before its claim");
+    claims.delete("fast", &background).await.unwrap();
+    gone(&classes, "fast").await;
 }
