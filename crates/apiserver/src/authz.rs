@@ -164,27 +164,6 @@ impl Authorizer {
         undecided
     }
 
-    /// As [`Authorizer::decide`], when nobody must be asked over the network; `None` otherwise. For those who cannot wait.
-    pub(crate) fn decide_now(&self, user: &UserInfo, attributes: &Attributes) -> Option<Decision> {
-        if user.in_group(MASTERS) {
-            return Some(Decision::allow(String::new()));
-        }
-        let steps = self.chain.steps();
-        let mut undecided = Decision::default();
-        for step in steps.iter() {
-            let decision = match step {
-                Step::Node => self.node.decide(user, attributes),
-                Step::Rbac => self.rbac.decide(user, attributes),
-                Step::Webhook(_) => return None,
-            };
-            if decision.allowed || decision.denied {
-                return Some(decision);
-            }
-            add(&mut undecided.reason, &decision.reason, "\n");
-        }
-        Some(undecided)
-    }
-
     /// What a user may do in a namespace, as far as it can be listed.
     pub(crate) fn rules_of(&self, user: &UserInfo, namespace: &str) -> Known {
         let mut known = Known::default();

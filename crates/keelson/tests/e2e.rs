@@ -3,6 +3,7 @@
 
 mod e2e {
     mod about;
+    mod access;
     mod admission;
     mod aggregation;
     mod audit;
