@@ -22,6 +22,7 @@ mod e2e {
     mod python;
     mod rollout;
     mod self_healing;
+    mod several;
     mod streams;
     mod webhook;
 

@@ -43,7 +43,8 @@ impl Etcd {
     }
 
     fn run(dir: PathBuf, client_port: u16, peer_port: u16, flags: Vec<String>) -> Result<Self> {
-        let (client, peer) = (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
+        let client = format!("{}://127.0.0.1:{client_port}", scheme(&flags));
+        let peer = format!("http://127.0.0.1:{peer_port}");
         let mut command = Command::new("sh");
         command.arg("-c").arg(KEEPER).arg(dir.join("etcd.log")).args(["--name", "one", "--log-level", "warn"]);
         command.arg("--data-dir").arg(dir.join("data"));
@@ -69,9 +70,9 @@ impl Etcd {
         Ok(etcd)
     }
 
-    /// `http://127.0.0.1:…`
+    /// `http://127.0.0.1:…`; `https` when the flags name a certificate.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        format!("{}://127.0.0.1:{}", scheme(&self.flags), self.client_port)
     }
 
     /// Sends it a signal, such as STOP, CONT or KILL.
@@ -93,6 +94,10 @@ impl Etcd {
         *self = again;
         Ok(())
     }
+}
+
+fn scheme(flags: &[String]) -> &'static str {
+    if flags.iter().any(|flag| flag.starts_with("--cert-file")) { "https" } else { "http" }
 }
 
 impl Drop for Etcd {
