@@ -163,7 +163,7 @@ async fn kubelets_see_what_their_pods_need() {
         "nodeName": "n1", "containers": [{"name": "c", "image": "i"}],
         "volumes": [{"name": "v", "secret": {"secretName": "mine"}}],
     }});
-    api.ok("POST /api/v1/namespaces/default/pods", pod).await;
+    let pod = api.ok("POST /api/v1/namespaces/default/pods", pod).await;
     let kubelet = |node: &str| test.api(UserInfo::new(format!("system:node:{node}"), ["system:nodes"]));
     let secrets = "/api/v1/namespaces/default/secrets";
     kubelet("n1").ok(&format!("GET {secrets}/mine"), json!(null)).await;
@@ -203,7 +203,8 @@ async fn kubelets_see_what_their_pods_need() {
     }
     // References follow the pod's spec, and end with it.
     let token = "POST /api/v1/namespaces/default/serviceaccounts/default/token";
-    let bound = json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p"}}});
+    let bound = json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p",
+        "uid": pod["metadata"]["uid"]}}});
     api.ok(&format!("PATCH+merge {pods}/p/status"), json!({"status": {"phase": "Running"}})).await;
     kubelet("n1").ok(&format!("GET {secrets}/mine"), json!(null)).await;
     kubelet("n1").ok(token, bound.clone()).await;

@@ -53,7 +53,8 @@ impl Limits {
         }
         let mut told = Vec::new();
         for (list, what) in [("containers", "container"), ("initContainers", "init container")] {
-            for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+            let containers = pod.get_mut("spec").and_then(|spec| spec.get_mut(list)?.as_array_mut());
+            for container in containers.into_iter().flatten() {
                 let name = container["name"].as_str().unwrap_or_default().to_owned();
                 let set = [("limits", &limits), ("requests", &requests)]
                     .map(|(list, defaults)| fill(container, list, defaults));

@@ -35,6 +35,10 @@ fn defaults_are_filled_in_and_told() {
     let before = pod.clone();
     limits.fill_in(&mut pod);
     assert_eq!(pod, before);
+    // Nothing else is touched.
+    let mut one = json!({"metadata": {}, "spec": {"containers": []}});
+    limits.fill_in(&mut one);
+    assert_eq!(one, json!({"metadata": {}, "spec": {"containers": []}}));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::{CONTROLLER_UID, JOB_NAME, OLD_CONTROLLER_UID, OLD_JOB_NAME, indexes};
 use crate::kinds::pod_spec::validate;
@@ -377,9 +377,19 @@ fn scheduling_from(new: &Value, template: &mut Value) {
         copy("spec", field);
     }
     let Some(spec) = template.get_mut("spec").and_then(Value::as_object_mut) else { return };
-    let node = &new["spec"]["affinity"]["nodeAffinity"];
-    let affinity = spec.entry("affinity").or_insert_with(|| json!({}));
-    if let Some(affinity) = affinity.as_object_mut() {
-        affinity.insert("nodeAffinity".into(), node.clone());
+    let affinity = &new["spec"]["affinity"];
+    let mut wanted = match spec.remove("affinity") {
+        Some(Value::Object(old)) => old,
+        // There was none, and there is none.
+        _ if affinity.is_null() => return,
+        _ => Map::new(),
+    };
+    match affinity.get("nodeAffinity") {
+        Some(node) => drop(wanted.insert("nodeAffinity".into(), node.clone())),
+        None => drop(wanted.remove("nodeAffinity")),
+    }
+    // One that said only where nodes are may go whole.
+    if !(affinity.is_null() && wanted.is_empty()) {
+        spec.insert("affinity".into(), wanted.into());
     }
 }

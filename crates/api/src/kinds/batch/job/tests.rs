@@ -274,7 +274,13 @@ fn updates() {
         },
     });
     let suspended = created(JOB, with(&job(), json!({"spec": {"suspend": true}})));
-    update(&suspended, scheduling.clone(), &[]);
+    let placed = update(&suspended, scheduling.clone(), &[]);
+    // An affinity is not made up, and may go if it spoke of nodes alone.
+    update(&suspended, json!({"template": {"metadata": {"annotations": {"a": "b"}}}}), &[]);
+    update(&placed, json!({"template": {"spec": {"affinity": null}}}), &[]);
+    let apart = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        [{"topologyKey": "zone", "labelSelector": {}}]}}});
+    update(&suspended, json!({"template": {"spec": apart}}), &[&immutable(&suspended, apart.clone())]);
     update(
         &suspended,
         json!({"template": {"spec": {"hostNetwork": true}}}),
