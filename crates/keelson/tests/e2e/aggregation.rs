@@ -139,9 +139,5 @@ spec:
     says(&cluster, "kubectl wait --for=delete namespace/doomed --timeout=90s", "namespace/doomed condition met\n");
     says(&cluster, "kubectl get reports", "No resources found in default namespace.\n");
     cluster.kubectl("delete apiservice v1.weather.example.com");
-    mentions(
-        &cluster,
-        "kubectl get reports.weather.example.com",
-        &["the server could not find the requested resource"],
-    );
+    mentions(&cluster, "kubectl get reports.weather.example.com", &["doesn't have a resource type \"reports\""]);
 }
