@@ -1,8 +1,10 @@
 //! What the server itself puts into a cluster and keeps there: namespaces, RBAC policy, priority classes, the `kubernetes`
-//! Service and its endpoints. Everything is created if missing and reconciled if somebody took away what must be there.
+//! Service and its endpoints, and a lease by which it is known. Everything is created if missing and reconciled if somebody took away what must be there.
 
 pub(crate) mod aggregation;
+pub(crate) mod endpoints;
 pub(crate) mod event_ttl;
+pub(crate) mod identity;
 pub(crate) mod later;
 mod objects;
 mod policy;

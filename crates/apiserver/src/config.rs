@@ -131,6 +131,11 @@ pub struct Config {
     pub advertise_address: IpAddr,
     /// Port behind [`Config::advertise_address`].
     pub advertise_port: u16,
+    /// How often the server sees to it that the `kubernetes` Service leads to it. On a shared store it stands there for half as
+    /// long again after it was last seen.
+    pub endpoint_interval: Duration,
+    /// By this name of the machine the server is known in a lease, as long as it runs; without it there is none.
+    pub hostname: Option<String>,
     /// Ways in besides client certificates and service-account tokens.
     pub authentication: Authentication,
     /// Who decides what users may do.
@@ -174,6 +179,8 @@ impl Default for Config {
             node_ports: 30000..=32767,
             advertise_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             advertise_port: 6443,
+            endpoint_interval: Duration::from_secs(10),
+            hostname: None,
             authentication: Authentication::default(),
             authorization: Authorization::default(),
             proxy_client: None,

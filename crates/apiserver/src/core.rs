@@ -49,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) stopping: CancellationToken,
     /// Ends watches and streams, which do not end by themselves. What is under way needs the server's tasks until then.
     pub(crate) draining: CancellationToken,
+    /// The `kubernetes` Service does not lead here any more, or never did.
+    pub(crate) left: CancellationToken,
     /// Ends the server's own tasks.
     pub(crate) shutdown: CancellationToken,
 }

@@ -97,18 +97,21 @@ impl ApiServer {
             audit,
             stopping: CancellationToken::new(),
             draining: shutdown.child_token(),
+            left: CancellationToken::new(),
             shutdown: shutdown.clone(),
         });
         core.extensions.attach(&core);
         let stop = Arc::new(shutdown.drop_guard());
         crd::start(&core).await?;
         bootstrap::run(&core).await?;
+        bootstrap::endpoints::start(&core).await?;
         aggregator::start(&core).await?;
         let chain = core.clone();
         tokio::spawn(async move { chain.authorizer.chain.keep(chain.shutdown.clone()).await });
         tokio::spawn(bootstrap::aggregation::run(core.clone()));
         tokio::spawn(admission::typecheck::run(core.clone()));
         tokio::spawn(bootstrap::later::run(core.clone()));
+        tokio::spawn(bootstrap::identity::run(core.clone()));
         tokio::spawn(bootstrap::trust::run(core.clone()));
         tokio::spawn(authn::keep(core.clone()));
         tokio::spawn(flow.run(core.shutdown.clone()));

@@ -26,9 +26,12 @@ fn start(dir: &Path) -> Etcd {
 
 /// One more server, with connections of its own.
 async fn server(etcd: &Etcd) -> Api {
+    Api::new(server_with(etcd, Config::default()).await, UserInfo::new("admin", ["system:masters"]))
+}
+
+async fn server_with(etcd: &Etcd, config: Config) -> ApiServer {
     let store = EtcdStore::connect(Options::new(vec![etcd.endpoint()])).await.unwrap();
-    let server = ApiServer::new(Config::default(), Arc::new(store)).await.unwrap();
-    Api::new(server, UserInfo::new("admin", ["system:masters"]))
+    ApiServer::new(config, Arc::new(store)).await.unwrap()
 }
 
 fn config_map(name: &str) -> Value {
@@ -190,4 +193,120 @@ async fn a_server_bears_the_loss_of_etcd() {
         name = watch.next().await.unwrap();
     }
     assert_eq!(name, "after");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_expire() {
+    let dir = scratch();
+    let etcd = start(dir.path());
+    let config = Config { event_ttl: Duration::from_secs(2), ..Config::default() };
+    let api = Api::new(server_with(&etcd, config).await, UserInfo::new("admin", ["system:masters"]));
+    let about = json!({"kind": "Pod", "namespace": "default", "name": "p"});
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": about, "reason": "Tested", "type": "Normal"});
+    api.ok("POST /api/v1/namespaces/default/events", event).await;
+    let started = Instant::now();
+    while api.call("GET /api/v1/namespaces/default/events/e", json!(null)).await.0 != 404 {
+        // The server itself would only look after half a minute.
+        assert!(started.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The addresses behind the `kubernetes` Service, when both kinds of endpoints agree.
+async fn addresses(api: &Api) -> Option<Vec<String>> {
+    let texts = |list: &Value, field: &str| -> Vec<String> {
+        let all = list.as_array().into_iter().flatten();
+        all.map(|one| one.pointer(field).and_then(Value::as_str).unwrap_or_default().to_owned()).collect()
+    };
+    let endpoints = api.ok("GET /api/v1/namespaces/default/endpoints/kubernetes", json!(null)).await;
+    let slices = "GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    let slice = api.ok(slices, json!(null)).await;
+    let all = texts(&endpoints["subsets"][0]["addresses"], "/ip");
+    (all == texts(&slice["endpoints"], "/addresses/0")).then_some(all)
+}
+
+async fn leads_to(api: &Api, expected: &[&str]) {
+    let started = Instant::now();
+    loop {
+        let now = addresses(api).await;
+        if now.as_ref().is_some_and(|now| now == expected) {
+            return;
+        }
+        assert!(started.elapsed() < DEADLINE, "{now:?} is not {expected:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kubernetes_service_leads_to_who_lives() {
+    let dir = scratch();
+    let etcd = start(dir.path());
+    let pki = support::Pki::new();
+    let config = |ip: &str| Config {
+        advertise_address: ip.parse().unwrap(),
+        endpoint_interval: Duration::from_secs(1),
+        hostname: Some(format!("host-{ip}")),
+        serving: Some(pki.identity("kube-apiserver")),
+        ..Config::default()
+    };
+    let first = server_with(&etcd, config("192.0.2.9")).await;
+    let admin = |server: &ApiServer| Api::new(server.clone(), UserInfo::new("admin", ["system:masters"]));
+    let api = admin(&first);
+    assert_eq!(addresses(&api).await.unwrap(), ["192.0.2.9"], "from the start");
+    let (second, third) =
+        tokio::join!(server_with(&etcd, config("192.0.2.7")), server_with(&etcd, config("192.0.2.10")));
+    leads_to(&api, &["192.0.2.10", "192.0.2.7", "192.0.2.9"]).await;
+    // What is right is left alone.
+    let endpoints = "GET /api/v1/namespaces/default/endpoints/kubernetes";
+    let before = api.ok(endpoints, json!(null)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(api.ok(endpoints, json!(null)).await, before);
+
+    // One stops in order: it is gone at once.
+    let stop = tokio_util::sync::CancellationToken::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let serving = tokio::spawn({
+        let (second, stop) = (second.clone(), stop.clone());
+        async move { second.serve(listener, stop).await }
+    });
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+    assert_eq!(addresses(&api).await.unwrap(), ["192.0.2.10", "192.0.2.9"]);
+    // One is gone without a word.
+    drop((second, third));
+    leads_to(&api, &["192.0.2.9"]).await;
+    // Somebody meddles.
+    api.ok("DELETE /api/v1/namespaces/default/endpoints/kubernetes", json!(null)).await;
+    let started = Instant::now();
+    while api.call(endpoints, json!(null)).await.0 != 200 {
+        assert!(started.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    leads_to(&api, &["192.0.2.9"]).await;
+
+    // Each has left a lease, which runs out much later.
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    let ours = format!("GET {leases}?labelSelector=apiserver.kubernetes.io%2Fidentity%3Dkube-apiserver");
+    let list = api.ok(&ours, json!(null)).await;
+    let list = list["items"].as_array().unwrap();
+    assert_eq!(list.len(), 3, "{list:?}");
+    let of_first = list.iter().find(|l| l["metadata"]["labels"]["kubernetes.io/hostname"] == "host-192.0.2.9").unwrap();
+    let (name, spec) = (of_first["metadata"]["name"].as_str().unwrap(), &of_first["spec"]);
+    assert!(spec["holderIdentity"].as_str().unwrap().starts_with(&format!("{name}_")), "{of_first}");
+    assert_eq!(spec["leaseDurationSeconds"], 3600);
+    // The next server of that name takes the lease over, and collects one that is over; others are none of its business.
+    let lease = |name: &str, labels: Value| {
+        let spec =
+            json!({"holderIdentity": "x", "leaseDurationSeconds": 1, "renewTime": "2020-01-01T00:00:00.000000Z"});
+        json!({"metadata": {"name": name, "labels": labels}, "spec": spec})
+    };
+    let label = json!({"apiserver.kubernetes.io/identity": "kube-apiserver"});
+    api.ok(&format!("POST {leases}"), lease("dead", label)).await;
+    api.ok(&format!("POST {leases}"), lease("other", json!({}))).await;
+    let _again = server_with(&etcd, config("192.0.2.9")).await;
+    api.eventually(&format!("GET {leases}/dead"), |code, _| code == 404).await;
+    let renewed = api.ok(&format!("GET {leases}/{name}"), json!(null)).await;
+    assert_ne!(renewed["spec"]["holderIdentity"], spec["holderIdentity"]);
+    assert_eq!(renewed["metadata"]["uid"], of_first["metadata"]["uid"]);
+    api.ok(&format!("GET {leases}/other"), json!(null)).await;
 }

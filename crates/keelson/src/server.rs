@@ -215,6 +215,7 @@ impl Server {
             proxy_client: is_there("front-proxy-client.crt").then(|| pair("front-proxy-client")),
             advertise_address: self.advertise_address.into(),
             advertise_port: self.secure_port,
+            hostname: Some(nix::unistd::gethostname()?.to_string_lossy().into_owned()),
             compaction_interval: self.storage.compaction_interval(),
             encryption: Some(self.storage.encryption(&self.data_dir.join("pki"))?),
             ..Config::default()

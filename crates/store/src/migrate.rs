@@ -8,6 +8,8 @@ use crate::{Error, EtcdStore, Expect, LocalStore, Store};
 
 /// All keys that the API server has.
 const ALL: &str = "/registry/";
+/// Which servers live: nobody's object, and over when they are stopped.
+const SERVERS: &str = "/registry/masterleases/";
 
 /// What was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,8 @@ pub async fn to_etcd(from: &LocalStore, to: &EtcdStore) -> Result<Moved, Error> 
 
 /// Moves what etcd has under its prefix into a local store in `dir`, which must be empty or absent.
 pub async fn to_local(from: &EtcdStore, dir: &Path) -> Result<Moved, Error> {
-    let range = from.range(ALL, "", None, 0).await?;
+    let mut range = from.range(ALL, "", None, 0).await?;
+    range.kvs.retain(|kv| !kv.key.starts_with(SERVERS));
     let (keys, revision) = (range.kvs.len(), range.revision);
     let dir = dir.to_owned();
     let made = tokio::task::spawn_blocking(move || LocalStore::make(&dir, range.kvs, revision)).await;

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::policy::{Level, Stage, Verdict};
 use crate::UserInfo;
 use crate::http::path::RequestInfo;
+use crate::registry::create::micro_time;
 
 /// Bytes of `userAgent`.
 const USER_AGENT_BYTES: usize = 1024;
@@ -278,11 +279,6 @@ fn user(user: Option<&UserInfo>) -> User<'_> {
             User { username: name, uid, groups, extra: Some(extra).filter(|extra| !extra.is_empty()) }
         }
     }
-}
-
-/// RFC 3339 with microseconds.
-fn micro_time(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
 /// The clients that proxies name, then the peer.

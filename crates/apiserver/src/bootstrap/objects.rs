@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Reconcile, Wanted};
 use crate::Config;
@@ -34,7 +34,7 @@ pub(super) fn others(config: &Config) -> Vec<Wanted> {
         Wanted { group: "scheduling.k8s.io", resource: "priorityclasses", object, reconcile: Reconcile::Keep }
     })
     .collect();
-    all.extend(kubernetes_service(config));
+    all.push(kubernetes_service(config));
     all
 }
 
@@ -46,38 +46,15 @@ fn first_address(cidr: &IpNet) -> IpAddr {
     }
 }
 
-fn kubernetes_service(config: &Config) -> Vec<Wanted> {
-    let metadata = |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});
-    let port = config.advertise_port;
-    let address = config.advertise_address.to_string();
-    let family = if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" };
+fn kubernetes_service(config: &Config) -> Wanted {
     let service = json!({
         "kind": "Service", "apiVersion": "v1",
-        "metadata": metadata(json!({"component": "apiserver", "provider": "kubernetes"})),
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {
             "type": "ClusterIP", "clusterIP": first_address(&config.service_cidr).to_string(),
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.advertise_port}],
             "sessionAffinity": "None",
         },
     });
-    let endpoints = json!({
-        "kind": "Endpoints", "apiVersion": "v1",
-        "metadata": metadata(json!({"endpointslice.kubernetes.io/skip-mirror": "true"})),
-        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
-    });
-    let slice = json!({
-        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
-        "metadata": metadata(json!({"kubernetes.io/service-name": "kubernetes"})),
-        "addressType": family,
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-    });
-    // Upstream refuses loopback addresses in endpoints; a server that is advertised on one has no Service to offer.
-    let mut all = vec![Wanted { group: "", resource: "services", object: service, reconcile: Reconcile::Keep }];
-    if !config.advertise_address.is_loopback() {
-        all.push(Wanted { group: "", resource: "endpoints", object: endpoints, reconcile: Reconcile::Replace });
-        let group = "discovery.k8s.io";
-        all.push(Wanted { group, resource: "endpointslices", object: slice, reconcile: Reconcile::Replace });
-    }
-    all
+    Wanted { group: "", resource: "services", object: service, reconcile: Reconcile::Keep }
 }

@@ -42,6 +42,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests under way may go on after shutdown began.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to tell the other servers, when the store does not answer.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A certificate chain and key, decoded.
 pub(crate) fn load_identity(
@@ -145,6 +147,7 @@ pub(crate) async fn serve(
     drop(listener);
     core.draining.cancel();
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
+    let _ = tokio::time::timeout(LEAVE_TIMEOUT, core.left.cancelled()).await;
     stop.cancel();
     if let Some(audit) = &core.audit {
         audit.flush().await;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -75,6 +76,11 @@ impl Store for Measured {
         self.measure(operation, key, self.store.put(key, value, expect)).await
     }
 
+    async fn put_expiring(&self, key: &str, value: Bytes, expect: Expect, ttl: Duration) -> Result<u64, Error> {
+        let operation = if expect == Expect::Absent { "create" } else { "update" };
+        self.measure(operation, key, self.store.put_expiring(key, value, expect, ttl)).await
+    }
+
     async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, KeyValue), Error> {
         self.measure("delete", key, self.store.delete(key, expect)).await
     }
@@ -101,5 +107,17 @@ impl Store for Measured {
 
     async fn compact(&self, revision: u64) -> Result<(), Error> {
         self.store.compact(revision).await
+    }
+
+    async fn compact_in_turn(&self, revision: u64) -> Result<(), Error> {
+        self.store.compact_in_turn(revision).await
+    }
+
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
+    async fn health(&self) -> Result<(), Error> {
+        self.store.health().await
     }
 }

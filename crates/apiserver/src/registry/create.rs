@@ -283,6 +283,11 @@ pub(crate) fn now() -> String {
     timestamp(keelson_client::clock::now())
 }
 
+/// RFC 3339 with microseconds.
+pub(crate) fn micro_time(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
 /// RFC 3339 with whole seconds.
 pub(crate) fn timestamp(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
