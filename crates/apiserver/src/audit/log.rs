@@ -161,7 +161,8 @@ impl Rotated {
     fn clean_up(&self) {
         let mut backups = self.backups();
         backups.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
-        let oldest = clock::now() - self.max_age;
+        // An age that reaches back beyond all time keeps everything.
+        let oldest = clock::now().checked_sub(self.max_age).unwrap_or(jiff::Timestamp::MIN);
         for (at, (time, path)) in backups.iter().enumerate() {
             let too_many = self.max_backups > 0 && at >= self.max_backups;
             let too_old = !self.max_age.is_zero() && *time < oldest;
@@ -254,5 +255,16 @@ mod tests {
             lines += text.iter().filter(|byte| **byte == b'\n').count();
         }
         assert_eq!(lines, 3, "the two oldest lines went with their file");
+    }
+
+    #[test]
+    fn an_age_beyond_all_time_keeps_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = dir.path().join("audit-2001-02-03T04-05-06.007.log");
+        std::fs::write(&old, "old\n").unwrap();
+        let path = dir.path().join("audit.log");
+        let (max_age_days, mode) = (u64::MAX, AuditMode::Blocking);
+        Rotated::open(&AuditLog { path, max_size_mib: 1, max_backups: 0, max_age_days, mode }).unwrap();
+        assert!(old.exists());
     }
 }

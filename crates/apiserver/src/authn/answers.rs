@@ -117,6 +117,8 @@ impl Answers {
             }
             match state.asked.get(&key) {
                 Some(asked) => asked.clone(),
+                // A question outlives who asked it, and anybody may ask.
+                None if state.asked.len() >= CAPACITY => return Err("too many tokens are being asked about".into()),
                 None => {
                     let asked = self.ask(key, ask());
                     state.asked.insert(key, asked.clone());
@@ -207,5 +209,19 @@ mod tests {
         }
         get("f", Ok(None)).await.unwrap();
         assert_eq!(asked.load(Ordering::Relaxed), 6);
+    }
+
+    #[tokio::test]
+    async fn questions_are_bounded() {
+        let answers = Answers::new(Duration::from_secs(120));
+        for i in 0..CAPACITY {
+            // Nobody waits for the answer.
+            let token = i.to_string();
+            let question = answers.get(&token, &[], std::future::pending::<Outcome>);
+            assert!(question.now_or_never().is_none(), "{i}");
+        }
+        let more = answers.get("more", &[], std::future::pending::<Outcome>).now_or_never();
+        assert_eq!(more.map(|outcome| outcome.is_err()), Some(true));
+        assert_eq!(answers.state.lock().asked.len(), CAPACITY);
     }
 }

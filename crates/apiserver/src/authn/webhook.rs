@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -39,26 +39,37 @@ struct Asker {
 struct Review {
     api_version: String,
     kind: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     status: ReviewStatus,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
 struct ReviewStatus {
+    #[serde(default, deserialize_with = "nullable")]
     authenticated: bool,
+    #[serde(default, deserialize_with = "nullable")]
     audiences: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
     error: String,
+    #[serde(default, deserialize_with = "nullable")]
     user: User,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
 struct User {
+    #[serde(default, deserialize_with = "nullable")]
     username: String,
+    #[serde(default, deserialize_with = "nullable")]
     uid: String,
+    #[serde(default, deserialize_with = "nullable")]
     groups: Vec<String>,
-    extra: BTreeMap<String, Vec<String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    extra: BTreeMap<String, Option<Vec<String>>>,
+}
+
+/// Go's encoder writes `null` for what is empty, and its decoder reads it so.
+fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 impl TokenWebhook {
@@ -128,6 +139,7 @@ impl Asker {
             return if error.is_empty() { Ok(None) } else { Err(error) };
         }
         let User { username: name, uid, groups, extra } = user;
+        let extra = extra.into_iter().map(|(key, values)| (key, values.unwrap_or_default())).collect();
         let user = Arc::new(UserInfo { name, uid, groups, extra }.authenticated());
         Ok(Some(Verified { user, audiences: matching }))
     }

@@ -67,9 +67,10 @@ pub(super) type Number<'a> = dyn FnMut([u8; 32]) -> Result<u16, String> + 'a;
 
 /// Reads the rules from YAML or JSON. Errors name the field, never a key.
 pub(super) fn parse(text: &str, number: &mut Number<'_>) -> Result<Rules, String> {
-    let value = keelson_api::codec::yaml::decode(text.as_bytes()).map_err(|error| error.to_string())?.value;
-    let Configuration { api_version, kind, resources } =
-        serde_json::from_value(value).map_err(|error| error.to_string())?;
+    // The decoders' own words may quote what they did not expect, which may be a key.
+    let value = keelson_api::codec::yaml::decode(text.as_bytes()).map_err(|_| "the file is not valid YAML")?.value;
+    let Configuration { api_version, kind, resources } = serde_json::from_value(value)
+        .map_err(|_| "a field is unknown, missing or of another type than EncryptionConfiguration's")?;
     if api_version != API_VERSION || kind != KIND {
         return Err(format!("no kind {kind:?} is registered for version {api_version:?}"));
     }

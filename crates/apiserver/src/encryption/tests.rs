@@ -177,7 +177,8 @@ fn unusable_configurations_are_refused_and_show_no_key() {
         ("[secrets]", "[\"*.*\", deployments.apps]", "overlapping"),
         ("[secrets]", "[\"deployments.*\"]", "across groups"),
         ("[secrets]", "[events.events.k8s.io]", "'events' API group"),
-        ("aesgcm:", "rot13:", "rot13"),
+        ("aesgcm:", "rot13:", "a field is unknown"),
+        ("keys:", "AQEBAQ:", "a field is unknown"),
         ("aesgcm:", "secretbox:", "got 16, expected one of [32]"),
         ("name: k", "name: ''", "keys[0].name: Required value"),
         ("secret: AQEBAQ", "secret: AQEB", "keys[0].secret: Invalid value: \"REDACTED\""),
@@ -187,6 +188,11 @@ fn unusable_configurations_are_refused_and_show_no_key() {
         assert!(good.contains(from), "{from}");
         check(good.replacen(from, to, 1), why);
     }
+    let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  \
+                providers:\n  - aescbc: {keys: ";
+    check(format!("{head}AQEBAQ}}"), "a field is unknown");
+    check(format!("{head}[AQEBAQ==]}}"), "a field is unknown");
+    check(format!("{head}[{{name: k, secret: *AQEBAQ}}]}}"), "not valid YAML");
 }
 
 /// From outside: Python's `cryptography` (GCM), `openssl enc` (CBC) and PyNaCl; keys of ones, nonces of twos.

@@ -56,15 +56,18 @@ impl RequestInfo {
         } else if verb == "delete" && target.name.is_empty() {
             verb = "deletecollection";
         }
-        let selects = matches!(verb, "list" | "watch" | "deletecollection");
+        let selects = matches!(verb, "list" | "watch" | "deletecollection") && !deprecated_watch;
         if let Some(selector) = query.text("fieldSelector").filter(|_| selects) {
             target.fields = FieldSelector::parse(selector).unwrap_or_default().requirements;
         }
         if let Some(selector) = query.text("labelSelector").filter(|_| selects) {
             target.labels = selector.to_owned();
         }
-        // A list or watch of one object by field selector is authorized by that name.
-        if target.name.is_empty()
+        // A list or watch of one object by field selector is authorized by that name. Others are not: what they do must not
+        // pass for less than it is.
+        if matches!(verb, "list" | "watch")
+            && !deprecated_watch
+            && target.name.is_empty()
             && let Some(term) = target.fields.iter().find(|term| term.equal && term.field == "metadata.name")
             && !term.value.contains(['/', '%'])
             && !matches!(term.value.as_str(), "." | "..")
@@ -175,6 +178,9 @@ mod tests {
         check("GET /api/v1/watch/pods", "watch||v1||pods|||");
         check("DELETE /api/v1/namespaces/a/pods", "deletecollection||v1|a|pods|||");
         check("GET /api/v1/pods?fieldSelector=metadata.name%3Dx", "list||v1||pods|x||");
+        check("GET /api/v1/pods?watch=1&fieldSelector=metadata.name%3Dx", "watch||v1||pods|x||");
+        check("GET /api/v1/watch/pods?fieldSelector=metadata.name%3Dx", "watch||v1||pods|||");
+        check("DELETE /api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dx", "deletecollection||v1|a|pods|||");
         check("POST /apis/apps/v1/namespaces/a/deployments", "create|apps|v1|a|deployments|||");
         check("GET /api/v1/pods?fieldSelector=spec.nodeName%3Dn,metadata.name%3D%3Dx", "list||v1||pods|x||");
         check("GET /api/v1/pods?fieldSelector=metadata.name%21%3Dx", "list||v1||pods|||");

@@ -194,7 +194,7 @@ fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff:
         }
         if let Some(seconds) = wanted {
             let at: jiff::Timestamp = text(object, "deletionTimestamp").parse().unwrap_or(now);
-            let at = at - jiff::SignedDuration::from_secs(have - seconds);
+            let at = at.saturating_sub(jiff::SignedDuration::from_secs(have - seconds)).unwrap_or(now);
             set(&mut next, "deletionTimestamp", timestamp(at).into());
             set(&mut next, "deletionGracePeriodSeconds", seconds.into());
             return Ok(Step::Mark(next));

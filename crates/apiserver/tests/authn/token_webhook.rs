@@ -36,6 +36,10 @@ async fn reviewer(request: Request<Bytes>) -> Answer {
         "jane-token" => json!({
             "authenticated": true, "user": {"username": "jane", "uid": "u", "groups": ["dev"], "extra": {"k": ["v"]}},
         }),
+        "null-token" => json!({
+            "authenticated": true, "error": null, "audiences": null,
+            "user": {"username": "nell", "uid": null, "groups": null, "extra": null},
+        }),
         "elsewhere-token" => json!({"authenticated": true, "user": {"username": "jane"}, "audiences": ["elsewhere"]}),
         "broken-token" => json!({"authenticated": false, "error": "the directory is closed"}),
         _ => json!({"authenticated": false}),
@@ -54,13 +58,15 @@ async fn a_webhook_knows_tokens_and_its_answers_are_kept() {
     assert_eq!(user, expected);
     bearer(&test, address, "jane-token").await.unwrap();
     assert_eq!(hook.count(), 1, "the answer is kept");
+    let nell = bearer(&test, address, "null-token").await.unwrap();
+    assert_eq!(nell, json!({"username": "nell", "groups": ["system:authenticated"]}));
     for _ in 0..2 {
         assert_eq!(bearer(&test, address, "unknown-token").await, Err(401));
     }
-    assert_eq!(hook.count(), 2, "that a token is unknown, too");
+    assert_eq!(hook.count(), 3, "that a token is unknown, too");
     // Who is known otherwise is not asked about.
     whoami(&test, address, Some(test.pki.issue("bob", &[])), &[]).await.unwrap();
-    assert_eq!(hook.count(), 2);
+    assert_eq!(hook.count(), 3);
     let review = async |token: &str, audiences: Value| {
         let body = json!({"spec": {"token": token, "audiences": audiences}});
         test.admin().ok("POST /apis/authentication.k8s.io/v1/tokenreviews", body).await["status"].clone()

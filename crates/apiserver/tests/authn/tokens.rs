@@ -239,6 +239,14 @@ async fn a_secret_of_a_service_account_holds_a_token_without_end() {
     let user = bearer(&test, address, &token).await.unwrap();
     assert_eq!(user["username"], "system:serviceaccount:default:robot");
     assert_eq!(bearer(&test, address, &of("legacy", "2")).await, Err(401), "another token than the Secret's");
+    let label = async |value: Value| {
+        let patch = json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": value}}});
+        api.ok("PATCH+merge /api/v1/namespaces/default/secrets/legacy", patch).await;
+    };
+    label(json!("2026-01-01")).await;
+    assert_eq!(bearer(&test, address, &token).await, Err(401), "marked as no longer good");
+    label(json!(null)).await;
+    bearer(&test, address, &token).await.unwrap();
     api.ok("DELETE /api/v1/namespaces/default/secrets/legacy", json!(null)).await;
     assert_eq!(bearer(&test, address, &token).await, Err(401));
 }

@@ -88,6 +88,10 @@ impl Step {
             }
         } else {
             let mut config = change;
+            // `dyn` hides from the check of types what an expression makes.
+            if !config.is_object() {
+                return Err("error applying patch: the expression's value is not an object".into());
+            }
             for key in ["apiVersion", "kind"] {
                 config[key] = object[key].clone();
             }

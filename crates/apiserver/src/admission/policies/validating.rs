@@ -262,8 +262,7 @@ fn act(
             }
         }
         for (key, mut value) in verdict.annotations {
-            let end = (0..=MAX_ANNOTATION_BYTES.min(value.len())).rev().find(|at| value.is_char_boundary(*at));
-            value.truncate(end.unwrap_or(0));
+            value.truncate(value.floor_char_boundary(MAX_ANNOTATION_BYTES));
             match annotations.iter_mut().find(|(known, _)| *known == key) {
                 Some((_, values)) if values.contains(&value) => {}
                 Some((_, values)) => values.push(value),

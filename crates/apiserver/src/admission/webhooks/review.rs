@@ -132,6 +132,9 @@ pub(super) fn verify(answer: &Answer, version: &str, uid: &str, mutating: bool) 
     })
 }
 
+/// Of each cause that a webhook names.
+const MAX_REASON_BYTES: usize = 256;
+
 /// A webhook's no, as the client gets it.
 pub(super) fn refusal(webhook: &str, result: &Refusal) -> Status {
     let code = u16::try_from(result.code).ok().filter(|code| (400..600).contains(code)).unwrap_or(400);
@@ -147,7 +150,7 @@ pub(super) fn refusal(webhook: &str, result: &Refusal) -> Status {
         details.get_or_insert_default().own_reason.clone_from(&result.reason);
     }
     for Cause { reason, .. } in details.iter_mut().flat_map(|details| &mut details.causes) {
-        reason.truncate(256);
+        reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
     }
     status.details = details.map(Box::new);
     status
@@ -229,5 +232,13 @@ mod tests {
             shown(json!({"code": 403, "reason": "Forbidden"})),
             (403, "admission webhook \"w\" denied the request: Forbidden".into(), json!("Forbidden"))
         );
+    }
+
+    #[test]
+    fn long_reasons_are_cut_between_characters() {
+        let reason = format!("{}€", "x".repeat(255));
+        let result = json!({"details": {"causes": [{"reason": reason, "message": "m"}]}});
+        let status = refusal("w", &serde_json::from_value(result).unwrap());
+        assert_eq!(status.details.unwrap().causes[0].reason, "x".repeat(255));
     }
 }

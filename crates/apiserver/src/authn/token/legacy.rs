@@ -1,6 +1,8 @@
 //! Tokens in Secrets of type `kubernetes.io/service-account-token`: without an end, good for as long as their Secret holds
 //! them and their account exists.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
@@ -12,6 +14,8 @@ use crate::authn::{Outcome, Verified};
 
 /// Of all clusters' tokens of this kind.
 pub(super) const ISSUER: &str = "kubernetes/serviceaccount";
+/// Label of Secrets whose tokens nobody has used for long; the day since when they let nobody in.
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
 #[derive(Deserialize)]
 struct Claims {
@@ -42,13 +46,22 @@ impl Tokens {
         if claims.sub != format!("system:serviceaccount:{}:{}", claims.namespace, claims.account) {
             return Err("sub claim does not match the service account".into());
         }
-        self.check_secret(&claims, token)?;
+        let invalidated = self.check_secret(&claims, token)?;
         self.check_account(&claims.namespace, &account)?;
+        if invalidated {
+            let Claims { namespace, secret, account, .. } = &claims;
+            return Err(format!(
+                "the token in secret {namespace}/{secret} for service account {namespace}/{account} has been marked invalid. \
+                 Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the \
+                 '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
+            ));
+        }
         let user = UserInfo::service_account(&claims.namespace, &claims.account, &claims.uid);
         Ok(Some(Verified { user: user.into(), audiences: matching }))
     }
 
-    fn check_secret(&self, claims: &Claims, token: &str) -> Result<(), String> {
+    /// Whether the Secret, which holds the token, says that it is no longer good.
+    fn check_secret(&self, claims: &Claims, token: &str) -> Result<bool, String> {
         #[derive(Deserialize)]
         struct View {
             #[serde(default)]
@@ -65,6 +78,8 @@ impl Tokens {
         struct Meta {
             #[serde(default)]
             deletion_timestamp: Option<jiff::Timestamp>,
+            #[serde(default)]
+            labels: BTreeMap<String, String>,
         }
         let entry = self.cache.resource("", "secrets").and_then(|cache| cache.get(&claims.namespace, &claims.secret));
         let gone = || "service account token has been invalidated".to_owned();
@@ -78,6 +93,6 @@ impl Tokens {
         if held.is_none_or(|held| fingerprint(&held) != fingerprint(token)) {
             return Err("service account token does not match server's copy".into());
         }
-        Ok(())
+        Ok(view.metadata.labels.get(INVALID_SINCE).is_some_and(|since| !since.is_empty()))
     }
 }
