@@ -1,157 +1,167 @@
-//! ClusterIPs and NodePorts of Services. Which are taken is derived from the watch cache and kept in memory; a write that is
-//! under way holds a [`Claim`] on what it was given.
+//! ClusterIPs and NodePorts of Services. What is taken is derived from the watch cache and kept in memory, so that a free one is
+//! found without a search in the store; a [`Claim`] then reserves it in the store, so that servers that share one never give
+//! out the same one twice.
+//!
+//! - [`assign`]: the allocated fields of one Service
+//! - [`claim`]: what a write was given, from the choice to the reservation
+//! - [`reservation`]: what stands for a taken address or port in the store
+//! - [`repair`]: reservations that are missing, or are nobody's
 
 mod addresses;
 mod assign;
+mod claim;
+pub(crate) mod repair;
+mod reservation;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use keelson_api::status::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
+use smallvec::SmallVec;
+use tokio::sync::Notify;
 
 use crate::cache::feed::Listener;
 use crate::cache::{Cache, Change, Entry, ResourceCache};
 use crate::registry::Resource;
 
+pub(crate) use self::claim::claim;
+use self::reservation::Reserved;
+pub(crate) use self::reservation::release;
+
 /// `namespace/name` of a Service.
 type Owner = Arc<str>;
 
+/// What is given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Item {
+    Address(IpAddr),
+    /// `nodePort`, or `healthCheckNodePort`
+    Port(u16),
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    pub(super) addresses: HashMap<IpAddr, Owner>,
-    pub(super) ports: HashMap<u16, Owner>,
+    /// By which Services; more than one only if earlier versions let that happen.
+    services: HashMap<Item, SmallVec<[Owner; 1]>>,
+    /// By writes that are under way.
+    claimed: HashSet<Item>,
+    /// IPAddress objects.
+    addresses: HashMap<IpAddr, Reserved>,
+}
+
+impl Taken {
+    fn is_free(&self, item: Item) -> bool {
+        let reserved = matches!(item, Item::Address(address) if self.addresses.contains_key(&address));
+        !reserved && !self.services.contains_key(&item) && !self.claimed.contains(&item)
+    }
+
+    fn add_service(&mut self, entry: &Entry) {
+        let by = owner(entry);
+        for item in uses(entry) {
+            let owners = self.services.entry(item).or_default();
+            if !owners.contains(&by) {
+                owners.push(by.clone());
+            }
+        }
+    }
+
+    fn remove_service(&mut self, entry: &Entry) {
+        let by = owner(entry);
+        for item in uses(entry) {
+            let Some(owners) = self.services.get_mut(&item) else { continue };
+            owners.retain(|owner| *owner != by);
+            if owners.is_empty() {
+                self.services.remove(&item);
+            }
+        }
+    }
+
+    fn add_address(&mut self, entry: &Entry) {
+        if let Ok(address) = entry.name().parse() {
+            let object = entry.decode().unwrap_or_default();
+            self.addresses.insert(address, reservation::read_address(&object, entry.revision));
+        }
+    }
+}
+
+/// Which addresses and ports there are.
+pub(super) struct Ranges {
+    cidr: IpNet,
+    node_ports: RangeInclusive<u16>,
 }
 
 /// What is taken by whom.
 pub(crate) struct ServiceAllocator {
-    cidr: IpNet,
-    node_ports: RangeInclusive<u16>,
+    ranges: Ranges,
     taken: Mutex<Taken>,
-}
-
-/// What a write was given; goes back unless the write happened.
-pub(crate) struct Claim {
-    allocator: Option<Arc<ServiceAllocator>>,
-    addresses: Vec<IpAddr>,
-    ports: Vec<u16>,
-}
-
-impl Claim {
-    fn none() -> Self {
-        Self { allocator: None, addresses: Vec::new(), ports: Vec::new() }
-    }
-
-    /// The write happened: from now on the cache says that it is taken.
-    pub(crate) fn keep(mut self) {
-        self.allocator = None;
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let Some(allocator) = &self.allocator else { return };
-        let mut taken = allocator.taken.lock();
-        for address in &self.addresses {
-            taken.addresses.remove(address);
-        }
-        for port in &self.ports {
-            taken.ports.remove(port);
-        }
-    }
+    /// Somebody took away the IPAddress of a Service.
+    harmed: Notify,
 }
 
 impl ServiceAllocator {
     pub(crate) fn new(cidr: IpNet, node_ports: RangeInclusive<u16>) -> Self {
-        Self { cidr, node_ports, taken: Mutex::default() }
+        Self { ranges: Ranges { cidr, node_ports }, taken: Mutex::default(), harmed: Notify::new() }
     }
+}
 
-    /// Fills in the allocated fields of a Service that is about to be written; other kinds pass through. 422 when an
-    /// address or port that the Service names is taken or out of range.
-    pub(crate) fn assign(
-        self: &Arc<Self>,
-        resource: &Resource,
-        object: &mut Value,
-        old: Option<&Value>,
-    ) -> Result<Claim, Status> {
-        if !(resource.kind.group.is_empty() && resource.kind.resource == "services") {
-            return Ok(Claim::none());
-        }
-        let mut claim = Claim { allocator: Some(self.clone()), addresses: Vec::new(), ports: Vec::new() };
-        let mut taken = self.taken.lock();
-        let result = assign::assign(&self.cidr, &self.node_ports, &mut taken, object, old);
-        drop(taken);
-        match result {
-            Ok((addresses, ports)) => {
-                claim.addresses = addresses;
-                claim.ports = ports;
-                Ok(claim)
-            }
-            Err((addresses, ports, error)) => {
-                // Dropping the claim gives back what came before the error.
-                claim.addresses = addresses;
-                claim.ports = ports;
-                let name = crate::registry::create::text(object, "name");
-                Err(Status::invalid("", "Service", name, &[error]))
-            }
-        }
-    }
+/// Whether objects of this resource are given anything.
+fn is_service(resource: &Resource) -> bool {
+    resource.kind.group.is_empty() && resource.kind.resource == "services"
 }
 
 fn owner(entry: &Entry) -> Owner {
     format!("{}/{}", entry.namespace(), entry.name()).into()
 }
 
-fn uses(entry: &Entry) -> (Vec<IpAddr>, Vec<u16>) {
-    match entry.decode() {
-        Ok(object) => assign::uses(&object),
-        Err(_) => (Vec::new(), Vec::new()),
-    }
+fn uses(entry: &Entry) -> Vec<Item> {
+    entry.decode().as_ref().map(assign::uses).unwrap_or_default()
+}
+
+fn owner_of(object: &Value) -> Owner {
+    let text = |field| crate::registry::create::text(object, field);
+    format!("{}/{}", text("namespace"), text("name")).into()
 }
 
 impl Listener for ServiceAllocator {
     fn changed(&self, resource: &ResourceCache, change: &Change) {
-        if !(resource.group().is_empty() && resource.resource() == "services") {
-            return;
-        }
-        let mut taken = self.taken.lock();
-        if let Some(old) = &change.old {
-            let by = owner(old);
-            let (addresses, ports) = uses(old);
-            for address in addresses {
-                if taken.addresses.get(&address) == Some(&by) {
-                    taken.addresses.remove(&address);
+        match (resource.group(), resource.resource()) {
+            ("", "services") => {
+                let mut taken = self.taken.lock();
+                change.old.iter().for_each(|old| taken.remove_service(old));
+                change.new.iter().for_each(|new| taken.add_service(new));
+            }
+            (reservation::GROUP, reservation::ADDRESSES) => {
+                let mut taken = self.taken.lock();
+                match (&change.old, &change.new) {
+                    (_, Some(new)) => taken.add_address(new),
+                    (Some(old), None) => {
+                        let Ok(address) = old.name().parse() else { return };
+                        taken.addresses.remove(&address);
+                        if taken.services.contains_key(&Item::Address(address)) {
+                            self.harmed.notify_one();
+                        }
+                    }
+                    (None, None) => {}
                 }
             }
-            for port in ports {
-                if taken.ports.get(&port) == Some(&by) {
-                    taken.ports.remove(&port);
-                }
-            }
-        }
-        if let Some(new) = &change.new {
-            let by = owner(new);
-            let (addresses, ports) = uses(new);
-            taken.addresses.extend(addresses.into_iter().map(|a| (a, by.clone())));
-            taken.ports.extend(ports.into_iter().map(|p| (p, by.clone())));
+            _ => {}
         }
     }
 
     fn reloaded(&self, cache: &Cache) {
         let mut fresh = Taken::default();
-        let Some(services) = cache.resource("", "services") else { return };
-        for entry in services.snapshot().map.values() {
-            let by = owner(entry);
-            let (addresses, ports) = uses(entry);
-            fresh.addresses.extend(addresses.into_iter().map(|a| (a, by.clone())));
-            fresh.ports.extend(ports.into_iter().map(|p| (p, by.clone())));
-        }
-        *self.taken.lock() = fresh;
+        let of = |group, resource| cache.resource(group, resource).map(|cache| cache.snapshot().map);
+        of("", "services").iter().flat_map(|map| map.values()).for_each(|entry| fresh.add_service(entry));
+        let addresses = of(reservation::GROUP, reservation::ADDRESSES);
+        addresses.iter().flat_map(|map| map.values()).for_each(|entry| fresh.add_address(entry));
+        let mut taken = self.taken.lock();
+        fresh.claimed = std::mem::take(&mut taken.claimed);
+        *taken = fresh;
     }
 }

@@ -35,6 +35,10 @@ pub(crate) use policy::node_rules;
 /// Writes under way at once; they share fsyncs.
 const CONCURRENCY: usize = 64;
 
+/// Attempts at an object that another server is making, and the pause between them.
+const ATTEMPTS: usize = 40;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// How an object that is there already is brought up to date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reconcile {
@@ -61,12 +65,17 @@ struct Wanted {
 /// Makes everything that must be there.
 pub(crate) async fn run(core: &Arc<Core>) -> Result<(), Error> {
     // Namespaces first, then what lives in them.
-    for batch in [objects::namespaces(), policy::all().into_iter().chain(objects::others(&core.config)).collect()] {
+    for batch in [objects::namespaces(), policy::all().into_iter().chain(objects::others()).collect()] {
         let mut work =
             futures::stream::iter(batch.into_iter().map(|wanted| ensure(core, wanted))).buffer_unordered(CONCURRENCY);
         while let Some(result) = work.next().await {
             result?;
         }
+    }
+    match ensure(core, objects::kubernetes_service(&core.config)).await {
+        // A server that ended in the midst of this may have left its address reserved. It will be freed.
+        Err(error) if core.store.is_shared() => tracing::warn!(%error, "the kubernetes Service is not there yet"),
+        outcome => outcome?,
     }
     let trusted = core.authenticator.trusted.current();
     trust::write(core, &trusted).await.map_err(|status| failed("extension-apiserver-authentication", &status))?;
@@ -87,12 +96,19 @@ async fn ensure(core: &Core, wanted: Wanted) -> Result<(), Error> {
         let resource = core.registry.known(group, resource)?;
         let options = WriteOptions::internal();
         let mut old = resource.cache()?.get(&namespace, &name);
-        if old.is_none() {
+        let mut attempts = ATTEMPTS;
+        while old.is_none() && attempts > 0 {
+            attempts -= 1;
             match create(core, resource, &namespace, object.clone(), &options).await {
                 // Another server was faster.
-                Err(status) if status.reason == "AlreadyExists" => freshen(core, None).await?,
+                Err(status) if status.reason == "AlreadyExists" => attempts = 0,
+                // It has the Service's address, and will have the Service.
+                Err(status) if status.reason == "Invalid" && core.store.is_shared() && attempts > 0 => {
+                    tokio::time::sleep(PAUSE).await;
+                }
                 outcome => return outcome.map(|_| ()),
             }
+            freshen(core, None).await?;
             old = resource.cache()?.get(&namespace, &name);
         }
         let Some(old) = old else { return Ok(()) };

@@ -147,6 +147,8 @@ pub struct Config {
     pub encryption: Option<EncryptionFile>,
     /// How often history is forgotten, which is kept for so long; zero for never (`--etcd-compaction-interval`).
     pub compaction_interval: Duration,
+    /// How often the reservations of ClusterIPs and NodePorts are compared with the Services.
+    pub repair_services_interval: Duration,
     /// How long Events live.
     pub event_ttl: Duration,
     /// Longest duration of a request that is no watch, log, exec, … (`--request-timeout`).
@@ -186,6 +188,7 @@ impl Default for Config {
             proxy_client: None,
             encryption: None,
             compaction_interval: Duration::from_secs(300),
+            repair_services_interval: Duration::from_secs(180),
             event_ttl: Duration::from_secs(3600),
             request_timeout: Duration::from_secs(60),
             max_requests_inflight: 400,

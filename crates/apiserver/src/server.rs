@@ -17,6 +17,7 @@ use crate::admission::settings::Settings;
 use crate::admission::{self, Extensions};
 use crate::aggregator::{self, Aggregator};
 use crate::alloc::ServiceAllocator;
+use crate::alloc::repair::Repair;
 use crate::audit::Audit;
 use crate::authn::{self, Authenticator};
 use crate::authz::Authorizer;
@@ -103,6 +104,7 @@ impl ApiServer {
         core.extensions.attach(&core);
         let stop = Arc::new(shutdown.drop_guard());
         crd::start(&core).await?;
+        let repair = Repair::take_over(&core).await?;
         bootstrap::run(&core).await?;
         bootstrap::endpoints::start(&core).await?;
         aggregator::start(&core).await?;
@@ -110,6 +112,7 @@ impl ApiServer {
         tokio::spawn(async move { chain.authorizer.chain.keep(chain.shutdown.clone()).await });
         tokio::spawn(bootstrap::aggregation::run(core.clone()));
         tokio::spawn(admission::typecheck::run(core.clone()));
+        tokio::spawn(repair.run());
         tokio::spawn(bootstrap::later::run(core.clone()));
         tokio::spawn(bootstrap::identity::run(core.clone()));
         tokio::spawn(bootstrap::trust::run(core.clone()));

@@ -1,5 +1,7 @@
 //! Several API servers over one etcd: they behave as one, and bear what happens to etcd and to each other.
 
+#[path = "shared/services.rs"]
+mod services;
 mod support;
 
 use std::path::Path;

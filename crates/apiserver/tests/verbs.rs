@@ -1,5 +1,7 @@
 //! The generic verbs, in process.
 
+#[path = "verbs/services.rs"]
+mod services;
 mod support;
 
 use keelson_apiserver::UserInfo;

@@ -2,81 +2,104 @@
 //! `healthCheckNodePort`, by its type. The cluster has one address family.
 
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
-use std::sync::Arc;
 
-use ipnet::IpNet;
 use keelson_api::status::FieldError;
 use serde_json::{Map, Value, json};
 
 use super::addresses::{at, pick, reserved_addresses, reserved_ports, size};
-use super::{Owner, Taken};
-use crate::registry::create::text;
-
-/// What was claimed, in whole or up to an error.
-type Claimed = (Vec<IpAddr>, Vec<u16>);
+use super::{Item, Ranges, Taken};
 
 /// Addresses and ports that a stored Service holds.
-pub(super) fn uses(object: &Value) -> Claimed {
-    let Some(spec) = object.get("spec") else { return Default::default() };
-    let addresses = match spec.get("clusterIPs").and_then(Value::as_array) {
-        Some(all) => all.iter().filter_map(|v| v.as_str()?.parse().ok()).collect(),
-        None => spec.get("clusterIP").and_then(Value::as_str).and_then(|v| v.parse().ok()).into_iter().collect(),
+pub(super) fn uses(object: &Value) -> Vec<Item> {
+    let Some(spec) = object.get("spec") else { return Vec::new() };
+    let address = |value: &Value| Some(Item::Address(value.as_str()?.parse().ok()?));
+    let mut items: Vec<Item> = match spec.get("clusterIPs").and_then(Value::as_array) {
+        Some(all) => all.iter().filter_map(address).collect(),
+        None => spec.get("clusterIP").and_then(address).into_iter().collect(),
     };
     let ports = spec.get("ports").and_then(Value::as_array).into_iter().flatten();
-    let mut ports: Vec<u16> = ports.filter_map(|p| port_number(p.get("nodePort"))).collect();
-    ports.extend(port_number(spec.get("healthCheckNodePort")));
-    (addresses, ports)
+    let ports = ports.map(|port| port.get("nodePort")).chain([spec.get("healthCheckNodePort")]);
+    for port in ports.filter_map(port_number).map(Item::Port) {
+        if !items.contains(&port) {
+            items.push(port);
+        }
+    }
+    items
 }
 
 fn port_number(value: Option<&Value>) -> Option<u16> {
     value.and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)
 }
 
-/// Fills in `object`; `old` is the version that it replaces.
+/// What is to be chosen from.
+pub(super) struct Limits<'a> {
+    pub(super) ranges: &'a Ranges,
+    /// What the Service has.
+    pub(super) held: &'a [Item],
+    /// What is taken though it is not in [`Taken`].
+    pub(super) avoid: &'a [Item],
+}
+
+/// One Service's choice.
+struct Choice<'a> {
+    limits: &'a Limits<'a>,
+    taken: &'a mut Taken,
+    claimed: &'a mut Vec<Item>,
+}
+
+impl Choice<'_> {
+    fn is_free(&self, item: Item) -> bool {
+        self.taken.is_free(item) && !self.limits.avoid.contains(&item)
+    }
+
+    /// Whether the Service has it already.
+    fn has(&self, item: Item) -> bool {
+        self.limits.held.contains(&item) || self.claimed.contains(&item)
+    }
+
+    fn take(&mut self, item: Item) {
+        self.taken.claimed.insert(item);
+        self.claimed.push(item);
+    }
+}
+
+/// Fills in `object`; `old` is the version that it replaces. What was claimed, in whole or up to an error, is added to
+/// `claimed`.
 pub(super) fn assign(
-    cidr: &IpNet,
-    node_ports: &RangeInclusive<u16>,
+    limits: &Limits<'_>,
     taken: &mut Taken,
+    claimed: &mut Vec<Item>,
     object: &mut Value,
     old: Option<&Value>,
-) -> Result<Claimed, (Vec<IpAddr>, Vec<u16>, FieldError)> {
-    let owner: Owner = Arc::from(format!("{}/{}", text(object, "namespace"), text(object, "name")));
-    let mut claimed = Claimed::default();
-    let result = (|| {
-        let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
-        let old_spec = old.and_then(|o| o.get("spec"));
-        let type_ = spec.get("type").and_then(Value::as_str).unwrap_or("ClusterIP").to_owned();
-        if let Some(old_spec) = old_spec {
-            carry_over(spec, old_spec, &type_);
-        }
-        if type_ == "ExternalName" {
-            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                if old_spec.is_some_and(|old| old.get("type") != spec.get("type")) {
-                    spec.remove(field);
-                }
-            }
-            return Ok(());
-        }
-        assign_address(cidr, taken, &owner, spec, old_spec, &mut claimed)?;
-        let allocate = spec.get("allocateLoadBalancerNodePorts").and_then(Value::as_bool).unwrap_or(true);
-        if type_ == "NodePort" || type_ == "LoadBalancer" {
-            let must = type_ == "NodePort" || allocate;
-            assign_node_ports(node_ports, taken, &owner, spec, must, &mut claimed)?;
-        }
-        let local = spec.get("externalTrafficPolicy").is_some_and(|p| p == "Local");
-        if type_ == "LoadBalancer" && local {
-            let have = port_number(spec.get("healthCheckNodePort"));
-            let path = "spec.healthCheckNodePort".to_owned();
-            let port = claim_port(node_ports, taken, &owner, have, path, &mut claimed)?;
-            spec.insert("healthCheckNodePort".into(), port.into());
-        }
-        Ok(())
-    })();
-    match result {
-        Ok(()) => Ok(claimed),
-        Err(error) => Err((claimed.0, claimed.1, error)),
+) -> Result<(), FieldError> {
+    let mut choice = Choice { limits, taken, claimed };
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+    let old_spec = old.and_then(|o| o.get("spec"));
+    let type_ = spec.get("type").and_then(Value::as_str).unwrap_or("ClusterIP").to_owned();
+    if let Some(old_spec) = old_spec {
+        carry_over(spec, old_spec, &type_);
     }
+    if type_ == "ExternalName" {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if old_spec.is_some_and(|old| old.get("type") != spec.get("type")) {
+                spec.remove(field);
+            }
+        }
+        return Ok(());
+    }
+    assign_address(&mut choice, spec, old_spec)?;
+    let allocate = spec.get("allocateLoadBalancerNodePorts").and_then(Value::as_bool).unwrap_or(true);
+    if type_ == "NodePort" || type_ == "LoadBalancer" {
+        let must = type_ == "NodePort" || allocate;
+        assign_node_ports(&mut choice, spec, must)?;
+    }
+    let local = spec.get("externalTrafficPolicy").is_some_and(|p| p == "Local");
+    if type_ == "LoadBalancer" && local {
+        let have = port_number(spec.get("healthCheckNodePort"));
+        let port = claim_port(&mut choice, have, "spec.healthCheckNodePort".to_owned())?;
+        spec.insert("healthCheckNodePort".into(), port.into());
+    }
+    Ok(())
 }
 
 /// An update that leaves out what was allocated keeps it.
@@ -133,13 +156,11 @@ fn carry_over(spec: &mut Map<String, Value>, old: &Value, type_: &str) {
 }
 
 fn assign_address(
-    cidr: &IpNet,
-    taken: &mut Taken,
-    owner: &Owner,
+    choice: &mut Choice<'_>,
     spec: &mut Map<String, Value>,
     old: Option<&Value>,
-    claimed: &mut Claimed,
 ) -> Result<(), FieldError> {
+    let cidr = &choice.limits.ranges.cidr;
     let family = if cidr.addr().is_ipv4() { "IPv4" } else { "IPv6" };
     let first =
         spec.get("clusterIPs").and_then(|all| all.get(0)).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -193,7 +214,7 @@ fn assign_address(
     if !unchanged {
         let all = size(cidr);
         if address.is_empty() {
-            let free = |n| !taken.addresses.contains_key(&at(cidr, n));
+            let free = |n| choice.is_free(Item::Address(at(cidr, n)));
             let Some(n) = pick(all, reserved_addresses(all), free) else {
                 return Err(FieldError {
                     reason: "InternalError",
@@ -202,8 +223,7 @@ fn assign_address(
                 });
             };
             let found = at(cidr, n);
-            taken.addresses.insert(found, owner.clone());
-            claimed.0.push(found);
+            choice.take(Item::Address(found));
             address = found.to_string();
         } else if let Ok(wanted) = address.parse::<IpAddr>() {
             let invalid = |why: &str| {
@@ -215,13 +235,12 @@ fn assign_address(
                     "the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {cidr}"
                 )));
             }
-            match taken.addresses.get(&wanted) {
-                Some(by) if by != owner => return Err(invalid("provided IP is already allocated")),
-                Some(_) => {}
-                None => {
-                    taken.addresses.insert(wanted, owner.clone());
-                    claimed.0.push(wanted);
+            let item = Item::Address(wanted);
+            if !choice.has(item) {
+                if !choice.is_free(item) {
+                    return Err(invalid("provided IP is already allocated"));
                 }
+                choice.take(item);
             }
         }
     }
@@ -230,14 +249,7 @@ fn assign_address(
     Ok(())
 }
 
-fn assign_node_ports(
-    range: &RangeInclusive<u16>,
-    taken: &mut Taken,
-    owner: &Owner,
-    spec: &mut Map<String, Value>,
-    must: bool,
-    claimed: &mut Claimed,
-) -> Result<(), FieldError> {
+fn assign_node_ports(choice: &mut Choice<'_>, spec: &mut Map<String, Value>, must: bool) -> Result<(), FieldError> {
     let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return Ok(()) };
     let count = ports.len();
     let named = |port: &Value| port_number(port.get("nodePort")).is_some();
@@ -249,7 +261,7 @@ fn assign_node_ports(
         if have.is_none() && !must {
             continue;
         }
-        let number = claim_port(range, taken, owner, have, format!("spec.ports[{i}].nodePort"), claimed)?;
+        let number = claim_port(choice, have, format!("spec.ports[{i}].nodePort"))?;
         if let Some(map) = port.as_object_mut() {
             map.insert("nodePort".into(), number.into());
         }
@@ -257,30 +269,24 @@ fn assign_node_ports(
     Ok(())
 }
 
-fn claim_port(
-    range: &RangeInclusive<u16>,
-    taken: &mut Taken,
-    owner: &Owner,
-    have: Option<u16>,
-    path: String,
-    claimed: &mut Claimed,
-) -> Result<u16, FieldError> {
+fn claim_port(choice: &mut Choice<'_>, have: Option<u16>, path: String) -> Result<u16, FieldError> {
+    let range = &choice.limits.ranges.node_ports;
     let (low, high) = (*range.start(), *range.end());
     let number = match have {
         Some(number) if !range.contains(&number) => {
             let detail = format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
             return Err(FieldError::invalid(path, number, &detail));
         }
-        Some(number) => match taken.ports.get(&number) {
-            // Two ports of one Service may share a number (TCP and UDP); an update keeps its own.
-            Some(by) if by == owner => return Ok(number),
-            Some(_) => return Err(FieldError::invalid(path, number, "provided port is already allocated")),
-            None => number,
-        },
+        // Two ports of one Service may share a number (TCP and UDP); an update keeps its own.
+        Some(number) if choice.has(Item::Port(number)) => return Ok(number),
+        Some(number) if !choice.is_free(Item::Port(number)) => {
+            return Err(FieldError::invalid(path, number, "provided port is already allocated"));
+        }
+        Some(number) => number,
         None => {
             let count = u32::from(high - low) + 1;
             let to_port = |n: u32| u16::try_from(u32::from(low) + n).unwrap_or(high);
-            let free = |n| !taken.ports.contains_key(&to_port(n));
+            let free = |n| choice.is_free(Item::Port(to_port(n)));
             let Some(n) = pick(count, reserved_ports(count), free) else {
                 return Err(FieldError {
                     reason: "InternalError",
@@ -291,7 +297,6 @@ fn claim_port(
             to_port(n)
         }
     };
-    taken.ports.insert(number, owner.clone());
-    claimed.1.push(number);
+    choice.take(Item::Port(number));
     Ok(number)
 }

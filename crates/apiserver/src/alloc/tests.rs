@@ -1,13 +1,17 @@
 use serde_json::{Value, json};
 
-use super::Taken;
-use super::assign::assign;
+use super::assign::{Limits, assign, uses};
+use super::{Ranges, Taken};
 
+/// What it is given stays claimed.
 fn run(taken: &mut Taken, name: &str, spec: Value, old: Option<&Value>) -> Result<Value, String> {
     let mut object = json!({"metadata": {"name": name, "namespace": "d"}, "spec": spec});
     let old = old.map(|spec| json!({"spec": spec}));
-    assign(&"10.96.0.0/24".parse().unwrap(), &(30000..=30003), taken, &mut object, old.as_ref())
-        .map_err(|(_, _, e)| format!("{}: {}", e.field, e.message))?;
+    let ranges = Ranges { cidr: "10.96.0.0/24".parse().unwrap(), node_ports: 30000..=30003 };
+    let held = old.as_ref().map(uses).unwrap_or_default();
+    let limits = Limits { ranges: &ranges, held: &held, avoid: &[] };
+    assign(&limits, taken, &mut Vec::new(), &mut object, old.as_ref())
+        .map_err(|e| format!("{}: {}", e.field, e.message))?;
     Ok(object["spec"].take())
 }
 
@@ -60,4 +64,51 @@ fn node_ports() {
         {"name": "u", "port": 53, "nodePort": 30003, "protocol": "UDP"},
     ]));
     run(&mut Taken::default(), "dns", shared, None).unwrap();
+}
+
+#[test]
+fn repairs() {
+    use super::repair::{Observed, Plan, plan};
+    use super::reservation::Reserved;
+    use super::{Item, Owner};
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    let address = |last: u8| Item::Address(std::net::Ipv4Addr::new(10, 96, 0, last).into());
+    let owner = |name: &str| -> Owner { format!("d/{name}").into() };
+    let by = |name: &str, managed| Reserved { owner: owner(name), revision: 7, managed };
+    let observed = Observed {
+        services: [
+            (address(1), ["kept"].as_slice()),
+            (address(2), &["missing"]),
+            (address(3), &["wrong"]),
+            (Item::Port(30000), &["first", "second"]),
+        ]
+        .map(|(item, owners)| (item, owners.iter().map(|name| owner(name)).collect()))
+        .into(),
+        reserved: HashMap::from([
+            (address(1), by("kept", true)),
+            (address(3), by("other", false)),
+            (address(4), by("gone", true)),
+            (address(5), by("gateway", false)),
+            (Item::Port(30000), by("second", true)),
+            (Item::Port(30001), by("gone", true)),
+        ]),
+    };
+    let (mut suspects, start, grace) = (HashMap::new(), tokio::time::Instant::now(), Duration::from_secs(180));
+    let mut at = |seconds, observed: &Observed| {
+        let mut plan = plan(observed, &mut suspects, start + Duration::from_secs(seconds), grace);
+        plan.remove.sort();
+        plan
+    };
+    let make = || vec![(address(2), owner("missing"))];
+    assert_eq!(at(0, &observed), Plan { make: make(), remove: vec![] }, "a write may be under way");
+    assert_eq!(at(179, &observed), Plan { make: make(), remove: vec![] });
+    let remove = vec![(address(3), 7), (address(4), 7), (Item::Port(30001), 7)];
+    assert_eq!(at(180, &observed), Plan { make: make(), remove });
+    // One that was made anew in between is another.
+    let mut other = observed;
+    assert_eq!(at(181, &other).remove, []);
+    other.reserved.insert(address(4), Reserved { revision: 8, ..by("gone", true) });
+    assert_eq!(at(361, &other).remove, [(address(3), 7), (Item::Port(30001), 7)]);
 }

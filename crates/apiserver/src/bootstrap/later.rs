@@ -1,4 +1,4 @@
-//! What the server puts into the cluster once it is ready: the range of ClusterIPs, APIServices of its own groups, and
+//! What the server puts into the cluster once it is ready: the range of ClusterIPs, its own Service if that was not possible before, APIServices of its own groups, and
 //! flow schemas with their priority levels. The last are kept: two of each must be as they are, the rest follows
 //! upstream's suggestion unless an annotation says that somebody made it his own; deleted ones come back. So is the status of
 //! flow schemas.
@@ -13,7 +13,7 @@ use keelson_api::validation::same;
 use keelson_client::Backoff;
 use serde_json::{Value, json};
 
-use super::{CONCURRENCY, Reconcile, Wanted, ensure};
+use super::{CONCURRENCY, Reconcile, Wanted, ensure, objects};
 use crate::cache::resource::ResourceCache;
 use crate::core::Core;
 use crate::flow;
@@ -38,6 +38,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     let (mut schemas_changed, mut levels_changed) = (schemas.follow(), levels.follow());
     let mut once = api_services(&core);
     once.push(service_cidr(&core));
+    once.push(objects::kubernetes_service(&core.config));
     let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
         schemas_changed.borrow_and_update();

@@ -20,8 +20,8 @@ pub(super) fn namespaces() -> Vec<Wanted> {
 }
 
 /// Everything else.
-pub(super) fn others(config: &Config) -> Vec<Wanted> {
-    let mut all: Vec<Wanted> = [
+pub(super) fn others() -> Vec<Wanted> {
+    [
         ("system-node-critical", 2_000_001_000_i64, "Used for system critical pods that must not be moved from their current node."),
         ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
     ]
@@ -33,9 +33,7 @@ pub(super) fn others(config: &Config) -> Vec<Wanted> {
         });
         Wanted { group: "scheduling.k8s.io", resource: "priorityclasses", object, reconcile: Reconcile::Keep }
     })
-    .collect();
-    all.push(kubernetes_service(config));
-    all
+    .collect()
 }
 
 /// The first address of the range.
@@ -46,7 +44,8 @@ fn first_address(cidr: &IpNet) -> IpAddr {
     }
 }
 
-fn kubernetes_service(config: &Config) -> Wanted {
+/// The Service through which pods reach the API server.
+pub(super) fn kubernetes_service(config: &Config) -> Wanted {
     let service = json!({
         "kind": "Service", "apiVersion": "v1",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},

@@ -13,6 +13,7 @@ use super::ownership::{Conversions, Ownership};
 use super::{Resource, update};
 use crate::UserInfo;
 use crate::admission::{self, Operation, Request};
+use crate::alloc;
 use crate::bootstrap::event_ttl::EVENTS;
 use crate::cache::{Entry, ResourceCache};
 use crate::core::Core;
@@ -129,14 +130,20 @@ async fn create_named(request: &Request<'_>, draft: Draft, options: &WriteOption
     let request = Request { name: &name, shown: &name, ..*request };
     kind.strategy.prepare(&mut object, Write::Create);
     stamp(kind, &mut object, Write::Create, &options.user);
-    let claim = core.allocator.assign(resource, &mut object, None)?;
+    let mut claim = alloc::claim(core, resource, &mut object, None).await?;
     errors.extend(meta::validate_create(kind, &object));
     errors.extend(kind.strategy.validate(&object, Write::Create));
     let mut warnings = expressions::validate(kind, &object, None, &mut errors);
     if !errors.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, &name, &errors));
     }
-    admission::validate(&request, &object).await?;
+    if !options.dry_run {
+        claim.reserve(core, &mut object, None).await?;
+    }
+    if let Err(status) = admission::validate(&request, &object).await {
+        claim.give_back(core).await;
+        return Err(status);
+    }
     warnings.extend(kind.strategy.warnings(&object, Write::Create));
     warnings.dedup();
     let key = cache.key(namespace, &name);
@@ -148,9 +155,9 @@ async fn create_named(request: &Request<'_>, draft: Draft, options: &WriteOption
         return Ok(Written { object, warnings, created: true, entry: None });
     }
     let stored = resource.to_stored(&object, managed.as_deref()).await?;
+    claim.writing();
     match put(core, resource, &key, (&mut object, &mut managed, stored), Expect::Absent, options).await? {
         Ok(revision) => {
-            claim.keep();
             set(&mut object, "resourceVersion", revision.to_string().into());
             core.cache.wait_for(revision).await?;
             let entry = cache.written(namespace, &name, revision).await;
@@ -159,7 +166,10 @@ async fn create_named(request: &Request<'_>, draft: Draft, options: &WriteOption
             }
             Ok(Written { object, warnings, created: true, entry })
         }
-        Err(keelson_store::Error::Conflict { .. }) => Err(Status::already_exists(&kind.group, &kind.resource, &name)),
+        Err(keelson_store::Error::Conflict { .. }) => {
+            claim.give_back(core).await;
+            Err(Status::already_exists(&kind.group, &kind.resource, &name))
+        }
         Err(error) => Err(update::store_error(error)),
     }
 }

@@ -10,6 +10,7 @@ use super::create::{put_sealed, set, text, timestamp};
 use super::options::DeleteOptions;
 use super::update::{changed_elsewhere, newest, store_error};
 use crate::admission::{self, Asked, Operation, Options, Request};
+use crate::alloc;
 use crate::cache::Entry;
 use crate::core::Core;
 use crate::subresource::is_namespace;
@@ -93,6 +94,9 @@ pub(crate) async fn delete(
         match result {
             Ok((revision, deleted)) => {
                 core.cache.wait_for(revision).await?;
+                if let Deleted::Gone(object) = &deleted {
+                    alloc::release(core, resource, object, None).await;
+                }
                 return Ok(deleted);
             }
             Err(keelson_store::Error::Conflict { current: newer }) => {

@@ -16,6 +16,7 @@ use super::options::WriteOptions;
 use super::ownership::{Conversions, Ownership, keep_times};
 use super::read::freshen;
 use crate::admission::{self, Operation, Request};
+use crate::alloc;
 use crate::cache::{Entry, ResourceCache};
 use crate::core::Core;
 use crate::expressions;
@@ -152,16 +153,23 @@ async fn attempt(
     };
     kind.strategy.prepare(&mut object, write);
     create::stamp(kind, &mut object, write, &options.user);
-    let claim = core.allocator.assign(resource, &mut object, Some(&old))?;
+    let mut claim = alloc::claim(core, resource, &mut object, Some(&old)).await?;
     errors.extend(meta::validate_update(kind, &object, &old));
     errors.extend(kind.strategy.validate(&object, write));
     let mut warnings = expressions::validate(kind, &object, Some(&old), &mut errors);
     if !errors.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, name, &errors));
     }
-    match scale {
-        Some(map) => admission::validate(&request, &map.read(&object)).await?,
-        None => admission::validate(&request, &object).await?,
+    if !options.dry_run {
+        claim.reserve(core, &mut object, Some(&old)).await?;
+    }
+    let judged = match scale {
+        Some(map) => admission::validate(&request, &map.read(&object)).await,
+        None => admission::validate(&request, &object).await,
+    };
+    if let Err(status) = judged {
+        claim.give_back(core).await;
+        return Err(status);
     }
     warnings.extend(kind.strategy.warnings(&object, write));
     let done = |object: Value, entry: Option<Arc<Entry>>| {
@@ -182,6 +190,7 @@ async fn attempt(
         return done(object, Some(entry.clone()));
     }
     let expect = Expect::Revision(entry.revision);
+    claim.writing();
     let result = if gone {
         core.store.delete(&entry.key, expect).await.map(|(revision, _)| revision)
     } else {
@@ -189,13 +198,16 @@ async fn attempt(
     };
     match result {
         Ok(revision) => {
-            claim.keep();
             set(&mut object, "resourceVersion", revision.to_string().into());
             core.cache.wait_for(revision).await?;
+            alloc::release(core, resource, &old, (!gone).then_some(&object)).await;
             let entry = resource.cache()?.written(namespace, name, revision).await;
             done(object, entry)
         }
-        Err(keelson_store::Error::Conflict { current }) => Ok(Attempt::Raced(current)),
+        Err(keelson_store::Error::Conflict { current }) => {
+            claim.give_back(core).await;
+            Ok(Attempt::Raced(current))
+        }
         Err(error) => Err(store_error(error)),
     }
 }
