@@ -1,6 +1,7 @@
 //! `keelson bench`: the budgets of the design, each beside what is measured now, on a cluster made for it and removed after.
 //! Absolute figures drift with the machine: compare within one run. Load is bounded in count; nothing leaves the machine.
 
+mod admission;
 mod api;
 mod authorization;
 mod lifecycle;
@@ -9,6 +10,7 @@ mod process;
 mod request;
 mod scale;
 mod scheduling;
+mod scratch;
 mod watch;
 
 use std::time::Duration;
@@ -20,7 +22,7 @@ use crate::cli::Failure;
 /// `keelson bench`
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Only the groups whose name contains this: scheduler, binary, pipeline, pod, API, API watchers, API memory, scheduling
+    /// Only the groups whose name contains this: scheduler, binary, pipeline, admission, pod, API, API watchers, API memory, scheduling
     #[arg(long)]
     only: Option<String>,
 }
@@ -102,6 +104,9 @@ impl Bench {
         }
         if wanted("pipeline") {
             pipeline::costs().await?.into_iter().for_each(print);
+        }
+        if wanted("admission") {
+            admission::costs(print).await?;
         }
         let mut cluster = lifecycle::Cluster::up().await?;
         let result = async {

@@ -1,7 +1,7 @@
 //! What requests pay on their way to the handler: the audit log, and a flood by somebody else. In this process, over the
 //! local engine, without a socket between: what is compared is the pipeline and nothing else.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::request::send;
+use super::scratch::Scratch;
 use super::{Figure, NO_BUDGET, Row, millis};
 use crate::cli::Failure;
 
@@ -24,31 +25,12 @@ const FLOOD: usize = 400;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n";
 
-/// A directory that goes with its user.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, Failure> {
-        let dir = std::env::temp_dir().join(format!("keelson-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, dir = %self.0.display(), "not removed");
-        }
-    }
-}
-
 /// The rows.
 pub(super) async fn costs() -> Result<Vec<Row>, Failure> {
     let scratch = Scratch::new()?;
     let row = |what, measured| Row { what, budget: Figure::Micros(NO_BUDGET), measured };
     let mut rows = Vec::new();
-    let plain = server(&scratch.0, "plain", None).await?;
+    let plain = server(scratch.path(), "plain", None).await?;
     let (get, create) = one_by_one(&plain).await?;
     rows.push(row("pipeline: GET in process, no audit", get));
     rows.push(row("pipeline: create in process, no audit", create));
@@ -63,11 +45,11 @@ pub(super) async fn costs() -> Result<Vec<Row>, Failure> {
         ),
     ] {
         let name = format!("{mode:?}");
-        let policy = scratch.0.join("policy.yaml");
+        let policy = scratch.path().join("policy.yaml");
         std::fs::write(&policy, POLICY)?;
-        let path = scratch.0.join(format!("{name}.log"));
+        let path = scratch.path().join(format!("{name}.log"));
         let log = AuditLog { path, max_size_mib: 0, max_backups: 0, max_age_days: 0, mode };
-        let audited = server(&scratch.0, &name, Some(Audit { policy, log: Some(log), webhook: None })).await?;
+        let audited = server(scratch.path(), &name, Some(Audit { policy, log: Some(log), webhook: None })).await?;
         let (get, create) = one_by_one(&audited).await?;
         let [what_get, what_create] = what;
         rows.push(row(what_get, get));

@@ -13,7 +13,7 @@ const TICKS: f64 = 100.0;
 const PAGE_BYTES: f64 = 4096.0;
 const MIB: f64 = 1_048_576.0;
 
-/// The control plane's process.
+/// The control plane's process, by its name in `/proc`.
 pub(super) struct Server {
     pid: String,
 }
@@ -22,6 +22,16 @@ impl Server {
     pub(super) fn find(data_dir: &Path, profile: &Profile) -> Result<Self, Failure> {
         let pid = node_processes(data_dir, profile)?.into_iter().find(|pid| is_server(pid));
         Ok(Self { pid: pid.ok_or("no server process")? })
+    }
+
+    /// This process, of which the server is a part.
+    pub(super) fn here() -> Self {
+        Self { pid: "self".into() }
+    }
+
+    /// The thread that calls; its processor time is that of no other.
+    pub(super) fn this_thread() -> Self {
+        Self { pid: format!("self/task/{}", rustix::thread::gettid()) }
     }
 
     /// Processor time used so far, all threads.
