@@ -95,13 +95,13 @@ async fn creates(client: &kube::Client, webhook: Option<&Webhook>) -> Result<(f6
 async fn bind_policy(client: &kube::Client, index: usize) -> Result<(), Failure> {
     let name = format!("bench-{index}");
     let policy = json!({"metadata": {"name": name}, "spec": {
-        "matchConstraints": {"resourceRules": [rule()]},
-        "variables": [{"name": "size", "expression": "size(object.data)"}],
-        "validations": [
-            {"expression": "variables.size < 10", "message": "too many"},
-            {"expression": "!('forbidden' in object.data)", "message": "forbidden"},
-            {"expression": "object.metadata.name.startsWith('bench-')", "message": "not of the bench"},
-        ]}});
+    "matchConstraints": {"resourceRules": [rule()]},
+    "variables": [{"name": "size", "expression": "size(object.data)"}],
+    "validations": [
+        {"expression": "variables.size < 10", "message": "too many"},
+        {"expression": "!('forbidden' in object.data)", "message": "forbidden"},
+        {"expression": "object.metadata.name.startsWith('bench-')", "message": "not of the bench"},
+    ]}});
     send(client, "POST", &format!("{BASE}/validatingadmissionpolicies"), Some(policy)).await?;
     let binding = json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}});
     send(client, "POST", &format!("{BASE}/validatingadmissionpolicybindings"), Some(binding)).await?;
