@@ -1,10 +1,13 @@
 //! `AuthenticationConfiguration`: issuers of tokens, and where anonymous requests may go. The file is read again when it
-//! changes; a new one that is wrong changes nothing. What it says about anonymous requests holds from the start, as upstream.
+//! changes; a new one that is wrong changes nothing, and one whose issuers are not there only when they are. What it says about
+//! anonymous requests holds from the start, as upstream.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
 use keelson_api::status::FieldError;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +52,8 @@ struct Condition {
 /// What is configured.
 pub(super) struct Configured {
     file: Option<PathBuf>,
+    /// What was in the file at the start.
+    loaded: Vec<u8>,
     /// Issuers that a file may not claim: the cluster's own.
     own_issuers: Vec<String>,
     issuers: ArcSwap<Vec<Arc<Issuer>>>,
@@ -58,10 +63,10 @@ pub(super) struct Configured {
 impl Configured {
     pub(super) fn new(settings: &Authentication, own_issuers: Vec<String>) -> Result<Self, Error> {
         let (file, flag) = (settings.config_file.clone(), settings.anonymous);
-        let (mut anonymous, mut issuers) =
-            (Anonymous { enabled: flag.unwrap_or(true), conditions: Vec::new() }, vec![]);
+        let (mut anonymous, mut issuers, mut text) =
+            (Anonymous { enabled: flag.unwrap_or(true), conditions: Vec::new() }, vec![], vec![]);
         if let Some(path) = &file {
-            let text = webhook::kubeconfig::read(path, MAX_BYTES)?;
+            text = webhook::kubeconfig::read(path, MAX_BYTES)?;
             let bad = |why: String| Error::Configuration { path: path.display().to_string(), why };
             let loaded = load(&text, &own_issuers).map_err(bad)?;
             issuers = loaded.0;
@@ -75,7 +80,7 @@ impl Configured {
                 (None, _) => {}
             }
         }
-        Ok(Self { file, own_issuers, issuers: ArcSwap::from_pointee(issuers), anonymous })
+        Ok(Self { file, loaded: text, own_issuers, issuers: ArcSwap::from_pointee(issuers), anonymous })
     }
 
     pub(super) fn issuers(&self) -> arc_swap::Guard<Arc<Vec<Arc<Issuer>>>> {
@@ -91,8 +96,7 @@ impl Configured {
     /// Follows the file, and keeps the issuers' keys, until `shutdown`.
     pub(super) async fn keep(&self, shutdown: CancellationToken) {
         let Some(path) = &self.file else { return };
-        let mut known = std::fs::read(path).ok();
-        let mut running = self.start(&shutdown);
+        let mut running = Some(self.start(&shutdown));
         let mut changes = match Changes::of([path.as_path()]) {
             Ok(changes) => changes,
             Err(error) => {
@@ -100,24 +104,41 @@ impl Configured {
                 return shutdown.cancelled().await;
             }
         };
+        let mut known = self.loaded.clone();
+        // A new configuration whose issuers are looked for. Until they are found the old ones are asked.
+        let mut next: Option<Next> = None;
         loop {
+            let text = read(path.clone()).await.filter(|text| match &next {
+                Some(next) => next.text != *text,
+                None => known != *text,
+            });
+            if let Some(text) = text {
+                next = None;
+                match load(&text, &self.own_issuers) {
+                    _ if text == known => {}
+                    Ok((issuers, _)) => next = Some(Next::new(text, issuers)),
+                    Err(why) => {
+                        tracing::error!(why, "the authentication configuration is wrong; the old one stays");
+                        known = text;
+                    }
+                }
+            }
+            let found = async {
+                match &mut next {
+                    Some(next) => next.found.as_mut().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 more = changes.next() => if more.is_err() { return },
-            }
-            let Ok(text) = webhook::kubeconfig::read(path, MAX_BYTES) else { continue };
-            if known.as_ref() == Some(&text) {
-                continue;
-            }
-            match load(&text, &self.own_issuers) {
-                Ok((issuers, _)) => {
+                () = found => if let Some(Next { text, issuers, .. }) = next.take() {
                     tracing::info!("the authentication configuration is taken up");
                     self.issuers.store(Arc::new(issuers));
-                    drop(std::mem::replace(&mut running, self.start(&shutdown)));
-                }
-                Err(why) => tracing::error!(why, "the authentication configuration is wrong; the old one stays"),
+                    known = text;
+                    drop(running.take());
+                },
             }
-            known = Some(text);
         }
     }
 
@@ -135,6 +156,28 @@ impl Configured {
         }
         stop.drop_guard()
     }
+}
+
+/// What is to be configured.
+struct Next {
+    text: Vec<u8>,
+    issuers: Vec<Arc<Issuer>>,
+    /// Ends when all issuers have been found.
+    found: BoxFuture<'static, ()>,
+}
+
+impl Next {
+    fn new(text: Vec<u8>, issuers: Vec<Arc<Issuer>>) -> Self {
+        let all = issuers.clone().into_iter().map(|issuer| async move { issuer.discover().await });
+        let found = join_all(all).map(|_| ()).boxed();
+        Self { text, issuers, found }
+    }
+}
+
+/// `None` while the file cannot be read.
+async fn read(path: PathBuf) -> Option<Vec<u8>> {
+    let read = move || webhook::kubeconfig::read(&path, MAX_BYTES).ok();
+    tokio::task::spawn_blocking(read).await.ok().flatten()
 }
 
 fn load(text: &[u8], own_issuers: &[String]) -> Result<(Vec<Arc<Issuer>>, Option<Anonymous>), String> {

@@ -1,11 +1,12 @@
 //! Who is asked, in which order: from flags, or from a file that is read again when it changes. What cannot be used then is
 //! refused, and the old chain stays.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ring::digest;
 use tokio_util::sync::CancellationToken;
 
 use super::webhook::{Settings, WebhookAuthorizer};
@@ -13,10 +14,16 @@ use super::{configuration, webhook};
 use crate::Error;
 use crate::config::{Authorization, AuthorizationMode, WebhookAuthorization};
 use crate::files::Changes;
-use crate::webhook::Webhook;
+use crate::webhook::{Webhook, kubeconfig};
 
 /// Of one review, when flags say who is asked.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often the files are looked at even when nothing seems to change, as upstream.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Most files that are looked at.
+const MAX_FILES: usize = 256;
 
 /// One who is asked.
 pub(super) enum Step {
@@ -29,18 +36,22 @@ pub(super) enum Step {
 pub(crate) struct Chain {
     steps: ArcSwap<Vec<Step>>,
     config_file: Option<PathBuf>,
-    /// Files that the configuration names.
-    named: parking_lot::Mutex<Vec<PathBuf>>,
+    /// What the chain was made of at the start.
+    made_of: Files,
 }
+
+/// The configuration, all files that it names, and digests of what is in them.
+type Files = Vec<(PathBuf, Option<[u8; 32]>)>;
 
 impl Chain {
     pub(crate) fn new(settings: &Authorization) -> Result<Self, Error> {
-        let (steps, named) = match &settings.config_file {
+        // Looked at first: what changes meanwhile is then different later.
+        let made_of = settings.config_file.as_deref().map(files).unwrap_or_default();
+        let steps = match &settings.config_file {
             Some(file) => configuration::load(file)?,
-            None => (from_flags(settings)?, Vec::new()),
+            None => from_flags(settings)?,
         };
-        let config_file = settings.config_file.clone();
-        Ok(Self { steps: ArcSwap::from_pointee(steps), config_file, named: named.into() })
+        Ok(Self { steps: ArcSwap::from_pointee(steps), config_file: settings.config_file.clone(), made_of })
     }
 
     pub(super) fn steps(&self) -> arc_swap::Guard<Arc<Vec<Step>>> {
@@ -50,34 +61,72 @@ impl Chain {
     /// Follows the file until `shutdown`. Returns at once when there is none.
     pub(crate) async fn keep(&self, shutdown: CancellationToken) {
         let Some(file) = &self.config_file else { return };
-        let mut watched = Vec::new();
+        let mut made_of = self.made_of.clone();
+        let mut watched: Vec<PathBuf> = Vec::new();
         let mut changes = None;
         loop {
-            let mut files = self.named.lock().clone();
-            files.push(file.clone());
-            if files != watched || changes.is_none() {
-                match Changes::of(files.iter().map(PathBuf::as_path)) {
-                    Ok(new) => changes = Some(new),
-                    Err(error) => return tracing::warn!(%error, "the authorization configuration cannot be watched"),
-                }
-                watched = files;
+            let now = blocking(file, files).await.unwrap_or_default();
+            if !now.iter().map(|(path, _)| path).eq(&watched) {
+                watched = now.into_iter().map(|(path, _)| path).collect();
+                // A directory may be named before it is made.
+                let there = watched
+                    .iter()
+                    .filter(|path| path.parent().is_none_or(|dir| dir.as_os_str().is_empty() || dir.is_dir()));
+                changes = Changes::of(there.map(PathBuf::as_path))
+                    .inspect_err(
+                        |error| tracing::warn!(%error, "the authorization configuration is only looked at each minute"),
+                    )
+                    .ok();
+                // Again, now that nothing is missed.
+                continue;
             }
-            match configuration::load(file) {
-                Ok((steps, named)) => {
-                    self.steps.store(Arc::new(steps));
-                    *self.named.lock() = named;
+            if now != made_of {
+                match blocking(file, configuration::load).await {
+                    Some(Ok(steps)) => self.steps.store(Arc::new(steps)),
+                    Some(Err(error)) => {
+                        tracing::error!(%error, "the authorization configuration could not be read again; the old one stays");
+                    }
+                    None => {}
                 }
-                Err(error) => {
-                    tracing::error!(%error, "the authorization configuration could not be read again; the old one stays");
-                }
+                made_of = now;
             }
-            let Some(changes) = &mut changes else { return };
+            let changed = async {
+                match &mut changes {
+                    Some(changes) => changes.next().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                more = changes.next() => if more.is_err() { return },
+                more = changed => if more.is_err() { changes = None },
+                () = tokio::time::sleep(EVERY) => {}
             }
         }
     }
+}
+
+async fn blocking<T: Send + 'static>(file: &Path, what: fn(&Path) -> T) -> Option<T> {
+    let file = file.to_owned();
+    tokio::task::spawn_blocking(move || what(&file)).await.ok()
+}
+
+fn files(config: &Path) -> Files {
+    let digest = |text: Vec<u8>| digest::digest(&digest::SHA256, &text).as_ref().try_into().ok();
+    let mut all: Files = Vec::new();
+    let mut to_do = vec![config.to_owned()];
+    while let Some(path) = to_do.pop().filter(|_| all.len() < MAX_FILES) {
+        if all.iter().any(|(known, _)| *known == path) {
+            continue;
+        }
+        let text = kubeconfig::read(&path, configuration::MAX_FILE_BYTES).ok();
+        match (&text, all.is_empty()) {
+            (Some(text), true) => to_do = configuration::named(text),
+            (Some(text), false) => to_do.extend(kubeconfig::named(&path, text)),
+            (None, _) => {}
+        }
+        all.push((path, text.and_then(digest)));
+    }
+    all
 }
 
 fn from_flags(settings: &Authorization) -> Result<Vec<Step>, Error> {
@@ -121,4 +170,36 @@ fn from_flag(webhook: &WebhookAuthorization) -> Result<WebhookAuthorizer, Error>
         conditions: Vec::new(),
     };
     Ok(WebhookAuthorizer::new(Webhook::from_kubeconfig(kubeconfig)?, settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_different_when_one_that_is_named_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name)
+        };
+        // Wrong, but for the name.
+        let config = write(
+            "config",
+            &format!(
+                "authorizers: [{{webhook: {{connectionInfo: {{kubeConfigFile: {}/hook}}}}}}]",
+                dir.path().display()
+            ),
+        );
+        let absent = files(&config);
+        assert_eq!(absent.iter().map(|(_, digest)| digest.is_some()).collect::<Vec<_>>(), [true, false]);
+        write("hook", "clusters: [{name: c, cluster: {certificate-authority: ca}}]");
+        write("ca", "1");
+        let before = files(&config);
+        assert_eq!((before.len(), before == absent), (3, false));
+        write("other", "x");
+        assert!(files(&config) == before);
+        write("ca", "2");
+        assert!(files(&config) != before);
+    }
 }

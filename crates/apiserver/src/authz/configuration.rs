@@ -17,7 +17,7 @@ use crate::webhook::kubeconfig::read;
 use keelson_api::time::parse_duration;
 
 /// Largest file.
-const MAX_FILE_BYTES: u64 = 3 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 3 << 20;
 const MAX_CONDITIONS: usize = 64;
 const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 const VERSIONS: [&str; 3] =
@@ -77,8 +77,15 @@ struct MatchCondition {
     expression: String,
 }
 
-/// The steps that the file says, and the files that it names.
-pub(super) fn load(path: &Path) -> Result<(Vec<Step>, Vec<PathBuf>), Error> {
+/// The kubeconfig files that a configuration names, even one that is wrong elsewhere.
+pub(super) fn named(text: &[u8]) -> Vec<PathBuf> {
+    let config = keelson_api::codec::yaml::decode(text).map(|decoded| decoded.value).unwrap_or_default();
+    let all = config["authorizers"].as_array().into_iter().flatten();
+    all.filter_map(|one| one["webhook"]["connectionInfo"]["kubeConfigFile"].as_str()).map(PathBuf::from).collect()
+}
+
+/// The steps that the file says.
+pub(super) fn load(path: &Path) -> Result<Vec<Step>, Error> {
     let bad = |why: String| Error::Configuration { path: path.display().to_string(), why };
     let bytes = read(path, MAX_FILE_BYTES)?;
     let decoded = keelson_api::codec::yaml::decode(&bytes).map_err(|e| bad(e.to_string()))?;
@@ -96,11 +103,11 @@ pub(super) fn load(path: &Path) -> Result<(Vec<Step>, Vec<PathBuf>), Error> {
     Ok(found)
 }
 
-fn steps(authorizers: Vec<Authorizer>, errors: &mut Vec<FieldError>) -> (Vec<Step>, Vec<PathBuf>) {
+fn steps(authorizers: Vec<Authorizer>, errors: &mut Vec<FieldError>) -> Vec<Step> {
     if authorizers.is_empty() {
         errors.push(FieldError::required("authorizers", "at least one authorization mode must be defined"));
     }
-    let (mut steps, mut files) = (Vec::new(), Vec::new());
+    let mut steps = Vec::new();
     let (mut kinds, mut seen) = (Vec::new(), Vec::new());
     for (index, Authorizer { kind, name, webhook }) in authorizers.into_iter().enumerate() {
         let at = |field: &str| format!("authorizers[{index}].{field}");
@@ -127,8 +134,7 @@ fn steps(authorizers: Vec<Authorizer>, errors: &mut Vec<FieldError>) -> (Vec<Ste
         match (kind.as_str(), webhook) {
             ("Webhook", None) => errors.push(FieldError::required(at("webhook"), "required when type=Webhook")),
             ("Webhook", Some(webhook)) => {
-                let (file, webhook) = webhook.build(&format!("authorizers[{index}]"), errors);
-                files.extend(file);
+                let webhook = webhook.build(&format!("authorizers[{index}]"), errors);
                 steps.extend(webhook.map(|webhook| Step::Webhook(Box::new(webhook))));
             }
             (_, Some(_)) => {
@@ -141,12 +147,12 @@ fn steps(authorizers: Vec<Authorizer>, errors: &mut Vec<FieldError>) -> (Vec<Ste
         kinds.push(kind);
         seen.push(name);
     }
-    (steps, files)
+    steps
 }
 
 impl Configured {
     /// The webhook, if nothing is wrong with it, and its kubeconfig file.
-    fn build(self, path: &str, errors: &mut Vec<FieldError>) -> (Option<PathBuf>, Option<WebhookAuthorizer>) {
+    fn build(self, path: &str, errors: &mut Vec<FieldError>) -> Option<WebhookAuthorizer> {
         let before = errors.len();
         let timeout = span(path, "timeout", self.timeout.as_deref(), None, errors);
         if timeout > MAX_TIMEOUT {
@@ -169,15 +175,15 @@ impl Configured {
         let file = self.connection_info.judge(path, errors);
         let conditions = conditions(path, &self.match_conditions, errors);
         if errors.len() > before {
-            return (file, None);
+            return None;
         }
-        let Some(kubeconfig) = &file else { return (file, None) };
+        let kubeconfig = &file?;
         let webhook = match Webhook::from_kubeconfig(kubeconfig) {
             Ok(webhook) => webhook,
             Err(error) => {
                 let (at, shown) = (format!("{path}.connectionInfo.kubeConfigFile"), kubeconfig.display().to_string());
                 errors.push(FieldError::invalid(at, shown, &format!("error loading file: {error}")));
-                return (file, None);
+                return None;
             }
         };
         let ttl = |ttl: Duration, kept: Option<bool>| if kept.unwrap_or(true) { ttl } else { Duration::ZERO };
@@ -189,7 +195,7 @@ impl Configured {
             deny_on_error: self.failure_policy == "Deny",
             conditions,
         };
-        (file, Some(WebhookAuthorizer::new(webhook, settings)))
+        Some(WebhookAuthorizer::new(webhook, settings))
     }
 }
 

@@ -179,6 +179,17 @@ impl Webhook {
     }
 }
 
+/// The certificates and keys that a kubeconfig file names.
+pub(crate) fn named(path: &Path, text: &[u8]) -> Vec<PathBuf> {
+    let decoded = keelson_api::codec::yaml::decode(text).map(|decoded| decoded.value).unwrap_or_default();
+    let Ok(File { clusters, users, .. }) = serde_json::from_value(decoded) else { return Vec::new() };
+    let authorities = clusters.into_iter().map(|named| named.cluster.certificate_authority);
+    let users = users.into_iter().filter_map(|named| named.user);
+    let all = authorities.chain(users.flat_map(|user| [user.client_certificate, user.client_key]));
+    let base = path.parent().unwrap_or(Path::new("."));
+    all.filter(|name| !name.is_empty()).map(|name| base.join(name)).collect()
+}
+
 /// A file's bytes, if it is not larger than it may be.
 pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, crate::Error> {
     let fail = |source| crate::Error::File { path: path.display().to_string(), source };

@@ -29,6 +29,9 @@ struct State {
     id: String,
     /// What the server shows.
     keys: Vec<Value>,
+    /// The server cannot be found, or does not give its keys.
+    hidden: bool,
+    shut: bool,
 }
 
 fn make_key(id: &str) -> (EncodingKey, Value) {
@@ -41,13 +44,18 @@ fn make_key(id: &str) -> (EncodingKey, Value) {
 impl Issuer {
     async fn start() -> Self {
         let (key, jwk) = make_key("k1");
-        let state = State { url: String::new(), key, id: "k1".into(), keys: vec![jwk] };
+        let state = State { url: String::new(), key, id: "k1".into(), keys: vec![jwk], hidden: false, shut: false };
         let state = Arc::new(Mutex::new(state));
         let fetched = Arc::new(AtomicUsize::new(0));
         let (shared, counted) = (state.clone(), fetched.clone());
         let server = HttpsServer::start(move |request| {
             let state = shared.lock();
             let reply = match request.uri().path() {
+                "/.well-known/openid-configuration" if state.hidden => status(503),
+                "/keys" if state.shut => {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    status(503)
+                }
                 "/.well-known/openid-configuration" => {
                     answer(&json!({"issuer": state.url, "jwks_uri": format!("{}/keys", state.url)}))
                 }
@@ -276,4 +284,43 @@ async fn an_issuer_that_is_not_there_harms_nobody_else() {
     honest["iss"] = url.into();
     assert_eq!(bearer(&other, elsewhere, &issuer.sign(&honest)).await, Err(401));
     whoami(&other, elsewhere, Some(other.pki.issue("bob", &[])), &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn new_issuers_are_asked_once_they_have_been_found() {
+    let (old, new) = (Issuer::start().await, Issuer::start().await);
+    let (test, address, dir) = old.api(BY_CLAIM).await;
+    let user = eventually(&test, address, &old.sign(&old.claims())).await;
+    assert_eq!(user["username"], "oidc:jane");
+    new.state.lock().hidden = true;
+    let file = dir.path().join("authentication.yaml");
+    new.configure(&file, BY_CLAIM);
+    for _ in 0..500 {
+        if new.server.count() > 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(new.server.count() > 0, "it is looked for");
+    bearer(&test, address, &old.with("sub", json!("joe"))).await.unwrap();
+    new.state.lock().hidden = false;
+    // Another configuration ends the search and begins its own.
+    new.configure(&file, &BY_CLAIM.replace("oidc:", "new:"));
+    let user = eventually(&test, address, &new.sign(&new.claims())).await;
+    assert_eq!(user["username"], "new:jane");
+    assert_eq!(bearer(&test, address, &old.with("sub", json!("jim"))).await, Err(401));
+}
+
+#[tokio::test]
+async fn keys_that_could_not_be_got_are_not_asked_for_by_everybody() {
+    let issuer = Issuer::start().await;
+    let (test, address, _dir) = issuer.api(BY_CLAIM).await;
+    eventually(&test, address, &issuer.sign(&issuer.claims())).await;
+    issuer.rotate();
+    issuer.state.lock().shut = true;
+    let before = issuer.fetched.load(Ordering::SeqCst);
+    for sub in ["a", "b", "c"] {
+        assert_eq!(bearer(&test, address, &issuer.with("sub", json!(sub))).await, Err(401));
+    }
+    assert_eq!(issuer.fetched.load(Ordering::SeqCst) - before, 1);
 }

@@ -323,6 +323,18 @@ async fn the_configuration_is_read_again() {
     api.ok("GET /api/v1/pods", json!(null)).await;
     configure(&hook, &[rbac()]);
     api.eventually("GET /api/v1/pods", |code, _| code == 403).await;
+    // What one that cannot be used yet names is waited for.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let info = json!({"type": "KubeConfigFile", "kubeConfigFile": elsewhere.path().join("kubeconfig")});
+    configure(&hook, &[rbac(), hook.configured(json!({"connectionInfo": info}))]);
+    for _ in 0..5 {
+        assert_eq!(api.call("GET /api/v1/pods", json!(null)).await.0, 403);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for name in ["ca.crt", "kubeconfig"] {
+        std::fs::copy(hook.dir.path().join(name), elsewhere.path().join(name)).unwrap();
+    }
+    api.eventually("GET /api/v1/pods", |code, _| code == 200).await;
 }
 
 /// Why the server does not start.

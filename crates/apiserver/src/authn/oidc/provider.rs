@@ -20,6 +20,10 @@ const DISCOVERY_PAUSE: Duration = Duration::from_secs(10);
 /// Keys may be got this often at once, and once more each second.
 const BURST: f64 = 5.0;
 const PER_SECOND: f64 = 1.0;
+/// For waiting for keys that somebody else gets, and for getting them.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long nobody tries again after keys could not be got.
+const FAILED_PAUSE: Duration = Duration::from_secs(5);
 /// Most keys of an issuer.
 const MAX_KEYS: usize = 100;
 /// How much earlier than it says a token may be used, as upstream's.
@@ -42,7 +46,7 @@ pub(super) struct Provider {
     fetcher: Fetcher,
     jwks_uri: OnceCell<String>,
     keys: ArcSwapOption<Vec<Key>>,
-    refresh: Mutex<Budget>,
+    refresh: Mutex<Refresh>,
 }
 
 struct Key {
@@ -58,6 +62,12 @@ enum Kind {
     Rsa,
     P256,
     P384,
+}
+
+/// How keys were got lately.
+struct Refresh {
+    budget: Budget,
+    failed: Option<(Instant, String)>,
 }
 
 /// How often something may still be done.
@@ -85,7 +95,7 @@ impl Provider {
             fetcher: Fetcher::new(authority)?,
             jwks_uri: OnceCell::new(),
             keys: ArcSwapOption::empty(),
-            refresh: Mutex::new(Budget { left: BURST, counted: Instant::now() }),
+            refresh: Mutex::new(Refresh { budget: Budget { left: BURST, counted: Instant::now() }, failed: None }),
         })
     }
 
@@ -134,25 +144,45 @@ impl Provider {
             .ok_or_else(|| "failed to verify signature: failed to verify id token signature".to_owned())
     }
 
-    /// The keys, got anew unless somebody else just has.
+    /// The keys, got anew unless somebody else just has, or could not. All who wait are told within the same time.
     async fn newer(&self, jwks_uri: &str, old: Option<Arc<Vec<Key>>>) -> Result<Arc<Vec<Key>>, String> {
-        let mut budget = self.refresh.lock().await;
+        let fail = |why: &str| format!("failed to verify signature: {why}");
+        let late = "fetching keys: context deadline exceeded";
+        let deadline = Instant::now() + KEYS_TIMEOUT;
+        let refresh = tokio::time::timeout_at(deadline, self.refresh.lock()).await;
+        let mut refresh = refresh.map_err(|_| fail(late))?;
         if let Some(now) = self.keys.load_full()
             && !old.is_some_and(|old| Arc::ptr_eq(&old, &now))
         {
             return Ok(now);
         }
-        let since = budget.counted.elapsed();
-        *budget = Budget { left: (budget.left + since.as_secs_f64() * PER_SECOND).min(BURST), counted: Instant::now() };
-        if budget.left < 1.0 {
-            return Err("failed to verify signature: the issuer's keys were got too often".into());
+        if let Some((when, why)) = &refresh.failed
+            && when.elapsed() < FAILED_PAUSE
+        {
+            return Err(fail(why));
         }
-        budget.left -= 1.0;
-        let document = self.fetcher.json(jwks_uri).await;
-        let document = document.map_err(|e| format!("failed to verify signature: fetching keys: {e}"))?;
-        let keys = Arc::new(keys_of(&document));
+        if !refresh.budget.take() {
+            return Err(fail("the issuer's keys were got too often"));
+        }
+        let document = tokio::time::timeout_at(deadline, self.fetcher.json(jwks_uri)).await;
+        let document = match document {
+            Ok(document) => document.map_err(|why| format!("fetching keys: {why}")),
+            Err(_) => Err(late.to_owned()),
+        };
+        refresh.failed = document.as_ref().err().map(|why| (Instant::now(), why.clone()));
+        let keys = Arc::new(keys_of(&document.map_err(|why| fail(&why))?));
         self.keys.store(Some(keys.clone()));
         Ok(keys)
+    }
+}
+
+impl Budget {
+    fn take(&mut self) -> bool {
+        let gained = self.counted.elapsed().as_secs_f64() * PER_SECOND;
+        *self = Self { left: (self.left + gained).min(BURST), counted: Instant::now() };
+        let may = self.left >= 1.0;
+        self.left -= if may { 1.0 } else { 0.0 };
+        may
     }
 }
 
