@@ -156,6 +156,17 @@ impl Cache {
         matches!(tokio::time::timeout(patience, receiver.wait_for(|now| *now >= revision)).await, Ok(Ok(_)))
     }
 
+    /// Waits until the caches hold a write, within limits: it is done, whether they show it or not.
+    pub(crate) async fn follow_write(&self, revision: u64) {
+        if !self.reaches(revision, CATCH_UP).await {
+            tracing::warn!(
+                revision,
+                current = self.revision(),
+                "the caches do not follow the store; a write is answered without them"
+            );
+        }
+    }
+
     /// Waits until the caches hold everything up to `revision`; 504 when that takes too long.
     pub(crate) async fn wait_for(&self, revision: u64) -> Result<(), Status> {
         match self.reaches(revision, CATCH_UP).await {

@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -275,5 +276,21 @@ impl Store for Moody {
 
     async fn compact(&self, revision: u64) -> Result<(), Error> {
         self.local.compact(revision).await
+    }
+
+    async fn put_expiring(&self, key: &str, value: Bytes, expect: Expect, ttl: Duration) -> Result<u64, Error> {
+        self.local.put_expiring(key, value, expect, ttl).await
+    }
+
+    async fn compact_in_turn(&self, revision: u64) -> Result<(), Error> {
+        self.local.compact_in_turn(revision).await
+    }
+
+    fn is_shared(&self) -> bool {
+        self.local.is_shared()
+    }
+
+    async fn health(&self) -> Result<(), Error> {
+        self.local.health().await
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use http_body_util::BodyExt;
 use keelson_apiserver::{ApiServer, Config, UserInfo};
 use keelson_store::{Error, Expect, KeyValue, LocalStore, Options, Range, Store, WatchStream};
@@ -37,6 +38,8 @@ struct Held {
     held: watch::Sender<usize>,
     /// Writes of APIServices that are still to fail.
     refused: AtomicUsize,
+    /// Whether watches tell nothing.
+    silent: watch::Sender<bool>,
 }
 
 #[async_trait]
@@ -69,7 +72,15 @@ impl Store for Held {
         Ok(range)
     }
     async fn watch(&self, prefix: &str, revision: u64) -> Result<WatchStream, Error> {
-        self.inner.watch(prefix, revision).await
+        let silent = self.silent.subscribe();
+        let stream = self.inner.watch(prefix, revision).await?.then(move |item| {
+            let mut silent = silent.clone();
+            async move {
+                silent.wait_for(|silent| !silent).await.unwrap();
+                item
+            }
+        });
+        Ok(stream.boxed())
     }
     async fn revision(&self) -> Result<u64, Error> {
         self.inner.revision().await
@@ -79,6 +90,18 @@ impl Store for Held {
     }
     async fn compact(&self, revision: u64) -> Result<(), Error> {
         self.inner.compact(revision).await
+    }
+    async fn put_expiring(&self, key: &str, value: Bytes, expect: Expect, ttl: Duration) -> Result<u64, Error> {
+        self.inner.put_expiring(key, value, expect, ttl).await
+    }
+    async fn compact_in_turn(&self, revision: u64) -> Result<(), Error> {
+        self.inner.compact_in_turn(revision).await
+    }
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+    async fn health(&self) -> Result<(), Error> {
+        self.inner.health().await
     }
 }
 
@@ -90,7 +113,13 @@ async fn start_refusing(gate: Gate, refused: usize) -> (Api, Arc<Held>, tempfile
     let refused = AtomicUsize::new(refused);
     let dir = tempfile::tempdir().unwrap();
     let inner = LocalStore::open(dir.path(), Options::default()).unwrap();
-    let store = Arc::new(Held { inner, gate: watch::Sender::new(gate), held: watch::Sender::new(0), refused });
+    let store = Arc::new(Held {
+        inner,
+        gate: watch::Sender::new(gate),
+        held: watch::Sender::new(0),
+        refused,
+        silent: watch::Sender::new(false),
+    });
     let server = ApiServer::new(Config::default(), store.clone()).await.unwrap();
     (Api::new(server, UserInfo::new("admin", ["system:masters"])), store, dir)
 }
@@ -253,4 +282,36 @@ async fn one_failure_does_not_stop_the_others() {
     store.gate.send_replace(Gate::Open);
     established(&api, NAME).await;
     api.ok(&format!("POST {THINGS}"), thing("a")).await;
+}
+
+#[tokio::test]
+async fn a_write_is_answered_though_the_caches_stand_still() {
+    let (api, store, _dir) = start(Gate::Open).await;
+    let cm = "/api/v1/namespaces/default/configmaps";
+    let old = api.ok(&format!("POST {cm}"), json!({"metadata": {"name": "old"}})).await;
+    let gone = api.ok(&format!("POST {cm}"), json!({"metadata": {"name": "gone"}})).await;
+    store.silent.send_replace(true);
+    let mut changed = old.clone();
+    changed["data"] = json!({"a": "1"});
+    let (post, put, delete) = (format!("POST {cm}"), format!("PUT {cm}/old"), format!("DELETE {cm}/gone"));
+    let (made, put, deleted) = tokio::join!(
+        api.call(&post, json!({"metadata": {"name": "new"}, "data": {"b": "2"}})),
+        api.call(&put, changed),
+        api.call(&delete, json!(null)),
+    );
+    let stored = |name: &'static str| {
+        let store = &store;
+        async move { store.get(&format!("/registry/configmaps/default/{name}")).await.unwrap() }
+    };
+    let (new, there) = (stored("new").await.unwrap(), stored("old").await.unwrap());
+    assert_eq!((made.0, &made.1["data"]["b"]), (201, &json!("2")), "{}", made.1);
+    assert_eq!(made.1["metadata"]["resourceVersion"], new.mod_revision.to_string());
+    assert!(made.1["metadata"]["managedFields"].is_array(), "it is whole: {}", made.1);
+    assert_eq!((put.0, &put.1["data"]["a"]), (200, &json!("1")), "{}", put.1);
+    assert_eq!(put.1["metadata"]["resourceVersion"], there.mod_revision.to_string());
+    assert_eq!((deleted.0, &deleted.1["details"]["uid"]), (200, &gone["metadata"]["uid"]), "{}", deleted.1);
+    assert_eq!(stored("gone").await, None);
+    store.silent.send_replace(false);
+    let read = |code: u16, object: &Value| code == 200 && *object == made.1;
+    api.eventually(&format!("GET {cm}/new"), read).await;
 }

@@ -312,3 +312,25 @@ async fn the_kubernetes_service_leads_to_who_lives() {
     assert_eq!(renewed["metadata"]["uid"], of_first["metadata"]["uid"]);
     api.ok(&format!("GET {leases}/other"), json!(null)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_etcd_is_not_ready() {
+    let dir = scratch();
+    let etcd =
+        Etcd::start(dir.path(), &["--quota-backend-bytes", "4000000"]).expect("Debian's etcd-server is installed");
+    let api = server(&etcd).await;
+    api.eventually("GET /readyz", |code, _| code == 200).await;
+    let filling = "x".repeat(200_000);
+    let mut full = false;
+    for n in 0..200 {
+        let object = json!({"metadata": {"name": format!("big{n}")}, "data": {"a": filling}});
+        full = api.call(&format!("POST {CM}"), object).await.0 >= 500;
+        if full {
+            break;
+        }
+    }
+    assert!(full, "etcd takes no more writes");
+    let told =
+        |code: u16, text: &Value| code == 500 && text.as_str().unwrap_or_default().contains("[-]etcd-readiness failed");
+    api.eventually("GET /readyz", told).await;
+}

@@ -116,7 +116,8 @@ impl Error {
 /// A watch; ends with [`Error::Compacted`] when the reader is too slow to be served from memory.
 pub type WatchStream = futures::stream::BoxStream<'static, Result<WatchItem, Error>>;
 
-/// An engine. Keys are `/registry/…` paths; ranges are by prefix, in byte order.
+/// An engine. Keys are `/registry/…` paths; ranges are by prefix, in byte order. No method has a default: what wraps a store
+/// would hide the engine's own.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Writes and waits until the write is durable. Returns the new `mod_revision`. An engine may keep `value` itself, so
@@ -125,9 +126,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// As [`Store::put`], for a key that is to be deleted when it was not written for `ttl`. Engines that do not do that by
     /// themselves ([`Store::is_shared`]) leave it to the one process that uses them.
-    async fn put_expiring(&self, key: &str, value: Bytes, expect: Expect, _ttl: Duration) -> Result<u64, Error> {
-        self.put(key, value, expect).await
-    }
+    async fn put_expiring(&self, key: &str, value: Bytes, expect: Expect, ttl: Duration) -> Result<u64, Error>;
 
     /// Deletes and waits until that is durable. Returns the revision of the deletion and the version deleted.
     /// An absent key is [`Error::Conflict`] with no current version, whatever is expected.
@@ -156,18 +155,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// As [`Store::compact`], unless another process that shares the store has done so since this one last called. To be called
     /// in regular intervals.
-    async fn compact_in_turn(&self, revision: u64) -> Result<(), Error> {
-        self.compact(revision).await
-    }
+    async fn compact_in_turn(&self, revision: u64) -> Result<(), Error>;
 
     /// Whether other processes may write to the store too. Then keys expire by themselves, and the newest state is only known
     /// to who asks for [`Store::revision`].
-    fn is_shared(&self) -> bool {
-        false
-    }
+    fn is_shared(&self) -> bool;
 
     /// Whether reads and writes can be served now. Cheap enough to be asked by anybody at any time.
-    async fn health(&self) -> Result<(), Error> {
-        self.revision().await.map(|_| ())
-    }
+    async fn health(&self) -> Result<(), Error>;
 }

@@ -47,6 +47,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -219,6 +220,10 @@ impl Store for LocalStore {
         Ok(self.write(key, Some(value), expect).await?.0)
     }
 
+    async fn put_expiring(&self, key: &str, value: Bytes, expect: Expect, _ttl: Duration) -> Result<u64, Error> {
+        self.put(key, value, expect).await
+    }
+
     async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, KeyValue), Error> {
         match self.write(key, None, expect).await? {
             (revision, Some(deleted)) => Ok((revision, deleted)),
@@ -259,6 +264,14 @@ impl Store for LocalStore {
             watcher.wake.notify_one();
         }
         Ok(())
+    }
+
+    async fn compact_in_turn(&self, revision: u64) -> Result<(), Error> {
+        self.compact(revision).await
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     async fn health(&self) -> Result<(), Error> {

@@ -159,7 +159,7 @@ async fn create_named(request: &Request<'_>, draft: Draft, options: &WriteOption
     match put(core, resource, &key, (&mut object, &mut managed, stored), Expect::Absent, options).await? {
         Ok(revision) => {
             set(&mut object, "resourceVersion", revision.to_string().into());
-            core.cache.wait_for(revision).await?;
+            core.cache.follow_write(revision).await;
             let entry = cache.written(namespace, &name, revision).await;
             if entry.is_none() {
                 own(&mut object, managed)?;

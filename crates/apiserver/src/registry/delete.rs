@@ -93,7 +93,7 @@ pub(crate) async fn delete(
         };
         match result {
             Ok((revision, deleted)) => {
-                core.cache.wait_for(revision).await?;
+                core.cache.follow_write(revision).await;
                 if let Deleted::Gone(object) = &deleted {
                     alloc::release(core, resource, object, None).await;
                 }

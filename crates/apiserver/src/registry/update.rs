@@ -199,7 +199,7 @@ async fn attempt(
     match result {
         Ok(revision) => {
             set(&mut object, "resourceVersion", revision.to_string().into());
-            core.cache.wait_for(revision).await?;
+            core.cache.follow_write(revision).await;
             alloc::release(core, resource, &old, (!gone).then_some(&object)).await;
             let entry = resource.cache()?.written(namespace, name, revision).await;
             done(object, entry)
