@@ -137,6 +137,7 @@ async fn create_named(request: &Request<'_>, draft: Draft, options: &WriteOption
     if !errors.is_empty() {
         return Err(Status::invalid(&kind.group, &kind.kind, &name, &errors));
     }
+    start_status(kind, &mut object);
     if !options.dry_run {
         claim.reserve(core, &mut object, None).await?;
     }
@@ -247,6 +248,16 @@ pub(crate) fn dedup_owners(object: &mut Value, patched: bool) -> Option<String> 
             twice.join(", ")
         )
     })
+}
+
+/// Upstream's types always have a status where there is one to be had, if an empty one; custom resources have what they are given.
+fn start_status(kind: &Kind, object: &mut Value) {
+    if kind.custom.is_none()
+        && kind.subresource("status").is_some()
+        && let Some(map) = object.as_object_mut()
+    {
+        map.entry("status").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
 }
 
 /// Gives the object a `metadata`, if it has none.
