@@ -93,7 +93,8 @@ impl Pki {
         ];
         let addresses = [Ipv4Addr::LOCALHOST, service_ip, node_ip].map(IpAddr::V4);
         self.write("apiserver", &self.serving("kube-apiserver", &names, &addresses)?)?;
-        let kubelet_client = Identity { user: "kube-apiserver-kubelet-client", group: Some("system:masters") };
+        // Of no group: a node says where its kubelet is, so what is shown there must be worth nothing elsewhere.
+        let kubelet_client = Identity { user: "kube-apiserver-kubelet-client", group: None };
         self.write("apiserver-kubelet-client", &self.client(kubelet_client)?)?;
         let front_proxy = client_params(Identity { user: "front-proxy-client", group: None });
         self.write("front-proxy-client", &sign(&self.front_proxy, front_proxy)?)
@@ -215,6 +216,19 @@ mod tests {
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();
         let sans = certificate.subject_alternative_name().unwrap().unwrap();
         assert_eq!(sans.value.general_names.len(), 9);
+    }
+
+    #[test]
+    fn kubelets_see_no_privileged_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open(dir.path()).unwrap();
+        // What earlier versions wrote.
+        let old = pki.client(Identity { user: "kube-apiserver-kubelet-client", group: Some("system:masters") }).unwrap();
+        pki.write("apiserver-kubelet-client", &old).unwrap();
+        pki.write_apiserver(Ipv4Addr::new(10, 96, 0, 1), Ipv4Addr::new(10, 89, 0, 1), "demo").unwrap();
+        let der = certificate_der(&read(&dir.path().join("apiserver-kubelet-client.crt")).unwrap()).unwrap();
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        assert_eq!(certificate.subject().to_string(), "CN=kube-apiserver-kubelet-client");
     }
 
     #[test]

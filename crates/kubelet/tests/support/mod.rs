@@ -245,7 +245,7 @@ impl Cluster {
                 "https://kubernetes.default.svc.cluster.local",
             )),
             kubelet: Some(KubeletClient {
-                identity: pki.identity("kube-apiserver-kubelet-client", Some("system:masters")),
+                identity: pki.identity("kube-apiserver-kubelet-client", None),
                 ca: Pem::Inline(pki.pem.clone().into_bytes()),
             }),
             ..Config::default()
