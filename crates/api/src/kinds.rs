@@ -39,7 +39,7 @@ mod tests;
 mod webhook_config;
 
 pub use api_registration::{local_priority, local_services};
-pub use certificates::requested_groups;
+pub use certificates::{SubjectNames, parse_request, request_der, requested_groups, subject_names};
 pub use core::bind;
 pub use flow_control::{AUTO_UPDATE, mandatory as mandatory_flow_control, suggested as suggested_flow_control};
 pub(crate) use pod_spec::resources::{is_extended, is_native, together};

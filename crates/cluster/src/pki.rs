@@ -223,7 +223,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::open(dir.path()).unwrap();
         // What earlier versions wrote.
-        let old = pki.client(Identity { user: "kube-apiserver-kubelet-client", group: Some("system:masters") }).unwrap();
+        let old =
+            pki.client(Identity { user: "kube-apiserver-kubelet-client", group: Some("system:masters") }).unwrap();
         pki.write("apiserver-kubelet-client", &old).unwrap();
         pki.write_apiserver(Ipv4Addr::new(10, 96, 0, 1), Ipv4Addr::new(10, 89, 0, 1), "demo").unwrap();
         let der = certificate_der(&read(&dir.path().join("apiserver-kubelet-client.crt")).unwrap()).unwrap();

@@ -4,6 +4,8 @@
 mod approve;
 mod clean;
 mod sign;
+mod usages;
+mod x509;
 
 use std::time::Duration;
 

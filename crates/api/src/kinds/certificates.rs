@@ -8,7 +8,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use pem::requested_groups;
+pub use pem::{SubjectNames, parse_request, request_der, requested_groups, subject_names};
 
 pub(super) fn all() -> Vec<Kind> {
     vec![certificate_signing_request::kind()]

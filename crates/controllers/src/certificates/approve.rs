@@ -8,9 +8,9 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use keelson_client::{Key, SharedInformer, WorkQueue, run_workers};
 use kube::api::{Api, PostParams};
-use rcgen::CertificateSigningRequestParams;
 
-use super::sign::{Asked, kubelet_client};
+use super::sign::kubelet_client;
+use super::x509::Asked;
 use super::{KUBELET_CLIENT, add, has, write};
 use crate::context::{Context, objects};
 
@@ -90,10 +90,8 @@ fn recognized(request: &CertificateSigningRequest) -> Option<bool> {
     if request.spec.signer_name != KUBELET_CLIENT {
         return None;
     }
-    let pem = std::str::from_utf8(&request.spec.request.0).ok()?;
-    let csr = CertificateSigningRequestParams::from_pem(pem).ok()?;
+    let asked = Asked::read(&request.spec.request.0).ok()?;
     let usages: Vec<&str> = request.spec.usages.iter().flatten().map(String::as_str).collect();
-    let asked = Asked::of(&csr);
     kubelet_client(&asked, &usages).ok()?;
-    Some(request.spec.username.as_deref() == Some(asked.common_name))
+    Some(request.spec.username.as_deref() == Some(asked.common_name.as_str()))
 }

@@ -6,11 +6,13 @@ use serde_json::Value;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::AttributeTypeAndValue;
 
 /// Why a request cannot be used, in upstream's words where they are its own and not its library's.
 pub(super) fn check_request(request: &Value) -> Result<(), String> {
-    let der = request_der(request)?;
-    let (_, parsed) = X509CertificationRequest::from_der(&der).map_err(|_| "x509: malformed certificate request")?;
+    let der = request_der(&decoded(request))?;
+    let parsed = parse_request(&der)?;
+    subject_names(&parsed)?;
     parsed.verify_signature().map_err(|_| {
         let algorithm = parsed.certification_request_info.subject_pki.algorithm.algorithm.to_id_string();
         match algorithm.as_str() {
@@ -22,19 +24,52 @@ pub(super) fn check_request(request: &Value) -> Result<(), String> {
     })
 }
 
-/// The groups (organizations) that a request asks for; none when it cannot be read.
+/// The groups (organizations) that a request asks for; none when it cannot be read, which validation refuses.
 pub fn requested_groups(request: &Value) -> Vec<String> {
-    let Ok(der) = request_der(request) else { return Vec::new() };
-    let Ok((_, parsed)) = X509CertificationRequest::from_der(&der) else { return Vec::new() };
-    let subject = &parsed.certification_request_info.subject;
-    subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned).collect()
+    let Ok(der) = request_der(&decoded(request)) else { return Vec::new() };
+    let Ok(parsed) = parse_request(&der) else { return Vec::new() };
+    let names = subject_names(&parsed).unwrap_or_default();
+    names.organizations.into_iter().map(str::to_owned).collect()
 }
 
-fn request_der(request: &Value) -> Result<Vec<u8>, String> {
+/// The request in `pem`. Readers of PEM differ in what they skip, so whoever judges or signs a request gets it from here.
+pub fn request_der(pem: &[u8]) -> Result<Vec<u8>, String> {
     let wrong = || "PEM block type must be CERTIFICATE REQUEST".to_string();
-    let pem = decoded(request);
     let (block, _) = Pem::read(std::io::Cursor::new(pem)).map_err(|_| wrong())?;
     if block.label == "CERTIFICATE REQUEST" { Ok(block.contents) } else { Err(wrong()) }
+}
+
+/// The request and nothing after it.
+pub fn parse_request(der: &[u8]) -> Result<X509CertificationRequest<'_>, String> {
+    match X509CertificationRequest::from_der(der) {
+        Ok((rest, request)) if rest.is_empty() => Ok(request),
+        _ => Err("x509: malformed certificate request".into()),
+    }
+}
+
+/// User and groups of a request's subject.
+#[derive(Debug, Default)]
+pub struct SubjectNames<'a> {
+    /// Empty for none.
+    pub common_name: &'a str,
+    pub organizations: Vec<&'a str>,
+}
+
+/// What a request's subject says to an authenticator. Refused is what two of them could read differently: several common
+/// names, and strings in encodings that not everybody knows.
+pub fn subject_names<'a>(request: &'a X509CertificationRequest<'a>) -> Result<SubjectNames<'a>, String> {
+    let subject = &request.certification_request_info.subject;
+    let texts = |found: Vec<&'a AttributeTypeAndValue<'a>>, what: &str| {
+        let texts: Result<Vec<&str>, _> = found.into_iter().map(AttributeTypeAndValue::as_str).collect();
+        texts.map_err(|_| format!("{what} of the subject must be a UTF8String, PrintableString or IA5String"))
+    };
+    let common_names = texts(subject.iter_common_name().collect(), "the common name")?;
+    let organizations = texts(subject.iter_organization().collect(), "each organization")?;
+    match common_names.as_slice() {
+        [] => Ok(SubjectNames { common_name: "", organizations }),
+        [common_name] => Ok(SubjectNames { common_name, organizations }),
+        _ => Err("the subject must have one common name".into()),
+    }
 }
 
 /// Why `status.certificate` is not a chain of certificates. Nothing at all is fine.

@@ -2,7 +2,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::requested_groups;
+use super::{request_der, requested_groups};
 use crate::kind::{Stamp, Write};
 use crate::kinds::testing::{check, check_row, check_write, created, kind, with};
 
@@ -115,6 +115,41 @@ fn requests() {
         let expected: Vec<String> = expected.iter().map(|why| format!("spec.signerName: {why}")).collect();
         check(CSR, spec(json!({"signerName": signer})), &expected.iter().map(String::as_str).collect::<Vec<_>>());
     }
+}
+
+/// A request whose organization is `system:masters` in this encoding.
+fn masters(value: impl Into<rcgen::DnValue>) -> String {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, value);
+    params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap()
+}
+
+#[test]
+fn subjects_are_read_in_one_way() {
+    let checked = |pem: &str| {
+        let object = created(CSR, with(&csr(), json!({"spec": {"request": STANDARD.encode(pem)}})));
+        let errors = kind(CSR).strategy.validate(&object, Write::Create);
+        errors.first().map(|error| error.message.clone()).unwrap_or_default()
+    };
+    assert_eq!(checked(&masters("system:masters")), "");
+    let odd: [rcgen::DnValue; 3] = [
+        rcgen::DnValue::TeletexString("system:masters".try_into().unwrap()),
+        rcgen::DnValue::BmpString("system:masters".try_into().unwrap()),
+        rcgen::DnValue::UniversalString("system:masters".try_into().unwrap()),
+    ];
+    for value in odd {
+        let why = checked(&masters(value.clone()));
+        assert!(
+            why.ends_with("each organization of the subject must be a UTF8String, PrintableString or IA5String"),
+            "{value:?}: {why}"
+        );
+    }
+    // A block that does not start a line is text before the request, for everybody.
+    let plain = String::from_utf8(STANDARD.decode(request().as_str().unwrap()).unwrap()).unwrap();
+    let hidden = format!("x{}{plain}", masters("system:masters"));
+    assert_eq!(checked(&hidden), "");
+    assert_eq!(requested_groups(&STANDARD.encode(&hidden).into()), ["devs"]);
+    assert_eq!(request_der(hidden.as_bytes()), request_der(plain.as_bytes()));
 }
 
 #[test]
