@@ -2,7 +2,7 @@
 //! order, and the new store's revision is not below the old one's, so that no client's resourceVersion is of the future. Into
 //! a fresh etcd, and into the local engine always, revisions stay what they were. History is not moved.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use crate::{Error, EtcdStore, Expect, LocalStore, Store};
 
@@ -10,6 +10,9 @@ use crate::{Error, EtcdStore, Expect, LocalStore, Store};
 const ALL: &str = "/registry/";
 /// Which servers live: nobody's object, and over when they are stopped.
 const SERVERS: &str = "/registry/masterleases/";
+
+/// Keys that expire, whose engine sees to that: etcd by leases, which the local engine does not know.
+const EXPIRING: &str = "/registry/events/";
 
 /// What was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +25,9 @@ pub struct Moved {
 }
 
 /// Moves a local store into an etcd that has nothing under its prefix. etcd counts one revision for each write, so those in
-/// between are made by writes beside the prefix: some tens of thousands a second.
-pub async fn to_etcd(from: &LocalStore, to: &EtcdStore) -> Result<Moved, Error> {
+/// between are made by writes beside the prefix: some tens of thousands a second. Events are given `event_ttl` from now on, as
+/// if they had just been written.
+pub async fn to_etcd(from: &LocalStore, to: &EtcdStore, event_ttl: Duration) -> Result<Moved, Error> {
     if to.range(ALL, "", None, 1).await?.count > 0 {
         return Err(Error::Invalid { what: "etcd already has keys under the prefix".into() });
     }
@@ -32,14 +36,18 @@ pub async fn to_etcd(from: &LocalStore, to: &EtcdStore) -> Result<Moved, Error> 
     let mut exact = true;
     for kv in &range.kvs {
         to.advance(kv.mod_revision - 1).await?;
-        let revision = to.put(&kv.key, kv.value.clone(), Expect::Absent).await?;
+        let revision = match kv.key.starts_with(EXPIRING) {
+            true => to.put_expiring(&kv.key, kv.value.clone(), Expect::Absent, event_ttl).await?,
+            false => to.put(&kv.key, kv.value.clone(), Expect::Absent).await?,
+        };
         exact &= revision == kv.mod_revision;
     }
     to.advance(range.revision).await?;
     Ok(Moved { keys: range.kvs.len(), revision: to.revision().await?, exact })
 }
 
-/// Moves what etcd has under its prefix into a local store in `dir`, which must be empty or absent.
+/// Moves what etcd has under its prefix into a local store in `dir`, which must be empty or absent. There the API server
+/// removes Events by the times that they state.
 pub async fn to_local(from: &EtcdStore, dir: &Path) -> Result<Moved, Error> {
     let mut range = from.range(ALL, "", None, 0).await?;
     range.kvs.retain(|kv| !kv.key.starts_with(SERVERS));

@@ -288,6 +288,29 @@ async fn a_slow_etcd_is_waited_for_within_limits() {
     assert_eq!(values(&mut watch, newest).await.pop(), Some((newest, "3".to_owned())));
 }
 
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn events_that_are_moved_expire() {
+    use keelson_store::{LocalStore, migrate};
+    let dir = scratch();
+    let etcd = start(dir.path(), &[]);
+    let local = LocalStore::open(&dir.path().join("one"), Default::default()).unwrap();
+    for key in ["/registry/events/default/a", "/registry/things/a"] {
+        local.put(key, Bytes::from_static(b"1"), Expect::Absent).await.unwrap();
+    }
+    let store = connect(&etcd, "/registry").await;
+    migrate::to_etcd(&local, &store, HOUR).await.unwrap();
+    let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+    let mut leases = Vec::new();
+    for key in ["/registry/events/default/a", "/registry/things/a"] {
+        leases.push(client.get(key, None).await.unwrap().kvs()[0].lease());
+    }
+    assert!(leases[0] != 0 && leases[1] == 0, "{leases:?}");
+    let granted = client.lease_time_to_live(leases[0], None).await.unwrap().granted_ttl();
+    assert!((3600..3800).contains(&granted), "{granted}");
+}
+
 #[tokio::test]
 async fn everything_moves_both_ways() {
     use keelson_store::{LocalStore, migrate};
@@ -306,7 +329,7 @@ async fn everything_moves_both_ways() {
     }
     let before = local.range("/registry/", "", None, 0).await.unwrap();
     let fresh = connect(&etcd, "/registry").await;
-    let moved = migrate::to_etcd(&local, &fresh).await.unwrap();
+    let moved = migrate::to_etcd(&local, &fresh, HOUR).await.unwrap();
     assert_eq!((moved.keys, moved.revision), (37, before.revision));
     let by_revision = |range: &keelson_store::Range| {
         let mut all: Vec<_> = range.kvs.iter().map(|kv| (kv.mod_revision, kv.key.clone(), kv.value.clone())).collect();
@@ -317,12 +340,12 @@ async fn everything_moves_both_ways() {
     let there = fresh.range("/registry/", "", None, 0).await.unwrap();
     assert!(moved.exact);
     assert_eq!(by_revision(&there), by_revision(&before));
-    let refused = migrate::to_etcd(&local, &fresh).await;
+    let refused = migrate::to_etcd(&local, &fresh, HOUR).await;
     assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
 
     // An etcd that has moved on already: another order of magnitude, the same order.
     let used = connect(&etcd, "/used").await;
-    let moved = migrate::to_etcd(&local, &used).await.unwrap();
+    let moved = migrate::to_etcd(&local, &used, HOUR).await.unwrap();
     assert!(!moved.exact && moved.revision >= before.revision);
     let there = used.range("/registry/", "", None, 0).await.unwrap();
     let order =

@@ -11,6 +11,9 @@ use serde_json::Value;
 /// How long a quota must have been left alone before less is written to be used: the server charges before it writes, so
 /// that what a count does not show yet may be on its way.
 pub(super) const SETTLED: Duration = Duration::from_secs(1);
+/// How long a count is put off at most because the server charges all the time: what was charged for nothing has to be given
+/// back some day. What is charged during the count makes the write a conflict.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A resource that a quota counts, by group and plural.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,15 +89,30 @@ pub(super) fn is_new(quota: &Quota) -> bool {
     quota.hard != quota.wanted
 }
 
-/// How long to leave a quota alone before it is counted; `age` is how long its status has been as it is. A new one is
-/// counted at once, for until then it limits nothing.
-pub(super) fn pause(quota: &Quota, age: Duration) -> Option<Duration> {
-    if is_new(quota) { None } else { SETTLED.checked_sub(age).filter(|pause| !pause.is_zero()) }
+/// How a quota was found when its count was due.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Standing {
+    /// How long its status has been as it is.
+    pub(super) age: Duration,
+    /// How long the count has been put off.
+    pub(super) waited: Duration,
+}
+
+impl Standing {
+    /// How long until a count can be relied on.
+    fn rest(self) -> Duration {
+        SETTLED.saturating_sub(self.age).min(PATIENCE.saturating_sub(self.waited))
+    }
+}
+
+/// How long to leave a quota alone before it is counted. A new one is counted at once, for until then it limits nothing.
+pub(super) fn pause(quota: &Quota, standing: Standing) -> Option<Duration> {
+    if is_new(quota) { None } else { Some(standing.rest()).filter(|pause| !pause.is_zero()) }
 }
 
 /// What to write as used: what was counted, but no less than what was charged a moment ago.
-pub(super) fn settle(quota: &Quota, counted: &mut Amounts, age: Duration) {
-    if age >= SETTLED {
+pub(super) fn settle(quota: &Quota, counted: &mut Amounts, standing: Standing) {
+    if standing.rest().is_zero() {
         return;
     }
     for (name, amount) in counted {
@@ -137,18 +155,34 @@ mod tests {
     fn what_was_just_charged_stays_charged() {
         let amounts = |pods: &str| Amounts::from([("pods".to_owned(), pods.parse().unwrap())]);
         let old = quota(json!({"pods": "9"}), json!({"pods": "3"}));
-        assert_eq!(pause(&old, Duration::ZERO), Some(SETTLED));
-        assert_eq!(pause(&old, SETTLED), None);
+        let aged = |age: Duration| Standing { age, waited: Duration::ZERO };
+        assert_eq!(pause(&old, aged(Duration::ZERO)), Some(SETTLED));
+        assert_eq!(pause(&old, aged(SETTLED)), None);
         let mut new = old.clone();
         new.wanted = amounts("10");
-        assert_eq!(pause(&new, Duration::ZERO), None);
+        assert_eq!(pause(&new, aged(Duration::ZERO)), None);
         let settled = |counted: &str, age: Duration| {
             let mut counted = amounts(counted);
-            settle(&new, &mut counted, age);
+            settle(&new, &mut counted, aged(age));
             show(counted.iter())
         };
         assert_eq!(settled("2", Duration::ZERO), "pods=3");
         assert_eq!(settled("4", Duration::ZERO), "pods=4");
         assert_eq!(settled("2", SETTLED), "pods=2");
+    }
+
+    #[test]
+    fn a_quota_that_is_always_charged_is_counted_all_the_same() {
+        let quota = quota(json!({"pods": "9"}), json!({"pods": "9"}));
+        let (mut waited, step) = (Duration::ZERO, Duration::from_millis(700));
+        // Each time that it is looked at, it has just been charged.
+        while let Some(pause) = pause(&quota, Standing { age: Duration::ZERO, waited }) {
+            assert!(pause <= SETTLED && waited < PATIENCE, "{pause:?} after {waited:?}");
+            waited += pause.min(step);
+        }
+        assert_eq!(waited, PATIENCE);
+        let mut counted = Amounts::from([("pods".to_owned(), "2".parse().unwrap())]);
+        settle(&quota, &mut counted, Standing { age: Duration::ZERO, waited });
+        assert_eq!(show(counted.iter()), "pods=2");
     }
 }

@@ -12,7 +12,7 @@ use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::plan::{self, Counted, SETTLED};
+use super::plan::{self, Counted, SETTLED, Standing};
 use super::watch::Watches;
 use crate::common::discovery::{Found, discover};
 use crate::common::objects::{name, namespace};
@@ -40,7 +40,7 @@ pub async fn run(context: Context) {
         context: context.clone(),
         quotas: quotas.clone(),
         queue: queue.clone(),
-        since: Mutex::default(),
+        seen: Mutex::default(),
         known: Mutex::default(),
         watches: Mutex::default(),
     });
@@ -70,10 +70,18 @@ struct Controller {
     context: Context,
     quotas: SharedInformer<ResourceQuota>,
     queue: WorkQueue<Key>,
-    /// Since when quotas are as they are: by key, the version and when it was first seen.
-    since: Mutex<HashMap<Key, (String, Instant)>>,
+    seen: Mutex<HashMap<Key, Seen>>,
     known: Mutex<Known>,
     watches: Mutex<Watches>,
+}
+
+/// What is known of a quota's changes.
+struct Seen {
+    version: String,
+    /// When that version was first seen.
+    since: Instant,
+    /// Since when its count is put off.
+    put_off: Option<Instant>,
 }
 
 /// Resources by group and plural.
@@ -92,11 +100,13 @@ fn view(quota: &ResourceQuota) -> Quota {
 impl Controller {
     fn quota_changed(&self, change: &Change<ResourceQuota>) {
         {
-            let mut since = self.since.lock();
+            let mut all = self.seen.lock();
             for quota in objects(change) {
                 let (key, version) = (Key::of(&**quota), quota.metadata.resource_version.clone().unwrap_or_default());
-                if since.get(&key).is_none_or(|(known, _)| *known != version) {
-                    since.insert(key, (version, Instant::now()));
+                let seen = all.get(&key);
+                if seen.is_none_or(|seen| seen.version != version) {
+                    let put_off = seen.and_then(|seen| seen.put_off);
+                    all.insert(key, Seen { version, since: Instant::now(), put_off });
                 }
             }
         }
@@ -108,7 +118,7 @@ impl Controller {
                 }
             }
             Change::Deleted(quota) => {
-                self.since.lock().remove(&Key::of(&**quota));
+                self.seen.lock().remove(&Key::of(&**quota));
                 self.forget_watches();
             }
             change => objects(change).for_each(|quota| self.queue.add(Key::of(&**quota))),
@@ -134,8 +144,9 @@ impl Controller {
     async fn sync(self: &Arc<Self>, key: &Key) -> Result<Option<Duration>, kube::Error> {
         let period = self.context.config.resource_quota_sync_period;
         let Some(object) = self.quotas.get_key(key) else { return Ok(None) };
-        let (quota, age) = (view(&object), self.age(key, &object));
-        if let Some(pause) = plan::pause(&quota, age) {
+        let (quota, standing) = (view(&object), self.standing(key, &object));
+        if let Some(pause) = plan::pause(&quota, standing) {
+            self.put_off(key);
             return Ok(Some(pause));
         }
         let mut used = Amounts::new();
@@ -152,12 +163,17 @@ impl Controller {
         }
         // A resource may be defined later.
         let period = if unknown { period.min(REDISCOVER) } else { period };
-        plan::settle(&quota, &mut used, age);
+        plan::settle(&quota, &mut used, standing);
         let new = plan::is_new(&quota);
         if !new && quota.used == used {
+            self.counted(key);
             return Ok(Some(period));
         }
-        match self.write(&object, used).await {
+        let written = self.write(&object, used).await;
+        if written.is_ok() {
+            self.counted(key);
+        }
+        match written {
             // What was written while nothing was enforced may not have been counted.
             Ok(()) if new => Ok(Some(SETTLED)),
             Ok(()) => Ok(Some(period)),
@@ -166,11 +182,24 @@ impl Controller {
         }
     }
 
-    fn age(&self, key: &Key, object: &ResourceQuota) -> Duration {
+    fn standing(&self, key: &Key, object: &ResourceQuota) -> Standing {
         let version = object.metadata.resource_version.as_deref().unwrap_or_default();
-        let since = self.since.lock();
-        let seen = since.get(key).filter(|(known, _)| known == version);
-        seen.map_or(Duration::ZERO, |(_, since)| since.elapsed())
+        let all = self.seen.lock();
+        let Some(seen) = all.get(key) else { return Standing::default() };
+        let age = if seen.version == version { seen.since.elapsed() } else { Duration::ZERO };
+        Standing { age, waited: seen.put_off.map_or(Duration::ZERO, |since| since.elapsed()) }
+    }
+
+    fn put_off(&self, key: &Key) {
+        if let Some(seen) = self.seen.lock().get_mut(key) {
+            seen.put_off.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn counted(&self, key: &Key) {
+        if let Some(seen) = self.seen.lock().get_mut(key) {
+            seen.put_off = None;
+        }
     }
 
     async fn measure(

@@ -86,7 +86,10 @@ impl Migrate {
         };
         let dir = self.dir.store();
         let moved = match self.to {
-            Engine::Etcd => migrate::to_etcd(&open(&dir)?, &etcd).await?,
+            Engine::Etcd => {
+                let event_ttl = keelson_apiserver::Config::default().event_ttl;
+                migrate::to_etcd(&open(&dir)?, &etcd, event_ttl).await?
+            }
             Engine::Local => migrate::to_local(&etcd, &dir).await?,
         };
         let versions = if moved.exact { "as they were" } else { "in the same order, with new numbers" };

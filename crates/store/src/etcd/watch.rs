@@ -102,10 +102,13 @@ impl Watch {
         let attempt = tokio::time::timeout(OPEN, attempt).await.map_err(|_| unreachable("no answer".into()))?;
         let (stream, first) = attempt.map_err(|error| unreachable(error.to_string()))?;
         let first = first.ok_or_else(|| unreachable("it ended at once".into()))?;
-        let newest = revision_of(first.header());
-        if newest < self.seen && first.created() && !first.canceled() {
-            // Another etcd, or one that was set back: what was told is not what is there.
-            return Err(Error::Future { requested: self.seen, newest });
+        if revision_of(first.header()) < self.seen && first.created() && !first.canceled() {
+            // A member that lags behind the others, if they know what was told; it will catch up.
+            let newest = self.shared.revision().await?;
+            if newest < self.seen {
+                // Another etcd, or one that was set back: what was told is not what is there.
+                return Err(Error::Future { requested: self.seen, newest });
+            }
         }
         self.stream = Some(stream);
         self.take(&first)
