@@ -38,6 +38,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::UserInfo;
+use crate::audit::Level;
 use crate::core::Core;
 use crate::registry::Resource;
 use crate::registry::options::{DeleteOptions, WriteOptions};
@@ -84,7 +85,7 @@ pub(crate) enum Judges {
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     warnings: Mutex<Vec<String>>,
-    annotations: Mutex<Vec<(String, String)>>,
+    annotations: Mutex<Vec<(Level, String, String)>>,
 }
 
 impl Notes {
@@ -95,9 +96,14 @@ impl Notes {
 
     /// Adds an annotation to the audit event, unless there is one of that key.
     pub(crate) fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        self.annotate_from(Level::Metadata, key, value);
+    }
+
+    /// As [`Notes::annotate`], for events of this level and above.
+    pub(crate) fn annotate_from(&self, level: Level, key: impl Into<String>, value: impl Into<String>) {
         let (key, mut all) = (key.into(), self.annotations.lock());
-        if !all.iter().any(|(known, _)| *known == key) {
-            all.push((key, value.into()));
+        if !all.iter().any(|(_, known, _)| *known == key) {
+            all.push((level, key, value.into()));
         }
     }
 
@@ -106,9 +112,10 @@ impl Notes {
         std::mem::take(&mut *self.warnings.lock())
     }
 
-    /// The annotations so far, which are then gone.
-    pub(crate) fn take_annotations(&self) -> Vec<(String, String)> {
-        std::mem::take(&mut *self.annotations.lock())
+    /// The annotations so far that an event of this level may show; all are then gone.
+    pub(crate) fn take_annotations(&self, level: Level) -> impl Iterator<Item = (String, String)> + use<> {
+        let all = std::mem::take(&mut *self.annotations.lock());
+        all.into_iter().filter(move |(from, ..)| *from <= level).map(|(_, key, value)| (key, value))
     }
 }
 

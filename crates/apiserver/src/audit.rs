@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use keelson_api::status::Status;
+use tokio_util::task::TaskTracker;
 
 pub(crate) use event::{Incoming, Record};
 pub(crate) use policy::{Level, Stage};
@@ -34,6 +35,8 @@ pub(crate) struct Audit {
     levels: [AtomicU64; 4],
     events: AtomicU64,
     refusals: AtomicU64,
+    /// Events that nobody waits for, on their way to the backends.
+    later: TaskTracker,
 }
 
 impl Audit {
@@ -57,6 +60,7 @@ impl Audit {
             levels: Default::default(),
             events: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            later: TaskTracker::new(),
         })))
     }
 
@@ -83,7 +87,7 @@ impl Audit {
         // Without a runtime the server is gone, and with it who would write.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let audit = self.clone();
-        runtime.spawn(async move { audit.send(line).await });
+        self.later.spawn_on(async move { audit.send(line).await }, &runtime);
     }
 
     async fn send(&self, line: Bytes) -> Result<(), Status> {
@@ -101,6 +105,8 @@ impl Audit {
 
     /// Waits until the backends have everything.
     pub(crate) async fn flush(&self) {
+        self.later.close();
+        self.later.wait().await;
         for sink in &self.sinks {
             sink.flush().await;
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use keelson_store::Store;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::Config;
 use crate::admission::Extensions;
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) openapi: openapi::Kept,
     /// `None` when nothing is written down.
     pub(crate) audit: Option<Arc<Audit>>,
+    /// Tasks of requests that change something.
+    pub(crate) requests: TaskTracker,
     /// The server will stop: it is not ready any more.
     pub(crate) stopping: CancellationToken,
     /// Ends watches and streams, which do not end by themselves. What is under way needs the server's tasks until then.

@@ -1,8 +1,10 @@
 //! From a request to its handler: classify, authenticate, audit, impersonate, wait for a seat, authorize, route. All errors become `Status`
 //! objects here.
 
+mod detached;
 mod ending;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
@@ -19,6 +21,7 @@ use keelson_api::status::Status;
 use keelson_api::time::parse_duration;
 use tokio::sync::{SemaphorePermit, oneshot};
 
+use self::detached::Begun;
 use self::ending::Ending;
 use crate::UserInfo;
 use crate::admission::Notes;
@@ -100,15 +103,20 @@ pub(crate) fn handle(
     caller: Caller,
     request: Request<RequestBody>,
 ) -> BoxFuture<'static, Response<Body>> {
-    Box::pin(answer(core, caller, request))
+    let begun = Begun::default();
+    if request.method().is_safe() {
+        return Box::pin(answer(core, caller, request, begun));
+    }
+    let tasks = core.requests.clone();
+    Box::pin(async move { detached::run(&tasks, begun.clone(), answer(core, caller, request, begun)).await })
 }
 
-async fn answer(core: Arc<Core>, caller: Caller, request: Request<RequestBody>) -> Response<Body> {
+async fn answer(core: Arc<Core>, caller: Caller, request: Request<RequestBody>, begun: Begun) -> Response<Body> {
     let head = request.method() == Method::HEAD;
     let presentation = Presentation::of(&request);
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
-    let mut ending = Ending::new(request.headers());
+    let mut ending = Ending::new(request.headers(), begun);
     ending.measured = Measured::begin(&core, &info, &query, is_apply(&request), ending.begin);
     let result = stages(core, caller, info, query, request, &mut ending).await;
     let (response, failure) = match result {
@@ -247,7 +255,9 @@ async fn route(
         let permit = core.limits.stream()?;
         let mut request = Request::from_parts(parts, body);
         request.extensions_mut().insert(permit.clone());
-        let mut response = subresource::stream(call, request).await?.map(|body| body.holding(permit.clone()));
+        let said = Said::of(&call);
+        let response = subresource::stream(call, request).await;
+        let mut response = said.with(response)?.map(|body| body.holding(permit.clone()));
         response.extensions_mut().insert(permit);
         return Ok(response);
     }
@@ -279,6 +289,9 @@ async fn route(
             }
         };
         ending::note_request(&call, &body);
+        if !reads {
+            ending.begun.begin()?;
+        }
         // As upstream, the time is the whole response's.
         let left = || timeout.saturating_sub(begin.elapsed());
         Ok(run(call, body).await?.map(|body| body.within(left(), seats)))
@@ -360,25 +373,48 @@ fn kind_verb(verb: &str) -> Option<Verb> {
 }
 
 async fn run(call: Call, body: Bytes) -> Reply {
-    let (notes, deprecated) = (call.notes.clone(), call.resource.kind.deprecated.clone());
-    let (accept, audit) = (call.headers.get(ACCEPT).cloned(), call.audit.clone());
-    let result = run_current(call, body).await;
-    let warnings = notes.take_warnings();
-    if let Some(record) = &audit {
-        notes.take_annotations().into_iter().for_each(|(key, value)| record.annotate(key, value));
-        if deprecated.is_some() {
-            record.annotate("k8s.io/deprecated", "true");
+    let said = Said::of(&call);
+    said.with(run_current(call, body).await)
+}
+
+/// What is said beside a call's answer.
+struct Said {
+    notes: Arc<Notes>,
+    deprecated: Option<Cow<'static, str>>,
+    accept: Option<HeaderValue>,
+    audit: Option<Arc<Record>>,
+}
+
+impl Said {
+    fn of(call: &Call) -> Self {
+        Self {
+            notes: call.notes.clone(),
+            deprecated: call.resource.kind.deprecated.clone(),
+            accept: call.headers.get(ACCEPT).cloned(),
+            audit: call.audit.clone(),
         }
     }
-    if deprecated.is_none() && warnings.is_empty() {
-        return result;
+
+    /// Warns with the answer, and annotates the call's record.
+    fn with(self, result: Reply) -> Reply {
+        let Self { notes, deprecated, accept, audit } = self;
+        let warnings = notes.take_warnings();
+        if let Some(record) = &audit {
+            notes.take_annotations(record.level()).for_each(|(key, value)| record.annotate(key, value));
+            if deprecated.is_some() {
+                record.annotate("k8s.io/deprecated", "true");
+            }
+        }
+        if deprecated.is_none() && warnings.is_empty() {
+            return result;
+        }
+        let mut response = result.unwrap_or_else(|status| reply::error(&status, accept.as_ref()));
+        reply::warn(&mut response, &warnings);
+        if let Some(warning) = deprecated {
+            reply::warn_first(&mut response, warning.into_owned());
+        }
+        Ok(response)
     }
-    let mut response = result.unwrap_or_else(|status| reply::error(&status, accept.as_ref()));
-    reply::warn(&mut response, &warnings);
-    if let Some(warning) = deprecated {
-        reply::warn_first(&mut response, warning.into_owned());
-    }
-    Ok(response)
 }
 
 /// A custom resource may be replaced while a request is about it. Nothing was done then, and the request is for the new one.

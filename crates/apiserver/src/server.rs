@@ -96,6 +96,7 @@ impl ApiServer {
             discovery: Default::default(),
             openapi: Default::default(),
             audit,
+            requests: Default::default(),
             stopping: CancellationToken::new(),
             draining: shutdown.child_token(),
             left: CancellationToken::new(),

@@ -24,9 +24,9 @@ use crate::authz::Attributes;
 /// Units of cost (of which a second has some ten million) that are spent where the request is served.
 const CHEAP: u64 = 20_000;
 /// Costly runs at once.
-static COSTLY: LazyLock<Semaphore> = LazyLock::new(|| {
+static COSTLY: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Semaphore::new(cores.div_ceil(2))
+    Arc::new(Semaphore::new(cores.div_ceil(2)))
 });
 /// Runs until everything is known that is asked of the authorizer.
 const ROUNDS: usize = 16;
@@ -291,9 +291,11 @@ fn cheaply<J: Judge>(judge: &J, inputs: &Inputs<'_>, known: &Known) -> Option<J:
 }
 
 async fn costly<J: Judge>(judge: Arc<J>, inputs: Inputs<'static>, known: &mut Known) -> Result<J::Outcome, Status> {
-    let _permit = COSTLY.acquire().await.map_err(Status::internal)?;
+    let permit = COSTLY.clone().acquire_owned().await.map_err(Status::internal)?;
     let given = std::mem::take(known);
     let work = move || {
+        // Who asked may go away; the run goes on and keeps its place.
+        let _permit = permit;
         let run = Run { inputs: &inputs, known: &given, cheap: Cell::new(None), costly: Cell::new(false) };
         let outcome = judge.judge(&run);
         (outcome, given)

@@ -62,12 +62,7 @@ fn write_all(mut queue: mpsc::Receiver<Item>, mut output: Output) {
             tracing::error!(%error, "the audit log cannot be written");
         }
         failing = result.is_err();
-        for mut item in items.drain(..) {
-            if let Some(done) = item.done.take() {
-                // Who asked may have gone.
-                let _ = done.send(!failing);
-            }
-        }
+        items.drain(..).for_each(|item: Item| item.end(!failing));
         text.clear();
         text.shrink_to(WRITE_BYTES);
     }

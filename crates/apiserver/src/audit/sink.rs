@@ -20,6 +20,19 @@ pub(super) struct Item {
     pub(super) done: Option<oneshot::Sender<bool>>,
     /// The bytes that wait, this line included.
     waiting: Arc<AtomicUsize>,
+    losses: Arc<Losses>,
+}
+
+impl Item {
+    /// It is stored, or given up. Who waits counts what is lost; otherwise it is counted here.
+    pub(super) fn end(mut self, stored: bool) {
+        match self.done.take() {
+            // Who asked may have gone.
+            Some(done) => drop(done.send(stored)),
+            None if !stored => self.losses.add(),
+            None => {}
+        }
+    }
 }
 
 impl Drop for Item {
@@ -31,18 +44,33 @@ impl Drop for Item {
 /// The requests' end of the buffer.
 #[derive(Debug)]
 pub(super) struct Sink {
-    name: &'static str,
     mode: AuditMode,
     queue: mpsc::Sender<Item>,
     waiting: Arc<AtomicUsize>,
+    losses: Arc<Losses>,
+}
+
+/// Events that a backend could not store.
+#[derive(Debug)]
+struct Losses {
+    name: &'static str,
     lost: AtomicU64,
+}
+
+impl Losses {
+    fn add(&self) {
+        if self.lost.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+            tracing::warn!(backend = self.name, "audit events are lost");
+        }
+    }
 }
 
 impl Sink {
     /// A buffer of that many events.
     pub(super) fn new(name: &'static str, mode: AuditMode, events: usize) -> (Self, mpsc::Receiver<Item>) {
         let (queue, receiver) = mpsc::channel(events.max(1));
-        (Self { name, mode, queue, waiting: Arc::default(), lost: AtomicU64::new(0) }, receiver)
+        let losses = Arc::new(Losses { name, lost: AtomicU64::new(0) });
+        (Self { mode, queue, waiting: Arc::default(), losses }, receiver)
     }
 
     /// Hands an event over; whether the request may go on. In batch mode an event that finds the buffer full is lost.
@@ -50,13 +78,13 @@ impl Sink {
         if self.mode == AuditMode::Batch {
             let full = self.waiting.load(Ordering::Relaxed) + line.len() > BUFFER_BYTES;
             if full || self.queue.try_send(self.item(line, None)).is_err() {
-                self.lost();
+                self.losses.add();
             }
             return true;
         }
         let stored = self.store(line).await;
         if !stored {
-            self.lost();
+            self.losses.add();
         }
         stored || self.mode == AuditMode::Blocking
     }
@@ -68,7 +96,7 @@ impl Sink {
 
     /// The backend, and events that it could not store.
     pub(super) fn losses(&self) -> (&'static str, u64) {
-        (self.name, self.lost.load(Ordering::Relaxed))
+        (self.losses.name, self.losses.lost.load(Ordering::Relaxed))
     }
 
     async fn store(&self, line: Bytes) -> bool {
@@ -79,12 +107,34 @@ impl Sink {
 
     fn item(&self, line: Bytes, done: Option<oneshot::Sender<bool>>) -> Item {
         self.waiting.fetch_add(line.len(), Ordering::Relaxed);
-        Item { line, done, waiting: self.waiting.clone() }
+        Item { line, done, waiting: self.waiting.clone(), losses: self.losses.clone() }
     }
+}
 
-    fn lost(&self) {
-        if self.lost.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
-            tracing::warn!(backend = self.name, "audit events are lost");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_backend_gives_up_is_lost() {
+        let (sink, mut queue) = Sink::new("log", AuditMode::Batch, 3);
+        for stored in [true, false] {
+            assert!(sink.write(Bytes::from_static(b"{}\n")).await);
+            queue.recv().await.unwrap().end(stored);
         }
+        assert_eq!(sink.losses(), ("log", 1));
+        // One that is waited for is counted once, and who only waits for others is no event.
+        let (sink, mut queue) = Sink::new("log", AuditMode::Blocking, 3);
+        let give_up = async {
+            for _ in 0..2 {
+                queue.recv().await.unwrap().end(false);
+            }
+        };
+        let ask = async {
+            assert!(sink.write(Bytes::from_static(b"{}\n")).await);
+            sink.flush().await;
+        };
+        tokio::join!(give_up, ask);
+        assert_eq!(sink.losses(), ("log", 1));
     }
 }

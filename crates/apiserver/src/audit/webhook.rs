@@ -57,12 +57,7 @@ async fn send_all(webhook: Webhook, mut queue: mpsc::Receiver<Item>, batches: bo
             next = Instant::now() + PAUSE;
         }
         let stored = deliver(&webhook, list(&batch)).await;
-        for mut item in batch {
-            if let Some(done) = item.done.take() {
-                // Who asked may have gone.
-                let _ = done.send(stored);
-            }
-        }
+        batch.into_iter().for_each(|item| item.end(stored));
     }
 }
 

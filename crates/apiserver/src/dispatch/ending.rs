@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Call;
+use super::detached::Begun;
 use crate::UserInfo;
 use crate::audit::{Audit, Incoming, Level, Record, Stage};
 use crate::flow::Classification;
@@ -38,6 +39,8 @@ pub(super) struct Ending {
     /// What the request belongs to.
     pub(super) class: Option<Classification>,
     pub(super) measured: Option<Measured>,
+    /// Of what changes something.
+    pub(super) begun: Begun,
 }
 
 /// A request that is written down.
@@ -59,11 +62,11 @@ struct Captured {
 }
 
 impl Ending {
-    pub(super) fn new(headers: &HeaderMap) -> Self {
+    pub(super) fn new(headers: &HeaderMap, begun: Begun) -> Self {
         let own = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok();
         let id = headers.get(AUDIT_ID).filter(|id| !id.is_empty()).cloned().or_else(own);
         let id = id.unwrap_or_else(|| HeaderValue::from_static(""));
-        Self { id, begin: Instant::now(), audited: None, class: None, measured: None }
+        Self { id, begin: Instant::now(), audited: None, class: None, measured: None, begun }
     }
 
     /// Begins to write the request down, if the policy wants it. Without a user, authentication has failed.

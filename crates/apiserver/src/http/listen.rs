@@ -44,6 +44,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may take to tell the other servers, when the store does not answer.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long those that are cut off then may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A certificate chain and key, decoded.
 pub(crate) fn load_identity(
@@ -149,6 +151,13 @@ pub(crate) async fn serve(
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
     let _ = tokio::time::timeout(LEAVE_TIMEOUT, core.left.cancelled()).await;
     stop.cancel();
+    // What they end with is written down still.
+    let ended = async {
+        core.requests.close();
+        core.requests.wait().await;
+        let _ = permits.acquire_many(MAX_CONNECTIONS as u32).await;
+    };
+    let _ = tokio::time::timeout(END_TIMEOUT, ended).await;
     if let Some(audit) = &core.audit {
         audit.flush().await;
     }

@@ -150,8 +150,9 @@ impl Requests {
         if let Some(target) = &info.target {
             let resource = core.registry.get(&target.group, &target.version, &target.resource)?;
             let subresource = target.subresource.as_str();
+            // Any client chooses the path, before it is known.
             let known = resource.kind.subresources.iter().any(|known| known.name == subresource);
-            if !subresource.is_empty() && !known && !info.is_long_running() {
+            if !subresource.is_empty() && !known {
                 return None;
             }
         }

@@ -9,6 +9,7 @@ use super::{Failure, Hook, review};
 use crate::admission::Request;
 use crate::admission::attributes::{Seen, as_version, back, settle};
 use crate::admission::reinvocation::Rounds;
+use crate::audit::Level;
 
 const KIND: &str = "MutatingAdmissionWebhook";
 
@@ -104,11 +105,11 @@ fn note_mutation(request: &Request<'_>, round: usize, index: usize, hook: &Hook,
     request.notes.annotate(key, value.to_string());
 }
 
-/// For audit events that show what was sent.
+/// For audit events that show what was sent; others would tell what the object holds.
 fn note_patch(request: &Request<'_>, round: usize, index: usize, hook: &Hook, patch: &[u8]) {
     let Ok(patch) = serde_json::from_slice::<Value>(patch) else { return };
     let Hook { configuration, name, .. } = hook;
     let value = json!({"configuration": configuration, "webhook": name, "patch": patch, "patchType": "JSONPatch"});
     let key = format!("patch.webhook.admission.k8s.io/{}", place(round, index));
-    request.notes.annotate(key, value.to_string());
+    request.notes.annotate_from(Level::Request, key, value.to_string());
 }
