@@ -4,6 +4,7 @@
 mod admission;
 mod api;
 mod authorization;
+mod etcd;
 mod lifecycle;
 mod pipeline;
 mod process;
@@ -22,7 +23,8 @@ use crate::cli::Failure;
 /// `keelson bench`
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Only the groups whose name contains this: scheduler, binary, pipeline, admission, pod, API, API watchers, API memory, scheduling
+    /// Only the groups whose name contains this: scheduler, binary, pipeline, admission, etcd, pod, API, API watchers, API memory,
+    /// scheduling
     #[arg(long)]
     only: Option<String>,
 }
@@ -107,6 +109,9 @@ impl Bench {
         }
         if wanted("admission") {
             admission::costs(print).await?;
+        }
+        if wanted("etcd") {
+            etcd::beside(print).await?;
         }
         let mut cluster = lifecycle::Cluster::up().await?;
         let result = async {

@@ -104,7 +104,7 @@ async fn lists(client: &kube::Client, server: &Server, pods: &str, print: &impl 
     Ok(())
 }
 
-fn config_map(index: usize) -> Value {
+pub(super) fn config_map(index: usize) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("bench-{index}")},
         "data": {"text": "x".repeat(900)}})
 }

@@ -19,6 +19,11 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// A process that somebody else started.
+    pub(super) fn of(pid: u32) -> Self {
+        Self { pid: pid.to_string() }
+    }
+
     pub(super) fn find(data_dir: &Path, profile: &Profile) -> Result<Self, Failure> {
         let pid = node_processes(data_dir, profile)?.into_iter().find(|pid| is_server(pid));
         Ok(Self { pid: pid.ok_or("no server process")? })
