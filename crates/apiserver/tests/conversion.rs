@@ -334,7 +334,6 @@ async fn versions_by_webhook() {
     let patch = json!({"spec": {"versions": storage["spec"]["versions"]}});
     api.ok(&format!("PATCH+merge {CRDS}/points.example.com"), patch).await;
     let stored = || async {
-        use keelson_store::Store as _;
         let range = server.store.range("/registry/example.com/points/default/a", "", None, 0).await.unwrap();
         serde_json::from_slice::<Value>(&range.kvs[0].value).unwrap()["apiVersion"].clone()
     };

@@ -306,7 +306,6 @@ async fn versions_without_conversion() {
     wait(&api, NAME, |object| object["status"]["storedVersions"] == json!(["v1", "v1beta1"])).await;
     assert!(events.next().await.is_none(), "a changed definition ends its watches");
     let stored = || async {
-        use keelson_store::Store as _;
         let range = server.store.range("/registry/stable.example.com/crontabs/", "", None, 0).await.unwrap();
         serde_json::from_slice::<Value>(&range.kvs[0].value).unwrap()["apiVersion"].clone()
     };

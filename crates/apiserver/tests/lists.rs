@@ -3,7 +3,6 @@
 mod support;
 
 use keelson_apiserver::{ApiServer, UserInfo};
-use keelson_store::Store;
 use serde_json::{Value, json};
 use support::{Api, TestServer};
 

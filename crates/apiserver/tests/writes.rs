@@ -2,7 +2,6 @@
 
 mod support;
 
-use keelson_store::Store;
 use serde_json::{Value, json};
 use support::{Api, TestServer};
 

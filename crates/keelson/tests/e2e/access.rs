@@ -88,7 +88,7 @@ fn a_nodes_credentials_reach_what_the_node_runs() {
     says(c, &as_node("get secret mine -o name"), "secret/mine\n");
     let unrelated = format!("no relationship found between node '{node}' and this object");
     mentions(c, &as_node("get secret other"), &["(Forbidden)", &unrelated]);
-    mentions(c, &as_node("get secrets"), &["(Forbidden)", "can only read namespaced object of this type"]);
+    mentions(c, &as_node("get secrets"), &["(Forbidden)", "No Object name found"]);
     mentions(
         c,
         &as_node("label node/$(kubectl get nodes -o name | cut -d/ -f2) node-restriction.kubernetes.io/team=red"),
