@@ -22,11 +22,14 @@ use rand::{Rng, SeedableRng};
 use serde::Deserialize;
 use serde_json::json;
 use support::{Api, TestServer, tls_connect};
+use tokio::sync::{mpsc, watch as signal};
 
 const WATCHERS: usize = 1000;
 /// So many of them come over TLS, on a few connections.
 const OVER_TLS: usize = 60;
 const CONNECTIONS: usize = 3;
+/// So many stay away after their first connection until the server has forgotten what they know.
+const AWAY: usize = 20;
 const WRITERS: usize = 4;
 const CHANGES: usize = 100;
 /// Objects of one writer.
@@ -165,8 +168,22 @@ impl Lines {
     }
 }
 
+/// Who stays away once: how often the server has forgotten, and what is dropped on return.
+struct Away {
+    forgotten: signal::Receiver<usize>,
+    _gone: mpsc::Sender<()>,
+}
+
+impl Away {
+    /// Until the server has forgotten in a round that began after this.
+    async fn wait(mut self) {
+        let now = *self.forgotten.borrow();
+        self.forgotten.wait_for(|rounds| *rounds >= now + 2).await.unwrap();
+    }
+}
+
 /// Lists, watches, loses the connection, goes on from the last revision; lists anew when that is gone.
-async fn watch(mut way: Way, shard: Option<u32>, mut rng: StdRng) -> Seen {
+async fn watch(mut way: Way, shard: Option<u32>, mut rng: StdRng, mut away: Option<Away>) -> Seen {
     let mut all = Seen::default();
     loop {
         let streaming = rng.random_bool(0.25);
@@ -193,7 +210,7 @@ async fn watch(mut way: Way, shard: Option<u32>, mut rng: StdRng) -> Seen {
             assert_eq!(code, 200);
             all.connects += 1;
             let mut lines = Lines { body, buffer: Vec::new() };
-            let mut left = rng.random_range(1..40);
+            let mut left = if away.is_some() { 0 } else { rng.random_range(1..40) };
             while left > 0 || listing {
                 left -= 1;
                 let Some(Event { type_, object }) = lines.next().await else { break };
@@ -226,7 +243,9 @@ async fn watch(mut way: Way, shard: Option<u32>, mut rng: StdRng) -> Seen {
                 }
             }
             drop(lines);
-            if rng.random_bool(0.1) {
+            if let Some(away) = away.take() {
+                away.wait().await;
+            } else if rng.random_bool(0.1) {
                 tokio::time::sleep(Duration::from_millis(rng.random_range(300..2500))).await;
             }
         }
@@ -326,7 +345,7 @@ async fn write(api: Api, writer: usize, mut rng: StdRng) {
 }
 
 /// Makes the server forget: the store is compacted, and big changes elsewhere push all others out of the ring.
-async fn forget(test: &TestServer) {
+async fn forget(test: &TestServer, forgotten: signal::Sender<usize>) {
     let api = test.admin();
     let other = "/api/v1/namespaces/kube-public/configmaps";
     api.ok(&format!("POST {other}"), json!({"metadata": {"name": "big"}})).await;
@@ -338,6 +357,7 @@ async fn forget(test: &TestServer) {
             api.ok(&format!("PATCH+merge {other}/big"), patch).await;
         }
         test.store.compact(test.store.revision().await.unwrap()).await.unwrap();
+        forgotten.send_modify(|rounds| *rounds += 1);
     }
 }
 
@@ -358,6 +378,8 @@ async fn watchers_see_every_change_once_and_in_order() {
         tokio::spawn(connection);
         senders.push(sender);
     }
+    let (rounds, forgotten) = signal::channel(0);
+    let (gone, mut returned) = mpsc::channel(1);
     let watchers: Vec<_> = (0..WATCHERS)
         .map(|i| {
             let way = match senders.get(i % CONNECTIONS) {
@@ -366,16 +388,18 @@ async fn watchers_see_every_change_once_and_in_order() {
             };
             let shard = rng.random_bool(0.5).then(|| rng.random_range(0..SHARDS));
             let rng = StdRng::seed_from_u64(rng.random());
-            tokio::spawn(async move { (shard, watch(way, shard, rng).await) })
+            let away = (i < AWAY).then(|| Away { forgotten: forgotten.clone(), _gone: gone.clone() });
+            tokio::spawn(async move { (shard, watch(way, shard, rng, away).await) })
         })
         .collect();
+    drop(gone);
     let writers = futures::future::join_all(
         (0..WRITERS).map(|writer| write(test.admin(), writer, StdRng::seed_from_u64(rng.random()))),
     );
     let writing = async {
         tokio::select! {
-            _ = writers => {}
-            () = forget(&test) => {}
+            _ = async { (writers.await, returned.recv().await) } => {}
+            () = forget(&test, rounds) => {}
         }
         let end = json!({"metadata": {"name": END, "labels": {"shard": "all"}}});
         test.admin().ok(&format!("POST {CM}"), end).await;
@@ -400,7 +424,7 @@ async fn watchers_see_every_change_once_and_in_order() {
     println!("{} changes, {events} events, {connects} watches, {lists} lists, {:?}", truth.len(), begin.elapsed());
     assert!(truth.len() > WRITERS * CHANGES, "with the end");
     assert!(connects > 3 * WATCHERS, "connections were lost");
-    assert!(lists > WATCHERS, "some had to list again");
+    assert!(lists >= WATCHERS + AWAY, "who was away had to list again");
 }
 
 /// The model itself: what is owed is not simply what came.
