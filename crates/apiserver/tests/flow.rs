@@ -178,7 +178,8 @@ async fn a_flood_waits_and_others_have_their_turn() {
     }
     test.admin().ok(&format!("GET {CM}"), json!(null)).await;
 
-    // Once the queues are level, Bob comes. He is served within a round of Ann's queues, not after her hundreds.
+    // Once the queues are level, Bob comes. He is served after what runs already (idle levels lend their seats, so that is more
+    // when this takes long) and within a round of Ann's queues, not after her hundreds.
     let mut step = async || {
         test.store.gate.add_permits(1);
         let (who, code) = answers.recv().await.unwrap();
@@ -192,7 +193,7 @@ async fn a_flood_waits_and_others_have_their_turn() {
     let mut before = 0;
     while step().await == "ann" {
         before += 1;
-        assert!(before < 25);
+        assert!(before < 100);
     }
     // Everybody who waits is served in the end, and nothing is left of it.
     stop.store(true, Ordering::Relaxed);
