@@ -122,6 +122,8 @@ pub(crate) fn serve(core: &Core, path: &str) -> Option<Response<Body>> {
             let mut families = core.metrics.registry.gather();
             families.extend(state::gather(core));
             families.extend(process::gather());
+            // Of components in the same process: work queues, leader election.
+            families.extend(prometheus::gather());
             families.sort_by(|a, b| a.name().cmp(b.name()));
             families
         }

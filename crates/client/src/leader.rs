@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{EventRecorder, clock, reference};
+use crate::{EventRecorder, clock, metrics, reference};
 
 /// Which lease, as whom and how often.
 #[derive(Clone, Debug)]
@@ -88,9 +88,15 @@ impl LeaderElector {
         self.leading.subscribe()
     }
 
+    fn set_leading(&self, leads: bool) {
+        self.leading.send_replace(leads);
+        metrics::leads(&self.config.name, leads);
+    }
+
     /// Waits to become leader, however long that takes; `None` on shutdown.
     pub async fn acquire(&self, shutdown: &CancellationToken) -> Option<Leadership> {
         let mut observed = None;
+        metrics::leads(&self.config.name, false);
         loop {
             match self.try_take(&mut observed).await {
                 Ok(true) => break,
@@ -105,7 +111,7 @@ impl LeaderElector {
             }
         }
         tracing::info!(lease = self.config.name, identity = self.config.identity, "became leader");
-        self.leading.send_replace(true);
+        self.set_leading(true);
         if let (Some(recorder), Some(observed)) = (&self.recorder, &observed) {
             let message = format!("{} became leader", self.config.identity);
             recorder.normal(&reference(&observed.lease), "LeaderElection", message);
@@ -204,7 +210,7 @@ impl Renewer {
             }
         }
         tracing::error!(lease = config.name, "lost the lease: could not renew it in time");
-        self.elector.leading.send_replace(false);
+        self.elector.set_leading(false);
         self.lost.cancel();
         if let (Some(recorder), Some(observed)) = (&self.elector.recorder, &observed) {
             let message = format!("{} stopped leading", config.identity);
@@ -233,7 +239,7 @@ impl Renewer {
     }
 
     async fn give_up(&self, observed: &mut Option<Observed>) {
-        self.elector.leading.send_replace(false);
+        self.elector.set_leading(false);
         let Some(lease) = observed.as_ref().map(|seen| seen.lease.clone()) else { return };
         let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
         let now = clock::now();

@@ -17,6 +17,7 @@ pub mod events;
 pub mod informer;
 pub mod key;
 pub mod leader;
+mod metrics;
 pub mod queue;
 
 pub use backoff::Backoff;

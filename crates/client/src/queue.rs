@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics;
+
 /// Delay after a key's first failure; doubles with each.
 pub const BASE_DELAY: Duration = Duration::from_millis(5);
 /// Longest delay after failures.
@@ -43,6 +45,15 @@ struct State<T> {
     sequence: u64,
     failures: HashMap<T, u32>,
     shut_down: bool,
+    /// Once somebody works on the queue under a name.
+    measured: Option<Measured<T>>,
+}
+
+/// What is told of a queue.
+struct Measured<T> {
+    series: metrics::Queue,
+    /// Since when each key in `ready` waits.
+    since: HashMap<T, Instant>,
 }
 
 impl<T> Clone for WorkQueue<T> {
@@ -70,6 +81,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             sequence: 0,
             failures: HashMap::new(),
             shut_down: false,
+            measured: None,
         };
         Self(Arc::new(Shared { state: Mutex::new(state), wake: Notify::new() }))
     }
@@ -85,10 +97,14 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
 
     /// [`add`](Self::add), not before `delay` has passed. The earliest of several delays for a key counts.
     pub fn add_after(&self, key: T, delay: Duration) {
+        let mut state = self.0.state.lock();
+        if let Some(measured) = &state.measured {
+            measured.series.retries.inc();
+        }
         if delay.is_zero() {
+            drop(state);
             return self.add(key);
         }
-        let mut state = self.0.state.lock();
         let at = Instant::now() + delay;
         if state.delay(key, at) {
             drop(state);
@@ -138,6 +154,9 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     pub fn shut_down(&self) {
         let mut state = self.0.state.lock();
         state.shut_down = true;
+        if let Some(measured) = state.measured.take() {
+            measured.series.depth.sub(i64::try_from(state.ready.len()).unwrap_or(i64::MAX));
+        }
         state.ready.clear();
         state.dirty.clear();
         drop(state);
@@ -159,12 +178,13 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
                 if let Some(key) = state.ready.pop_front() {
                     state.dirty.remove(&key);
                     state.processing.insert(key.clone());
+                    let number = state.begin(&key);
                     let more = !state.ready.is_empty() || due.is_some();
                     drop(state);
                     if more {
                         self.0.wake.notify_one();
                     }
-                    return Some(Item { queue: self.clone(), key });
+                    return Some(Item { queue: self.clone(), key, number });
                 }
                 due
             };
@@ -178,11 +198,25 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
         }
     }
 
-    fn done(&self, key: &T) {
+    /// Tells of the queue in `workqueue_*`, under the name of who works on it.
+    fn measure(&self, name: &str) {
+        let mut state = self.0.state.lock();
+        let Some(series) = metrics::Queue::new(name) else { return };
+        let now = Instant::now();
+        let since: HashMap<T, Instant> = state.ready.iter().map(|key| (key.clone(), now)).collect();
+        series.depth.add(i64::try_from(since.len()).unwrap_or(i64::MAX));
+        series.adds.inc_by(since.len() as u64);
+        state.measured = Some(Measured { series, since });
+    }
+
+    fn done(&self, key: &T, number: u64) {
         let mut state = self.0.state.lock();
         state.processing.remove(key);
+        if let Some(measured) = &state.measured {
+            measured.series.done(number);
+        }
         if state.dirty.contains(key) {
-            state.ready.push_back(key.clone());
+            state.push(key.clone());
             drop(state);
             self.0.wake.notify_one();
         }
@@ -206,11 +240,36 @@ impl<T: Clone + Eq + Hash> State<T> {
             return false;
         }
         self.dirty.insert(key.clone());
+        if let Some(measured) = &self.measured {
+            measured.series.adds.inc();
+        }
         if self.processing.contains(&key) {
             return false;
         }
-        self.ready.push_back(key);
+        self.push(key);
         true
+    }
+
+    /// Puts a key where workers take theirs from.
+    fn push(&mut self, key: T) {
+        if let Some(measured) = &mut self.measured {
+            measured.series.depth.inc();
+            measured.since.insert(key.clone(), Instant::now());
+        }
+        self.ready.push_back(key);
+    }
+
+    /// A worker has the key; the number of what it does.
+    fn begin(&mut self, key: &T) -> u64 {
+        self.sequence += 1;
+        if let Some(measured) = &mut self.measured {
+            measured.series.depth.dec();
+            if let Some(since) = measured.since.remove(key) {
+                measured.series.waits.observe(since.elapsed().as_secs_f64());
+            }
+            measured.series.begin(self.sequence);
+        }
+        self.sequence
     }
 
     /// Whether the entry is new or earlier than the one there.
@@ -252,6 +311,7 @@ impl<T: Clone + Eq + Hash> State<T> {
 pub struct Item<T: Clone + Eq + Hash> {
     queue: WorkQueue<T>,
     key: T,
+    number: u64,
 }
 
 impl<T: Clone + Eq + Hash> Deref for Item<T> {
@@ -264,11 +324,11 @@ impl<T: Clone + Eq + Hash> Deref for Item<T> {
 
 impl<T: Clone + Eq + Hash> Drop for Item<T> {
     fn drop(&mut self) {
-        self.queue.done(&self.key);
+        self.queue.done(&self.key, self.number);
     }
 }
 
-/// Works on the queue with up to `concurrency` keys at once until `shutdown`, then shuts it down. `reconcile` returns
+/// Works on the queue, which `workqueue_*` tells of as `name`, with up to `concurrency` keys at once until `shutdown`, then shuts it down. `reconcile` returns
 /// when it wants to see the key again, if at all; after an error the key comes back with its back-off.
 pub async fn run_workers<T, F, R, E>(
     name: &'static str,
@@ -282,6 +342,7 @@ pub async fn run_workers<T, F, R, E>(
     R: Future<Output = Result<Option<Duration>, E>> + Send + 'static,
     E: Display + Send + 'static,
 {
+    queue.measure(name);
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..concurrency.max(1) {
         let (queue, reconcile) = (queue.clone(), reconcile.clone());

@@ -3,6 +3,7 @@
 
 mod admission;
 mod api;
+mod authentication;
 mod authorization;
 mod etcd;
 mod lifecycle;
@@ -12,28 +13,67 @@ mod request;
 mod scale;
 mod scheduling;
 mod scratch;
+mod standalone;
 mod watch;
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clap::Args;
 
 use crate::cli::Failure;
 
+/// What a group may take at most; one that hangs must not keep the others from being measured.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(900);
+
 /// `keelson bench`
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Only the groups whose name contains this: scheduler, binary, pipeline, admission, etcd, pod, API, API watchers, API memory,
-    /// scheduling
+    /// Only the groups whose name contains this: scheduler, binary, pipeline, admission, authentication, authorization, etcd,
+    /// startup, pod, API, API watchers, API memory, scheduling
     #[arg(long)]
     only: Option<String>,
+    /// Divide every load by this, to see quickly whether all groups work; the figures are then none to hold against the budgets
+    #[arg(long, default_value = "1")]
+    divide_load: NonZeroUsize,
+}
+
+/// By what the loads are divided.
+#[derive(Clone, Copy)]
+pub(crate) struct Size(usize);
+
+impl Size {
+    /// Of so many operations or objects, how many there are.
+    pub(crate) fn of(self, full: usize) -> usize {
+        (full / self.0).max(1)
+    }
 }
 
 /// A line of the table.
+#[derive(Clone)]
 pub(crate) struct Row {
-    what: &'static str,
+    what: String,
     budget: Figure,
     measured: f64,
+}
+
+impl Row {
+    pub(crate) fn new(what: impl Into<String>, budget: Figure, measured: f64) -> Self {
+        Self { what: what.into(), budget, measured }
+    }
+}
+
+/// A count as row names write it: `10,000`.
+pub(crate) fn thousands(count: usize) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// A budget and which side of it is good.
@@ -88,62 +128,87 @@ impl Figure {
     }
 }
 
+/// What prints rows, and knows which groups have failed.
+struct Table<'a> {
+    only: Option<&'a str>,
+    failed: Vec<&'static str>,
+}
+
+impl Table<'_> {
+    fn wants(&self, group: &str) -> bool {
+        self.only.is_none_or(|only| group.contains(only))
+    }
+
+    /// Measures a group if it is wanted. An error is a line of the table, and the other groups go on.
+    async fn group(&mut self, name: &'static str, measure: impl Future<Output = Result<(), Failure>>) {
+        if !self.wants(name) {
+            return;
+        }
+        let result = tokio::time::timeout(GROUP_TIMEOUT, measure).await;
+        if let Err(error) = result.unwrap_or_else(|_| Err(format!("not done in {GROUP_TIMEOUT:?}").into())) {
+            println!("{:66} failed: {error}", format!("group {name}"));
+            self.failed.push(name);
+        }
+    }
+}
+
+fn print(row: Row) {
+    let mark = if row.budget.is_met(row.measured) { "" } else { "  over budget" };
+    let (budget, measured) = (row.budget.show_limit(), row.budget.show(row.measured));
+    println!("{:66} {budget:>12} {measured:>12}{mark}", row.what);
+}
+
+/// The groups that need a cluster.
+const ON_A_CLUSTER: [&str; 6] = ["startup", "pod", "API", "API watchers", "scheduling", "API memory"];
+
 impl Bench {
-    /// Prints the table; a row that is over its budget is marked, and is no failure.
+    /// Prints the table; a row that is over its budget is marked, and is no failure. A group that cannot be measured is one,
+    /// once all others have been.
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        println!("{:62} {:>12} {:>12}", "WHAT", "BUDGET", "MEASURED");
-        let wanted = |group: &str| self.only.as_ref().is_none_or(|only| group.contains(only.as_str()));
-        let print = |row: Row| {
-            let mark = if row.budget.is_met(row.measured) { "" } else { "  over budget" };
-            let (budget, measured) = (row.budget.show_limit(), row.budget.show(row.measured));
-            println!("{:62} {budget:>12} {measured:>12}{mark}", row.what);
-        };
-        if wanted("scheduler") {
-            scheduling::alone().into_iter().for_each(print);
-        }
-        if wanted("binary") {
-            print(lifecycle::binary()?);
-        }
-        if wanted("pipeline") {
-            pipeline::costs().await?.into_iter().for_each(print);
-        }
-        if wanted("admission") {
-            admission::costs(print).await?;
-        }
-        if wanted("etcd") {
-            etcd::beside(print).await?;
-        }
-        let mut cluster = lifecycle::Cluster::up().await?;
-        let result = async {
-            for row in cluster.startup() {
-                print(row);
-            }
-            if wanted("pod") {
-                for row in cluster.pods().await? {
-                    print(row);
+        let size = Size(self.divide_load.get());
+        println!("{:66} {:>12} {:>12}", "WHAT", "BUDGET", "MEASURED");
+        let mut table = Table { only: self.only.as_deref(), failed: Vec::new() };
+        table.group("scheduler", async { scheduling::alone(size).map(print).ok_or_else(|| "no node fits".into()) }).await;
+        table.group("binary", async { lifecycle::binary().map(print) }).await;
+        table.group("pipeline", pipeline::costs(size, print)).await;
+        table.group("admission", admission::costs(size, print)).await;
+        table.group("authentication", authentication::costs(size, print)).await;
+        table.group("authorization", authorization::costs(size, print)).await;
+        table.group("etcd", etcd::beside(size, print)).await;
+        if ON_A_CLUSTER.iter().any(|group| table.wants(group)) {
+            match lifecycle::Cluster::up().await {
+                Ok(mut cluster) => {
+                    on_a_cluster(&mut cluster, size, &mut table).await;
+                    cluster.delete()?;
+                }
+                Err(error) => {
+                    println!("{:66} failed: {error}", "a cluster");
+                    table.failed.push("cluster");
                 }
             }
-            if wanted("API") {
-                api::rates(cluster.client(), &cluster.server()?, print).await?;
-            }
-            if wanted("API watchers") {
-                watch::deliveries(cluster.client(), &cluster.server()?, print).await?;
-            }
-            if wanted("scheduling") {
-                print(scheduling::through_the_api(cluster.client()).await?);
-            }
-            if wanted("API memory") {
-                // Without what the loads before have left in the allocator and in the store's history.
-                cluster.restart().await?;
-                scale::memory(cluster.client(), &cluster.server()?, print).await?;
-                print(cluster.restart().await?);
-            }
-            Ok::<_, Failure>(())
         }
-        .await;
-        cluster.delete()?;
-        result
+        if table.failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", table.failed.join(", ")).into()) }
     }
+}
+
+async fn on_a_cluster(cluster: &mut lifecycle::Cluster, size: Size, table: &mut Table<'_>) {
+    cluster.startup().for_each(print);
+    table.group("pod", cluster.pods(size, print)).await;
+    table.group("API", async { api::rates(cluster.client(), &cluster.server()?, size, print).await }).await;
+    let watchers = async { watch::deliveries(cluster.client(), &cluster.server()?, size, print).await };
+    table.group("API watchers", watchers).await;
+    table.group("scheduling", async { scheduling::through_the_api(cluster.client(), size).await.map(print) }).await;
+    let memory = async {
+        // Without what the loads before have left in the allocator and in the store's history.
+        cluster.restart().await?;
+        let server = cluster.server()?;
+        let objects = scale::memory(cluster.client(), &server, size, print).await?;
+        let took = cluster.restart().await?;
+        let what = format!("API server start to /readyz, {} objects in the store", thousands(objects));
+        print(Row::new(what, Figure::Millis(300.0), took));
+        Ok(())
+    };
+    table.group("API memory", memory).await;
 }
 
 pub(crate) fn millis(duration: Duration) -> f64 {

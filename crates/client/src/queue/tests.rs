@@ -111,3 +111,43 @@ async fn many_workers_drain_many_keys_and_no_key_is_worked_on_twice_at_once() {
     .await;
     assert!(count.load(std::sync::atomic::Ordering::Relaxed) >= 1050);
 }
+
+/// Each test has a name of its own for its queue: the registry is the process's.
+fn told(family: &str, name: &str) -> f64 {
+    let families = prometheus::gather();
+    let family = families.iter().find(|there| there.name() == family).unwrap();
+    let of = |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|label| label.value() == name);
+    let metric = family.get_metric().iter().find(of).unwrap();
+    let histogram = metric.get_histogram();
+    match family.get_field_type() {
+        prometheus::proto::MetricType::COUNTER => metric.get_counter().get_value(),
+        prometheus::proto::MetricType::GAUGE => metric.get_gauge().get_value(),
+        _ => histogram.get_sample_count() as f64 * 1000.0 + histogram.get_sample_sum(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn queues_are_measured_under_upstreams_names() {
+    let (queue, shutdown) = (WorkQueue::new(), CancellationToken::new());
+    let told = |family: &str| told(family, "measured");
+    queue.add("before");
+    let work = tokio::spawn(run_workers("measured", queue.clone(), 1, shutdown.clone(), |key| async move {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        if key == "fails" { Err("no") } else { Ok(None) }
+    }));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    queue.add("fails");
+    queue.add("fails");
+    assert_eq!((told("workqueue_depth"), told("workqueue_adds_total")), (1.0, 2.0));
+    assert_eq!(told("workqueue_unfinished_work_seconds"), 1.0);
+    assert_eq!(told("workqueue_longest_running_processor_seconds"), 1.0);
+    // The second key waits for two seconds, fails after three, and is tried again.
+    tokio::time::sleep(Duration::from_millis(5500)).await;
+    assert_eq!(told("workqueue_depth"), 0.0);
+    assert_eq!((told("workqueue_adds_total"), told("workqueue_retries_total")), (3.0, 1.0));
+    assert_eq!(told("workqueue_work_duration_seconds"), 2006.0);
+    assert_eq!(told("workqueue_queue_duration_seconds"), 3002.0);
+    shutdown.cancel();
+    work.await.unwrap();
+    assert_eq!(told("workqueue_depth"), 0.0);
+}

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::process::Server;
 use super::request::{load, send};
 use super::scratch::Scratch;
-use super::{Figure, NO_BUDGET, Row};
+use super::{Figure, NO_BUDGET, Row, Size};
 use crate::cli::Failure;
 use webhook::Webhook;
 
@@ -26,7 +26,8 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const BASE: &str = "/apis/admissionregistration.k8s.io/v1";
 
 /// Prints the rows.
-pub(super) async fn costs(print: impl Fn(Row)) -> Result<(), Failure> {
+pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure> {
+    let objects = size.of(OBJECTS);
     let scratch = Scratch::new()?;
     let open = async |name: &str| {
         let store = LocalStore::open(&scratch.path().join(name), Default::default())?;
@@ -34,14 +35,14 @@ pub(super) async fn costs(print: impl Fn(Row)) -> Result<(), Failure> {
         Ok::<_, Failure>(server.kube_client(UserInfo::new("bench", ["system:masters"])))
     };
     let show = |[cpu, rate]: [&'static str; 2], (micros, per_second): (f64, f64)| {
-        print(Row { what: cpu, budget: Figure::Micros(NO_BUDGET), measured: micros });
-        print(Row { what: rate, budget: Figure::PerSecond(0.0), measured: per_second });
+        print(Row::new(cpu, Figure::Micros(NO_BUDGET), micros));
+        print(Row::new(rate, Figure::PerSecond(0.0), per_second));
     };
 
     let client = open("plain").await?;
     show(
         ["admission: CPU of a create of 1 KiB, in process", "admission: creates of 1 KiB, in process, 32 in flight"],
-        creates(&client, None).await?,
+        creates(&client, objects, None).await?,
     );
 
     drop(client);
@@ -55,7 +56,7 @@ pub(super) async fn costs(print: impl Fn(Row)) -> Result<(), Failure> {
     }
     show(
         ["admission: CPU of a create, 20 policies that match", "admission: creates, 20 policies that match"],
-        creates(&client, None).await?,
+        creates(&client, objects, None).await?,
     );
 
     drop(client);
@@ -66,29 +67,33 @@ pub(super) async fn costs(print: impl Fn(Row)) -> Result<(), Failure> {
         let configuration = configuration(kind, &webhook, pki.ca_pem());
         send(&client, "POST", &format!("{BASE}/{kind}webhookconfigurations"), Some(configuration)).await?;
     }
-    let figures = creates(&client, Some(&webhook)).await?;
+    let figures = creates(&client, objects, Some(&webhook)).await?;
     let asked = webhook.stop()?;
-    if asked != 2 * OBJECTS {
-        return Err(format!("the webhooks were asked {asked} times for {OBJECTS} objects").into());
+    if asked != 2 * objects {
+        return Err(format!("the webhooks were asked {asked} times for {objects} objects").into());
     }
     show(["admission: CPU of a create, 2 webhooks, without theirs", "admission: creates, 2 webhooks"], figures);
     Ok(())
 }
 
 /// Microseconds of this process's time for each create, without the webhooks', and creates a second.
-async fn creates(client: &kube::Client, webhook: Option<&Webhook>) -> Result<(f64, f64), Failure> {
+async fn creates(
+    client: &kube::Client,
+    objects: usize,
+    webhook: Option<&Webhook>,
+) -> Result<(f64, f64), Failure> {
     let used = || {
         let others = webhook.map_or(Ok(Default::default()), |webhook| webhook.thread.cpu())?;
         Ok::<_, Failure>(Server::here().cpu()?.saturating_sub(others))
     };
     let before = used()?;
-    let rate = load(OBJECTS, IN_FLIGHT, |index| {
+    let rate = load(objects, IN_FLIGHT, |index| {
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("bench-{index}")},
             "data": {"text": "x".repeat(900)}});
         send(client, "POST", MAPS, Some(map))
     })
     .await?;
-    Ok((used()?.saturating_sub(before).as_secs_f64() * 1e6 / OBJECTS as f64, rate))
+    Ok((used()?.saturating_sub(before).as_secs_f64() * 1e6 / objects as f64, rate))
 }
 
 /// A policy about ConfigMaps with one variable and three cheap validations.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::process::Server;
 use super::request::{load, send};
-use super::{Figure, NO_BUDGET, Row, millis};
+use super::{Figure, NO_BUDGET, Row, Size, millis, thousands};
 use crate::cli::Failure;
 
 const IN_FLIGHT: usize = 32;
@@ -22,50 +22,61 @@ const LISTS_AT_ONCE: usize = 3;
 const NAMESPACE: &str = "bench";
 
 /// Runs each load and prints its rows.
-pub(super) async fn rates(client: &kube::Client, server: &Server, print: impl Fn(Row)) -> Result<(), Failure> {
+pub(super) async fn rates(
+    client: &kube::Client,
+    server: &Server,
+    size: Size,
+    print: impl Fn(Row),
+) -> Result<(), Failure> {
+    let (objects, gets) = (size.of(OBJECTS), size.of(GETS));
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     send(client, "POST", "/api/v1/namespaces", Some(namespace)).await?;
     let maps = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-    let row = |what, least, measured| Row { what, budget: Figure::PerSecond(least), measured };
+    let row = |what, least, measured| Row::new(what, Figure::PerSecond(least), measured);
     // The whole control plane's time: controllers and scheduler see every change, too.
     let cost = |what, before: Duration, count: usize| {
         let used = server.cpu()?.saturating_sub(before);
         let measured = used.as_secs_f64() * 1e6 / count as f64;
-        Ok::<_, Failure>(Row { what, budget: Figure::Micros(NO_BUDGET), measured })
+        Ok::<_, Failure>(Row::new(what, Figure::Micros(NO_BUDGET), measured))
     };
 
     let before = server.cpu()?;
-    let measured = load(OBJECTS, IN_FLIGHT, |i| send(client, "POST", &maps, Some(config_map(i)))).await?;
+    let measured = load(objects, IN_FLIGHT, |i| send(client, "POST", &maps, Some(config_map(i)))).await?;
     print(row("API: create a 1 KiB ConfigMap, 32 in flight", 5000.0, measured));
-    print(cost("API: CPU of one such create", before, OBJECTS)?);
-    let measured = load(ALONE, 1, |i| send(client, "POST", &maps, Some(config_map(OBJECTS + i)))).await?;
+    print(cost("API: CPU of one such create", before, objects)?);
+    let measured = load(size.of(ALONE), 1, |i| send(client, "POST", &maps, Some(config_map(objects + i)))).await?;
     print(row("API: create a 1 KiB ConfigMap, 1 in flight", 1500.0, measured));
     let patch = |i: usize| {
-        let path = format!("{maps}/bench-{}", i % OBJECTS);
+        let path = format!("{maps}/bench-{}", i % objects);
         async move { send(client, "PATCH", &path, Some(json!({"data": {"n": i.to_string()}}))).await }
     };
     let before = server.cpu()?;
-    print(row("API: merge patch, 32 in flight", 5000.0, load(OBJECTS, IN_FLIGHT, patch).await?));
-    print(cost("API: CPU of one such patch", before, OBJECTS)?);
+    print(row("API: merge patch, 32 in flight", 5000.0, load(objects, IN_FLIGHT, patch).await?));
+    print(cost("API: CPU of one such patch", before, objects)?);
     let path = format!("{maps}/bench-1");
     let before = server.cpu()?;
-    let measured = load(GETS, IN_FLIGHT, |_| send(client, "GET", &path, None)).await?;
+    let measured = load(gets, IN_FLIGHT, |_| send(client, "GET", &path, None)).await?;
     print(row("API: GET one object, 32 in flight", 25_000.0, measured));
-    print(cost("API: CPU of one such GET", before, GETS)?);
+    print(cost("API: CPU of one such GET", before, gets)?);
     let before = server.cpu()?;
-    let measured = load(OBJECTS, IN_FLIGHT, |i| send(client, "POST", &pods, Some(pod(i)))).await?;
+    let measured = load(objects, IN_FLIGHT, |i| send(client, "POST", &pods, Some(pod(i)))).await?;
     print(row("API: create a realistic pod, 32 in flight", 5000.0, measured));
-    print(cost("API: CPU of one such create of a pod", before, OBJECTS)?);
-    lists(client, server, &pods, &print).await?;
-    super::authorization::cost(client, server, &print).await?;
+    print(cost("API: CPU of one such create of a pod", before, objects)?);
+    lists(client, server, &pods, &thousands(objects), &print).await?;
     for path in [&pods, &maps] {
         send(client, "DELETE", &format!("{path}?gracePeriodSeconds=0"), None).await?;
     }
     Ok(())
 }
 
-async fn lists(client: &kube::Client, server: &Server, pods: &str, print: &impl Fn(Row)) -> Result<(), Failure> {
+async fn lists(
+    client: &kube::Client,
+    server: &Server,
+    pods: &str,
+    count: &str,
+    print: &impl Fn(Row),
+) -> Result<(), Failure> {
     let mut answers = Vec::new();
     let before = server.cpu()?;
     for _ in 0..LISTS {
@@ -75,13 +86,13 @@ async fn lists(client: &kube::Client, server: &Server, pods: &str, print: &impl 
     answers.sort_by_key(|answer| answer.total);
     let Some(median) = answers.get(LISTS / 2) else { return Ok(()) };
     let (total, budget) = (millis(median.total), Figure::Millis(30.0));
-    print(Row { what: "API: LIST 10,000 pods (median)", budget, measured: total });
+    print(Row::new(format!("API: LIST {count} pods (median)"), budget, total));
     let (first, budget) = (millis(median.first), Figure::Millis(NO_BUDGET));
-    print(Row { what: "API: LIST 10,000 pods, to the first byte", budget, measured: first });
+    print(Row::new(format!("API: LIST {count} pods, to the first byte"), budget, first));
     let rate = median.bytes as f64 / 1_048_576.0 / median.total.as_secs_f64();
-    print(Row { what: "API: LIST 10,000 pods, throughput", budget: Figure::MibPerSecond(0.0), measured: rate });
+    print(Row::new(format!("API: LIST {count} pods, throughput"), Figure::MibPerSecond(0.0), rate));
     let measured = millis(cpu) / LISTS as f64;
-    print(Row { what: "API: LIST 10,000 pods, CPU", budget: Figure::Millis(NO_BUDGET), measured });
+    print(Row::new(format!("API: LIST {count} pods, CPU"), Figure::Millis(NO_BUDGET), measured));
 
     let before = server.resident_mib()?;
     let over = Arc::new(AtomicBool::new(false));
@@ -100,7 +111,7 @@ async fn lists(client: &kube::Client, server: &Server, pods: &str, print: &impl 
     };
     let (most, _) = tokio::try_join!(watch, list)?;
     let measured = most - before;
-    print(Row { what: "API: extra memory while 16 clients list 10,000 pods", budget: Figure::Mib(32.0), measured });
+    print(Row::new(format!("API: extra memory while 16 clients list {count} pods"), Figure::Mib(32.0), measured));
     Ok(())
 }
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::process::Server;
 use super::request::{load, send};
-use super::{Figure, NO_BUDGET, Row};
+use super::scratch::Scratch;
+use super::standalone::Process;
+use super::{Figure, NO_BUDGET, Row, Size, thousands};
 use crate::cli::Failure;
 
 const IN_FLIGHT: usize = 32;
@@ -15,7 +16,11 @@ const REVIEWS: usize = 10_000;
 const BASE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/bench/rolebindings";
 
 /// Access reviews about one user, before and after the bindings are there. The difference is theirs.
-pub(super) async fn cost(client: &kube::Client, server: &Server, print: &impl Fn(Row)) -> Result<(), Failure> {
+pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure> {
+    let (bindings, reviews, scratch) = (size.of(BINDINGS), size.of(REVIEWS), Scratch::new()?);
+    let process = Process::start(&scratch.path().join("server"), 1, &[], None).await?;
+    let (client, server) = (&process.client, process.server());
+    send(client, "POST", "/api/v1/namespaces", Some(json!({"metadata": {"name": "bench"}}))).await?;
     let bind = |index: usize| {
         let user = format!("user-{index}");
         let binding = json!({
@@ -35,18 +40,14 @@ pub(super) async fn cost(client: &kube::Client, server: &Server, print: &impl Fn
     };
     let measure = async || {
         let before: Duration = server.cpu()?;
-        load(REVIEWS, IN_FLIGHT, review).await?;
+        load(reviews, IN_FLIGHT, review).await?;
         let used = server.cpu()?.saturating_sub(before);
-        Ok::<_, Failure>(used.as_secs_f64() * 1e6 / REVIEWS as f64)
+        Ok::<_, Failure>(used.as_secs_f64() * 1e6 / reviews as f64)
     };
     bind(0).await?;
     let budget = Figure::Micros(NO_BUDGET);
-    print(Row { what: "API: CPU of an access review", budget, measured: measure().await? });
-    load(BINDINGS, IN_FLIGHT, |index| bind(index + 1)).await?;
-    print(Row {
-        what: "API: CPU of an access review, authorization with 10,000 bindings",
-        budget,
-        measured: measure().await?,
-    });
+    print(Row::new("authorization: CPU of an access review", budget, measure().await?));
+    load(bindings, IN_FLIGHT, |index| bind(index + 1)).await?;
+    print(Row::new(format!("authorization: CPU of an access review, with {} bindings", thousands(bindings)), budget, measure().await?));
     Ok(())
 }

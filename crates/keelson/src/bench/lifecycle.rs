@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 
 use super::process::{self, Server};
-use super::{Figure, Row, millis};
+use super::{Figure, Row, Size, millis};
 use crate::cli::Failure;
 
 /// Idle time before memory is read.
@@ -39,10 +39,10 @@ impl Cluster {
         tokio::time::sleep(SETTLE).await;
         let (all, server) = process::memory_mib(&data_dir, &profile)?;
         let startup = vec![
-            Row { what: "API server start to /readyz", budget: Figure::Millis(300.0), measured: millis(api) },
-            Row { what: "keelson up to node Ready", budget: Figure::Millis(1500.0), measured: millis(ready) },
-            Row { what: "idle memory of the control plane (PSS)", budget: Figure::Mib(40.0), measured: server },
-            Row { what: "idle memory of the whole cluster (PSS)", budget: Figure::Mib(64.0), measured: all },
+            Row::new("API server start to /readyz", Figure::Millis(300.0), millis(api)),
+            Row::new("keelson up to node Ready", Figure::Millis(1500.0), millis(ready)),
+            Row::new("idle memory of the control plane (PSS)", Figure::Mib(40.0), server),
+            Row::new("idle memory of the whole cluster (PSS)", Figure::Mib(64.0), all),
         ];
         Ok(Self { data_dir, profile, client, startup })
     }
@@ -56,26 +56,25 @@ impl Cluster {
         Server::find(&self.data_dir, &self.profile)
     }
 
-    /// Stops the cluster, starts it again, and says how long the API server took with what is in its store.
-    pub(super) async fn restart(&mut self) -> Result<Row, Failure> {
+    /// Stops the cluster, starts it again, and says how many milliseconds the API server took with what is in its store.
+    pub(super) async fn restart(&mut self) -> Result<f64, Failure> {
         lifecycle::down(&self.data_dir, &self.profile.name)?;
         let options = options(&self.data_dir)?;
         let (api, _) = start(&options).await?;
         self.client = keelson_client::connect::from_kubeconfig(&options.kubeconfig, None).await?;
         tokio::time::sleep(SETTLE).await;
-        let what = "API server start to /readyz, 100,000 objects in the store";
-        Ok(Row { what, budget: Figure::Millis(300.0), measured: millis(api) })
+        Ok(millis(api))
     }
 
     pub(super) fn startup(&self) -> impl Iterator<Item = Row> {
-        self.startup.iter().map(|row| Row { what: row.what, budget: row.budget, measured: row.measured })
+        self.startup.iter().cloned()
     }
 
     /// One pod after the other: created to Running, deleted to gone. Medians.
-    pub(super) async fn pods(&self) -> Result<Vec<Row>, Failure> {
+    pub(super) async fn pods(&self, size: Size, print: impl Fn(Row)) -> Result<(), Failure> {
         let api: Api<Pod> = Api::default_namespaced(self.client.clone());
         let (mut started, mut gone) = (Vec::new(), Vec::new());
-        for index in 0..PODS {
+        for index in 0..size.of(PODS) {
             let name = format!("bench-{index}");
             let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
                 "terminationGracePeriodSeconds": 2,
@@ -89,14 +88,9 @@ impl Cluster {
             until(&api, &name, |pod| pod.is_none()).await?;
             gone.push(millis(start.elapsed()));
         }
-        Ok(vec![
-            Row {
-                what: "one pod, created to Running (median)",
-                budget: Figure::Millis(150.0),
-                measured: median(started),
-            },
-            Row { what: "one pod, deleted to gone (median)", budget: Figure::Millis(100.0), measured: median(gone) },
-        ])
+        print(Row::new("one pod, created to Running (median)", Figure::Millis(150.0), median(started)));
+        print(Row::new("one pod, deleted to gone (median)", Figure::Millis(100.0), median(gone)));
+        Ok(())
     }
 
     /// Removes it.
@@ -136,7 +130,7 @@ async fn start(options: &UpOptions) -> Result<(Duration, Profile), Failure> {
 /// Size of the binary.
 pub(super) fn binary() -> Result<Row, Failure> {
     let bytes = std::fs::metadata(std::env::current_exe()?)?.len();
-    Ok(Row { what: "binary, all of it", budget: Figure::Mib(40.0), measured: bytes as f64 / f64::from(1 << 20) })
+    Ok(Row::new("binary, all of it", Figure::Mib(40.0), bytes as f64 / f64::from(1 << 20)))
 }
 
 async fn until(api: &Api<Pod>, name: &str, condition: impl Fn(Option<&Pod>) -> bool) -> Result<(), Failure> {

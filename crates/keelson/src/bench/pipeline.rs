@@ -13,50 +13,43 @@ use tokio::task::JoinSet;
 
 use super::request::send;
 use super::scratch::Scratch;
-use super::{Figure, NO_BUDGET, Row, millis};
+use super::{Figure, NO_BUDGET, Row, Size, millis};
 use crate::cli::Failure;
 
 const OPERATIONS: usize = 4000;
 /// Requests of which the 99th percentile is taken, and the pause between two.
 const SAMPLES: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(2);
+/// The longest that requests are sampled: a server that is slow is not asked all of them.
+const SAMPLING: Duration = Duration::from_secs(20);
+/// What refusals tell clients to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Requests that the flood has under way.
 const FLOOD: usize = 400;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n";
 
-/// The rows.
-pub(super) async fn costs() -> Result<Vec<Row>, Failure> {
-    let scratch = Scratch::new()?;
-    let row = |what, measured| Row { what, budget: Figure::Micros(NO_BUDGET), measured };
-    let mut rows = Vec::new();
+/// Prints the rows.
+pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure> {
+    let (scratch, operations) = (Scratch::new()?, size.of(OPERATIONS));
+    let show = async |server: &ApiServer, audit: &str| {
+        let (get, create) = one_by_one(server, operations).await?;
+        print(Row::new(format!("pipeline: GET in process, {audit}"), Figure::Micros(NO_BUDGET), get));
+        print(Row::new(format!("pipeline: create in process, {audit}"), Figure::Micros(NO_BUDGET), create));
+        Ok::<_, Failure>(())
+    };
     let plain = server(scratch.path(), "plain", None).await?;
-    let (get, create) = one_by_one(&plain).await?;
-    rows.push(row("pipeline: GET in process, no audit", get));
-    rows.push(row("pipeline: create in process, no audit", create));
-    for (mode, what) in [
-        (
-            AuditMode::Batch,
-            ["pipeline: GET in process, audit in batches", "pipeline: create in process, audit in batches"],
-        ),
-        (
-            AuditMode::Blocking,
-            ["pipeline: GET in process, audit blocking", "pipeline: create in process, audit blocking"],
-        ),
-    ] {
+    show(&plain, "no audit").await?;
+    for (mode, what) in [(AuditMode::Batch, "audit in batches"), (AuditMode::Blocking, "audit blocking")] {
         let name = format!("{mode:?}");
         let policy = scratch.path().join("policy.yaml");
         std::fs::write(&policy, POLICY)?;
         let path = scratch.path().join(format!("{name}.log"));
         let log = AuditLog { path, max_size_mib: 0, max_backups: 0, max_age_days: 0, mode };
         let audited = server(scratch.path(), &name, Some(Audit { policy, log: Some(log), webhook: None })).await?;
-        let (get, create) = one_by_one(&audited).await?;
-        let [what_get, what_create] = what;
-        rows.push(row(what_get, get));
-        rows.push(row(what_create, create));
+        show(&audited, what).await?;
     }
-    rows.extend(fairness(&plain).await?);
-    Ok(rows)
+    fairness(&plain, size, print).await
 }
 
 async fn server(dir: &Path, name: &str, audit: Option<Audit>) -> Result<ApiServer, Failure> {
@@ -91,62 +84,72 @@ fn map(name: &str) -> Value {
 }
 
 /// Microseconds of one GET and one create.
-async fn one_by_one(server: &ApiServer) -> Result<(f64, f64), Failure> {
+async fn one_by_one(server: &ApiServer, operations: usize) -> Result<(f64, f64), Failure> {
     let user = client(server, "ann", &["bench"]);
-    let each = |begin: Instant| begin.elapsed().as_secs_f64() * 1e6 / OPERATIONS as f64;
+    let each = |begin: Instant| begin.elapsed().as_secs_f64() * 1e6 / operations as f64;
     let path = format!("{MAPS}/one");
     let begin = Instant::now();
-    for _ in 0..OPERATIONS {
+    for _ in 0..operations {
         send(&user, "GET", &path, None).await?;
     }
     let get = each(begin);
     let begin = Instant::now();
-    for i in 0..OPERATIONS {
+    for i in 0..operations {
         send(&user, "POST", MAPS, Some(map(&format!("alone-{i}")))).await?;
     }
     Ok((get, each(begin)))
 }
 
-/// How somebody's requests fare while somebody else sends as many as he can, and tries again at once what is refused.
-async fn fairness(server: &ApiServer) -> Result<Vec<Row>, Failure> {
-    let quiet = client(server, "quiet", &["bench"]);
-    let idle = p99(&quiet, "idle").await?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut flood = JoinSet::new();
-    for at in 0..FLOOD {
-        let (flooder, stop) = (client(server, "flood", &["bench"]), stop.clone());
-        flood.spawn(async move {
-            let mut round = 0;
-            while !stop.load(Ordering::Relaxed) {
-                let name = format!("flood-{at}-{round}");
-                // Most of them are refused.
-                let _ = send(&flooder, "POST", MAPS, Some(map(&name))).await;
-                round += 1;
-                tokio::task::yield_now().await;
-            }
-        });
+/// How somebody's requests fare while somebody else sends as many as he can, and tries again what is refused: once the
+/// second that the refusal names has passed, as clients do, and then at once.
+async fn fairness(server: &ApiServer, size: Size, print: impl Fn(Row)) -> Result<(), Failure> {
+    let (quiet, samples) = (client(server, "quiet", &["bench"]), size.of(SAMPLES));
+    let idle = p99(&quiet, "idle", samples).await?;
+    print(Row::new("fairness: create, p99, nobody else there", Figure::Millis(NO_BUDGET), idle));
+    for (name, pause, how) in [
+        ("flooded", Some(RETRY_AFTER), "a flood that waits as it is told"),
+        ("crowded", None, "a flood without pause"),
+    ] {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut flood = JoinSet::new();
+        for at in 0..FLOOD {
+            let (flooder, stop) = (client(server, "flood", &["bench"]), stop.clone());
+            flood.spawn(async move {
+                let mut round = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let object = map(&format!("{name}-{at}-{round}"));
+                    round += 1;
+                    match (send(&flooder, "POST", MAPS, Some(object)).await, pause) {
+                        (Err(_), Some(pause)) => tokio::time::sleep(pause).await,
+                        _ => tokio::task::yield_now().await,
+                    }
+                }
+            });
+        }
+        let during = p99(&quiet, name, samples).await;
+        stop.store(true, Ordering::Relaxed);
+        while flood.join_next().await.is_some() {}
+        let during = during?;
+        print(Row::new(format!("fairness: create, p99, {how}"), Figure::Millis(NO_BUDGET), during));
+        // Who does not wait also takes the processor, which is here the same for all.
+        let budget = if pause.is_some() { 2.0 } else { NO_BUDGET };
+        print(Row::new(format!("fairness: what {how} costs others"), Figure::Times(budget), during / idle));
     }
-    let crowded = p99(&quiet, "crowded").await;
-    stop.store(true, Ordering::Relaxed);
-    while flood.join_next().await.is_some() {}
-    let crowded = crowded?;
-    let row = |what, measured| Row { what, budget: Figure::Millis(NO_BUDGET), measured };
-    Ok(vec![
-        row("fairness: create, p99, nobody else there", idle),
-        row("fairness: create, p99, while somebody floods the server", crowded),
-        Row { what: "fairness: what the flood costs others", budget: Figure::Times(2.0), measured: crowded / idle },
-    ])
+    Ok(())
 }
 
-/// Milliseconds.
-async fn p99(client: &kube::Client, name: &str) -> Result<f64, Failure> {
-    let mut times = Vec::with_capacity(SAMPLES);
-    for i in 0..SAMPLES {
+/// Milliseconds, of so many creates or of those that [`SAMPLING`] leaves time for.
+async fn p99(client: &kube::Client, name: &str, samples: usize) -> Result<f64, Failure> {
+    let (mut times, start) = (Vec::with_capacity(samples), Instant::now());
+    for i in 0..samples {
         let begin = Instant::now();
         send(client, "POST", MAPS, Some(map(&format!("{name}-{i}")))).await?;
         times.push(millis(begin.elapsed()));
+        if start.elapsed() > SAMPLING {
+            break;
+        }
         tokio::time::sleep(PAUSE).await;
     }
     times.sort_by(f64::total_cmp);
-    Ok(times.get(SAMPLES * 99 / 100).copied().unwrap_or_default())
+    Ok(times.get(times.len() * 99 / 100).copied().unwrap_or_default())
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::process::Server;
 use super::request::{load, open, send};
-use super::{Figure, Row};
+use super::{Figure, Row, Size, thousands};
 use crate::cli::Failure;
 
 const OBJECTS: usize = 100_000;
@@ -20,8 +20,14 @@ const CHANGES: usize = 1000;
 const SETTLE: Duration = Duration::from_secs(3);
 const PATH: &str = "/api/v1/namespaces/bench-scale/configmaps";
 
-/// Leaves the objects in the store.
-pub(super) async fn memory(client: &kube::Client, server: &Server, print: impl Fn(Row)) -> Result<(), Failure> {
+/// Leaves the objects in the store, and says how many.
+pub(super) async fn memory(
+    client: &kube::Client,
+    server: &Server,
+    size: Size,
+    print: impl Fn(Row),
+) -> Result<usize, Failure> {
+    let objects = size.of(OBJECTS);
     let namespace = json!({"metadata": {"name": "bench-scale"}});
     send(client, "POST", "/api/v1/namespaces", Some(namespace)).await?;
     let before = server.resident_mib()?;
@@ -30,13 +36,13 @@ pub(super) async fn memory(client: &kube::Client, server: &Server, print: impl F
             "data": {"text": "x".repeat(900)}});
         send(client, "POST", PATH, Some(object))
     };
-    load(OBJECTS, IN_FLIGHT, create).await?;
+    load(objects, IN_FLIGHT, create).await?;
     tokio::time::sleep(SETTLE).await;
     let json_mib = send(client, "GET", PATH, None).await?.bytes as f64 / 1_048_576.0;
     let times = |resident: f64| (resident - before) / json_mib;
     let budget = Figure::Times(1.5);
     let measured = times(server.resident_mib()?);
-    print(Row { what: "API: memory per stored object, of 100,000, by its JSON", budget, measured });
+    print(Row::new(format!("API: memory per stored object, of {}, by its JSON", thousands(objects)), budget, measured));
 
     let path = format!("{PATH}?watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan");
     let watchers: Vec<_> = futures::stream::iter(0..WATCHERS)
@@ -50,12 +56,12 @@ pub(super) async fn memory(client: &kube::Client, server: &Server, print: impl F
         readers.spawn(async move { while body.frame().await.is_some_and(|frame| frame.is_ok()) {} });
     }
     let patch = |i: usize| {
-        let path = format!("{PATH}/object-{i}");
+        let path = format!("{PATH}/object-{}", i % objects);
         async move { send(client, "PATCH", &path, Some(json!({"data": {"n": "1"}}))).await }
     };
-    load(CHANGES, IN_FLIGHT, patch).await?;
+    load(size.of(CHANGES), IN_FLIGHT, patch).await?;
     let measured = times(server.resident_mib()?);
-    print(Row { what: "API: the same with 100 watchers that see 1,000 changes", budget, measured });
+    print(Row::new("API: the same with 100 watchers that see 1,000 changes", budget, measured));
     readers.shutdown().await;
-    Ok(())
+    Ok(objects)
 }

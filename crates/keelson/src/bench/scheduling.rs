@@ -13,7 +13,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
-use super::{Figure, Row};
+use super::{Figure, Row, Size, thousands};
 use crate::cli::Failure;
 
 /// Requests under way at once.
@@ -46,34 +46,32 @@ fn pod(index: usize) -> Value {
 }
 
 /// The cycle on 5,000 nodes, with no API server.
-pub(super) fn alone() -> Option<Row> {
-    const NODES: usize = 5000;
-    const PODS: usize = 20_000;
+pub(super) fn alone(size: Size) -> Option<Row> {
+    let (nodes, count) = (size.of(5000), size.of(20_000));
     let mut cache = Cache::default();
-    for index in 0..NODES {
+    for index in 0..nodes {
         let mut node = node(index);
         node["status"] = status()["status"].clone();
         cache.set_node(&serde_json::from_value::<Node>(node).ok()?);
     }
     let pods: Vec<PodInfo> =
-        (0..PODS).filter_map(|index| PodInfo::new(&serde_json::from_value::<Pod>(pod(index)).ok()?)).collect();
+        (0..count).filter_map(|index| PodInfo::new(&serde_json::from_value::<Pod>(pod(index)).ok()?)).collect();
     let (profile, mut cursor) = (default_profile("default-scheduler", ScoringStrategy::default()), Cursor::default());
     let start = Instant::now();
     for (index, pod) in pods.into_iter().enumerate() {
         let node = cycle::schedule(&profile, &cache, &pod, &mut cursor, |count| index % count).ok()?.name.clone();
         cache.assume(pod, &node);
     }
-    let measured = PODS as f64 / start.elapsed().as_secs_f64();
-    Some(Row { what: "scheduler alone, 5,000 nodes", budget: Figure::PerSecond(10_000.0), measured })
+    let measured = count as f64 / start.elapsed().as_secs_f64();
+    Some(Row::new(format!("scheduler alone, {} nodes", thousands(nodes)), Figure::PerSecond(10_000.0), measured))
 }
 
 /// 5,000 pods onto 1,000 nodes.
-pub(super) async fn through_the_api(client: &kube::Client) -> Result<Row, Failure> {
-    const NODES: usize = 1000;
-    const PODS: usize = 5000;
+pub(super) async fn through_the_api(client: &kube::Client, size: Size) -> Result<Row, Failure> {
+    let (node_count, pod_count) = (size.of(1000), size.of(5000));
     let (nodes, pods): (Api<Node>, Api<Pod>) = (Api::all(client.clone()), Api::default_namespaced(client.clone()));
     let params = PostParams::default();
-    futures::stream::iter((0..NODES).map(Ok::<_, Failure>))
+    futures::stream::iter((0..node_count).map(Ok::<_, Failure>))
         .try_for_each_concurrent(IN_FLIGHT, |index| {
             let (nodes, params) = (nodes.clone(), params.clone());
             async move {
@@ -90,7 +88,7 @@ pub(super) async fn through_the_api(client: &kube::Client) -> Result<Row, Failur
         let mut events = watcher(pods.clone(), config).boxed();
         async move {
             let mut seen = std::collections::HashSet::new();
-            while seen.len() < PODS {
+            while seen.len() < pod_count {
                 let Some(event) = events.try_next().await? else { break };
                 if let watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) = event
                     && pod.spec.is_some_and(|spec| spec.node_name.is_some())
@@ -101,7 +99,7 @@ pub(super) async fn through_the_api(client: &kube::Client) -> Result<Row, Failur
             Ok::<_, Failure>(())
         }
     };
-    let create = futures::stream::iter((0..PODS).map(Ok::<_, Failure>)).try_for_each_concurrent(IN_FLIGHT, |index| {
+    let create = futures::stream::iter((0..pod_count).map(Ok::<_, Failure>)).try_for_each_concurrent(IN_FLIGHT, |index| {
         let (pods, params) = (pods.clone(), params.clone());
         async move {
             let mut pod = pod(index);
@@ -112,13 +110,13 @@ pub(super) async fn through_the_api(client: &kube::Client) -> Result<Row, Failur
     });
     let both = async { tokio::try_join!(create, bound) };
     tokio::time::timeout(Duration::from_secs(300), both).await.map_err(|_| "pods were not scheduled in 300 s")??;
-    let measured = PODS as f64 / start.elapsed().as_secs_f64();
+    let measured = pod_count as f64 / start.elapsed().as_secs_f64();
     let (now, labelled) = (DeleteParams::default().grace_period(0), ListParams::default().labels("bench=true"));
     pods.delete_collection(&now, &labelled).await?;
     nodes.delete_collection(&now, &labelled).await?;
-    Ok(Row {
-        what: "scheduling 5,000 pods onto 1,000 nodes, through the API",
-        budget: Figure::PerSecond(5000.0),
-        measured,
-    })
+    Ok(Row::new(format!(
+            "scheduling {} pods onto {} nodes, through the API",
+            thousands(pod_count),
+            thousands(node_count)
+        ), Figure::PerSecond(5000.0), measured))
 }

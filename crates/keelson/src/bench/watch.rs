@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::process::Server;
 use super::request::{open, send};
-use super::{Figure, Row, millis};
+use super::{Figure, Row, Size, millis, thousands};
 use crate::cli::Failure;
 
 /// Between two changes: 20 a second.
@@ -25,20 +25,23 @@ const OBJECT: &str = "bench-watched";
 const SENT: &[u8] = b"\"sent\":\"";
 
 /// 500, then 1,000 watchers.
-pub(super) async fn deliveries(client: &kube::Client, server: &Server, print: impl Fn(Row)) -> Result<(), Failure> {
+pub(super) async fn deliveries(
+    client: &kube::Client,
+    server: &Server,
+    size: Size,
+    print: impl Fn(Row),
+) -> Result<(), Failure> {
     let start = Instant::now();
     send(client, "POST", PATH, Some(json!({"metadata": {"name": OBJECT}}))).await?;
     // What the changes cost by themselves.
     let alone = change(client, server, start).await?;
-    for (watchers, latency, cost) in [
-        (500, "API: 500 watchers, 20 changes/s: delivery p99", "API: 500 watchers: CPU per delivery"),
-        (1000, "API: 1,000 watchers, 20 changes/s: delivery p99", "API: 1,000 watchers: CPU per delivery"),
-    ] {
+    for watchers in [500, 1000].map(|full| size.of(full)) {
+        let many = thousands(watchers);
         let (mut latencies, cpu) = watched(client, server, start, watchers).await?;
-        print(Row { what: latency, budget: Figure::Millis(5.0), measured: millis(ninety_nine(&mut latencies)) });
+        print(Row::new(format!("API: {many} watchers, 20 changes/s: delivery p99"), Figure::Millis(5.0), millis(ninety_nine(&mut latencies))));
         let used = cpu.saturating_sub(alone).as_secs_f64();
         let measured = used * 1e6 / latencies.len().max(1) as f64;
-        print(Row { what: cost, budget: Figure::Micros(5.0), measured });
+        print(Row::new(format!("API: {many} watchers: CPU per delivery"), Figure::Micros(5.0), measured));
     }
     send(client, "DELETE", &format!("{PATH}/{OBJECT}"), None).await?;
     Ok(())
