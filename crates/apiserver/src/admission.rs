@@ -36,15 +36,18 @@ use std::sync::Arc;
 use keelson_api::status::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::UserInfo;
 use crate::audit::Level;
 use crate::core::Core;
+use crate::metrics::Step;
 use crate::registry::Resource;
 use crate::registry::options::{DeleteOptions, WriteOptions};
 
 pub(crate) use extensions::Extensions;
 pub(crate) use namespace_lifecycle::namespace_exists;
+pub(crate) use plugin::names as controllers;
 use plugin::Plugin;
 pub(crate) use policies::typecheck;
 
@@ -199,6 +202,37 @@ impl<'a> Request<'a> {
         self.core.admission.has(plugin)
     }
 
+    /// Asks a plugin, if it runs, and measures it.
+    fn ask(&self, plugin: Plugin, step: Step, work: impl FnOnce() -> Result<(), Status>) -> Result<(), Status> {
+        if !self.has(plugin) {
+            return Ok(());
+        }
+        let begin = Instant::now();
+        let result = work();
+        self.measured(plugin, step, begin, result.is_err());
+        result
+    }
+
+    /// The same for one that may have to wait, and runs.
+    async fn wait(
+        &self,
+        plugin: Plugin,
+        step: Step,
+        work: impl Future<Output = Result<(), Status>>,
+    ) -> Result<(), Status> {
+        let begin = Instant::now();
+        let result = work.await;
+        self.measured(plugin, step, begin, result.is_err());
+        result
+    }
+
+    fn measured(&self, plugin: Plugin, step: Step, begin: Instant, rejected: bool) {
+        if plugin.handles(self.operation) {
+            let (took, metrics) = (begin.elapsed(), &self.core.metrics.admission);
+            metrics.controller(plugin as usize, step, self.operation, took, rejected);
+        }
+    }
+
     fn forbidden(&self, why: &str) -> Status {
         self.resource.forbidden(self.shown, why)
     }
@@ -228,37 +262,44 @@ pub(crate) async fn mutate(request: &Request<'_>, object: &mut Value) -> Result<
     if request.judges == Judges::Nobody {
         return Ok(false);
     }
-    plugins(request, object).await?;
-    extensions::mutate(request, object).await
+    let begin = Instant::now();
+    let result = async {
+        plugins(request, object).await?;
+        extensions::mutate(request, object).await
+    };
+    let result = result.await;
+    request.core.metrics.admission.step(Step::Admit, request.operation, begin.elapsed(), result.is_err());
+    result
 }
 
 async fn plugins(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-    if request.has(Plugin::LimitRanger) {
+    use Step::Admit;
+    request.ask(Plugin::LimitRanger, Admit, || {
         limit_ranger::mutate(request, object);
-    }
+        Ok(())
+    })?;
     if request.has(Plugin::ServiceAccount) {
-        service_account::mutate(request, object).await?;
+        request.wait(Plugin::ServiceAccount, Admit, service_account::mutate(request, object)).await?;
     }
-    if request.has(Plugin::TaintNodesByCondition) {
+    request.ask(Plugin::TaintNodesByCondition, Admit, || {
         node_taints::mutate(request, object);
-    }
-    if request.has(Plugin::Priority) {
-        priority::mutate(request, object)?;
-    }
-    if request.has(Plugin::DefaultTolerationSeconds) {
+        Ok(())
+    })?;
+    request.ask(Plugin::Priority, Admit, || priority::mutate(request, object))?;
+    request.ask(Plugin::DefaultTolerationSeconds, Admit, || {
         default_tolerations::mutate(request, object);
-    }
-    if request.has(Plugin::StorageObjectInUseProtection) {
+        Ok(())
+    })?;
+    request.ask(Plugin::StorageObjectInUseProtection, Admit, || {
         storage_protection::mutate(request, object);
-    }
-    default_class::mutate(request, object)?;
+        Ok(())
+    })?;
+    request.ask(Plugin::DefaultStorageClass, Admit, || default_class::storage(request, object))?;
+    request.ask(Plugin::DefaultIngressClass, Admit, || default_class::ingress(request, object))?;
     if request.has(Plugin::RuntimeClass) {
-        runtime_class::mutate(request, object).await?;
+        request.wait(Plugin::RuntimeClass, Admit, runtime_class::mutate(request, object)).await?;
     }
-    if request.has(Plugin::PodTopologyLabels) {
-        topology_labels::mutate(request, object)?;
-    }
-    Ok(())
+    request.ask(Plugin::PodTopologyLabels, Admit, || topology_labels::mutate(request, object))
 }
 
 /// Lets plugins, policies and webhooks refuse the request. A delete has no object (null).
@@ -266,33 +307,36 @@ pub(crate) async fn validate(request: &Request<'_>, object: &Value) -> Result<()
     if request.judges == Judges::Nobody {
         return Ok(());
     }
+    let begin = Instant::now();
+    let result = judge(request, object).await;
+    request.core.metrics.admission.step(Step::Validate, request.operation, begin.elapsed(), result.is_err());
+    result
+}
+
+/// Upstream asks some of these while it mutates: they are measured under its name for that.
+async fn judge(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+    use Step::{Admit, Validate};
     // ResourceQuota, which counts what everybody else has let pass, goes last.
-    if request.has(Plugin::NamespaceLifecycle) {
-        namespace_lifecycle::validate(request)?;
-    }
+    request.ask(Plugin::NamespaceLifecycle, Admit, || namespace_lifecycle::validate(request))?;
     if request.has(Plugin::NodeRestriction) {
-        node_restriction::validate(request, object).await?;
+        request.wait(Plugin::NodeRestriction, Admit, node_restriction::validate(request, object)).await?;
     }
-    if request.has(Plugin::LimitRanger) {
-        limit_ranger::validate(request, object)?;
+    request.ask(Plugin::LimitRanger, Validate, || limit_ranger::validate(request, object))?;
+    request.ask(Plugin::ServiceAccount, Validate, || service_account::validate(request, object))?;
+    request.ask(Plugin::PodSecurity, Validate, || pod_security::validate(request, object))?;
+    request.ask(Plugin::Priority, Validate, || priority::validate(request, object))?;
+    request.ask(Plugin::PersistentVolumeClaimResize, Validate, || claim_resize::validate(request, object))?;
+    if request.has(Plugin::CertificateApproval) {
+        request.wait(Plugin::CertificateApproval, Validate, certificates::approval(request)).await?;
     }
-    if request.has(Plugin::ServiceAccount) {
-        service_account::validate(request, object)?;
+    if request.has(Plugin::CertificateSigning) {
+        request.wait(Plugin::CertificateSigning, Validate, certificates::signing(request, object)).await?;
     }
-    if request.has(Plugin::PodSecurity) {
-        pod_security::validate(request, object)?;
-    }
-    if request.has(Plugin::Priority) {
-        priority::validate(request, object)?;
-    }
-    if request.has(Plugin::PersistentVolumeClaimResize) {
-        claim_resize::validate(request, object)?;
-    }
-    certificates::validate(request, object).await?;
+    request.ask(Plugin::CertificateSubjectRestriction, Validate, || certificates::subject(request, object))?;
     rbac_escalation::validate(request, object).await?;
     extensions::validate(request, object).await?;
     if request.has(Plugin::ResourceQuota) {
-        resource_quota::validate(request, object).await?;
+        request.wait(Plugin::ResourceQuota, Validate, resource_quota::validate(request, object)).await?;
     }
     Ok(())
 }

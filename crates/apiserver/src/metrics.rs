@@ -2,10 +2,12 @@
 //! it happens, in series that are looked up once; what has a state of its own is read when somebody asks.
 //!
 //! - [`requests`]: each request
+//! - [`admission`]: its plugins and webhooks
 //! - [`store`]: each operation of the store
 //! - [`state`]: what is read when somebody asks
 //! - [`process`]: the process
 
+mod admission;
 mod process;
 mod requests;
 mod state;
@@ -24,6 +26,7 @@ use crate::cache::Cache;
 use crate::core::Core;
 use crate::http::reply;
 
+pub(crate) use self::admission::{Admission, Asked, Rejection, Step};
 pub(crate) use self::requests::{Measured, Requests};
 
 /// Seconds; of store operations and of requests.
@@ -40,6 +43,7 @@ pub(crate) struct Metrics {
     /// `/metrics/slis`
     slis: Registry,
     pub(crate) requests: Requests,
+    pub(crate) admission: Admission,
     authenticated: [IntCounter; 2],
     authorized: [IntCounter; 3],
     pub(crate) flow_waits: HistogramVec,
@@ -57,6 +61,7 @@ impl Metrics {
         let authorizations = counters(&registry, "authorization_attempts_total", help, &["result"])?;
         let this = Self {
             requests: Requests::new(&registry)?,
+            admission: Admission::new(&registry)?,
             authenticated: ["success", "failure"].map(|result| authentications.with_label_values(&[result])),
             authorized: ["allowed", "denied", "error"].map(|result| authorizations.with_label_values(&[result])),
             flow_waits: histograms(

@@ -5,7 +5,6 @@ use keelson_api::kinds::requested_groups;
 use keelson_api::status::Status;
 use serde_json::Value;
 
-use super::plugin::Plugin;
 use super::{Operation, Request};
 use crate::authz::Attributes;
 use crate::user::MASTERS;
@@ -13,33 +12,43 @@ use crate::user::MASTERS;
 const GROUP: &str = "certificates.k8s.io";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
-pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
-    if !request.is_any(GROUP, "certificatesigningrequests") {
+const RESOURCE: &str = "certificatesigningrequests";
+
+fn is_update<'a>(request: &Request<'a>, subresource: &str) -> Option<&'a Value> {
+    let updates = request.operation == Operation::Update && request.subresource == subresource;
+    request.old.filter(|_| updates && request.is_any(GROUP, RESOURCE))
+}
+
+/// CertificateApproval
+pub(super) async fn approval(request: &Request<'_>) -> Result<(), Status> {
+    match is_update(request, "approval") {
+        Some(old) => authorize(request, signer(old), "approve").await,
+        None => Ok(()),
+    }
+}
+
+/// CertificateSigning
+pub(super) async fn signing(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+    let Some(old) = is_update(request, "status") else { return Ok(()) };
+    let part = |object: &Value, field: &str| object.get("status").and_then(|s| s.get(field)).cloned();
+    if ["certificate", "conditions"].iter().all(|field| part(object, field) == part(old, field)) {
         return Ok(());
     }
-    match (request.subresource, request.operation, request.old) {
-        ("approval", Operation::Update, Some(old)) if request.has(Plugin::CertificateApproval) => {
-            authorize(request, signer(old), "approve").await
-        }
-        ("status", Operation::Update, Some(old)) if request.has(Plugin::CertificateSigning) => {
-            let part = |object: &Value, field: &str| object.get("status").and_then(|s| s.get(field)).cloned();
-            if ["certificate", "conditions"].iter().all(|field| part(object, field) == part(old, field)) {
-                return Ok(());
-            }
-            authorize(request, signer(old), "sign").await
-        }
-        ("", Operation::Create, _)
-            if signer(object) == CLIENT_SIGNER && request.has(Plugin::CertificateSubjectRestriction) =>
-        {
-            let wanted = object.pointer("/spec/request").map(requested_groups).unwrap_or_default();
-            if wanted.iter().any(|group| group == MASTERS) {
-                let why = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
-                return Err(request.forbidden(&why));
-            }
-            Ok(())
-        }
-        _ => Ok(()),
+    authorize(request, signer(old), "sign").await
+}
+
+/// CertificateSubjectRestriction
+pub(super) fn subject(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+    let creates = request.operation == Operation::Create && request.is(GROUP, RESOURCE);
+    if !creates || signer(object) != CLIENT_SIGNER {
+        return Ok(());
     }
+    let wanted = object.pointer("/spec/request").map(requested_groups).unwrap_or_default();
+    if wanted.iter().any(|group| group == MASTERS) {
+        let why = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
+        return Err(request.forbidden(&why));
+    }
+    Ok(())
 }
 
 fn signer(object: &Value) -> &str {

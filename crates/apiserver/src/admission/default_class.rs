@@ -5,27 +5,27 @@ use keelson_api::status::Status;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::plugin::Plugin;
 use super::{Operation, Request};
 
 const STORAGE_MARKS: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 const INGRESS_MARKS: [&str; 1] = ["ingressclass.kubernetes.io/is-default-class"];
 
-pub(super) fn mutate(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-    if request.operation != Operation::Create {
+pub(super) fn storage(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+    if request.operation != Operation::Create || !request.is("", "persistentvolumeclaims") {
         return Ok(());
     }
-    if request.is("", "persistentvolumeclaims") && request.has(Plugin::DefaultStorageClass) {
-        let old = "volume.beta.kubernetes.io/storage-class";
-        return fill(request, object, ("storageClassName", old), ("storage.k8s.io", "storageclasses", &STORAGE_MARKS));
+    let old = "volume.beta.kubernetes.io/storage-class";
+    fill(request, object, ("storageClassName", old), ("storage.k8s.io", "storageclasses", &STORAGE_MARKS))
+}
+
+pub(super) fn ingress(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+    if request.operation != Operation::Create || !request.is("networking.k8s.io", "ingresses") {
+        return Ok(());
     }
-    if request.is("networking.k8s.io", "ingresses") && request.has(Plugin::DefaultIngressClass) {
-        let old = "kubernetes.io/ingress.class";
-        let classes = ("networking.k8s.io", "ingressclasses", INGRESS_MARKS.as_slice());
-        return fill(request, object, ("ingressClassName", old), classes);
-    }
-    Ok(())
+    let old = "kubernetes.io/ingress.class";
+    let classes = ("networking.k8s.io", "ingressclasses", INGRESS_MARKS.as_slice());
+    fill(request, object, ("ingressClassName", old), classes)
 }
 
 /// Names the default class in `field`, unless it or the annotation that came before it names one.

@@ -20,6 +20,7 @@ use super::attributes::{Seen, describe};
 use super::matching::namespace_of;
 use crate::UserInfo;
 use crate::authz::Attributes;
+use crate::metrics::Step;
 
 /// Units of cost (of which a second has some ten million) that are spent where the request is served.
 const CHEAP: u64 = 20_000;
@@ -335,6 +336,7 @@ impl Conditions {
         self: &Arc<Self>,
         request: &Request<'_>,
         seen: &Seen<'_>,
+        (webhook, step): (&str, Step),
         fails_closed: bool,
     ) -> Result<bool, Status> {
         if self.list.is_empty() {
@@ -342,7 +344,12 @@ impl Conditions {
         }
         let described = describe(request, seen.resource);
         let inputs = Inputs::new(seen, &described);
-        match run(request, self, &inputs, &mut Known::new(request)).await? {
+        let held = run(request, self, &inputs, &mut Known::new(request)).await?;
+        if !matches!(held, Held::All) {
+            let (metrics, failed) = (&request.core.metrics.admission, matches!(held, Held::Unknown(_)));
+            metrics.condition(webhook, "webhook", step, request.operation, failed);
+        }
+        match held {
             Held::All => Ok(true),
             Held::NotAll => Ok(false),
             Held::Unknown(why) if fails_closed => Err(request.forbidden(&why)),

@@ -9,7 +9,9 @@ use keelson_api::apply::check_managed;
 use keelson_api::status::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::time::Instant;
 
+use super::plugin::{MUTATING_POLICY, MUTATING_WEBHOOK, VALIDATING_POLICY, VALIDATING_WEBHOOK};
 use super::policies::{self, Active, Mutations, Policies, Validations};
 use super::reinvocation::Rounds;
 use super::webhooks::{self, Hook, Hooks};
@@ -17,6 +19,7 @@ use super::{Judges, Request, plugins};
 use crate::cache::feed::Listener;
 use crate::cache::{Cache, Change, Entry, ResourceCache};
 use crate::core::Core;
+use crate::metrics::Step;
 use crate::registry::create::set;
 
 const GROUP: &str = "admissionregistration.k8s.io";
@@ -187,8 +190,21 @@ fn keep_managed(request: &Request<'_>, object: &mut Value, before: Value) {
 }
 
 async fn round(request: &Request<'_>, object: &mut Value, rounds: &mut Rounds) -> Result<(), Status> {
-    policies::mutate(request, object, rounds).await?;
-    webhooks::mutate(request, object, rounds).await
+    measured(request, MUTATING_POLICY, Step::Admit, policies::mutate(request, object, rounds)).await?;
+    measured(request, MUTATING_WEBHOOK, Step::Admit, webhooks::mutate(request, object, rounds)).await
+}
+
+/// Waits, and notes under a plugin's name how long.
+async fn measured(
+    request: &Request<'_>,
+    place: usize,
+    step: Step,
+    work: impl Future<Output = Result<(), Status>>,
+) -> Result<(), Status> {
+    let begin = Instant::now();
+    let result = work.await;
+    request.core.metrics.admission.controller(place, step, request.operation, begin.elapsed(), result.is_err());
+    result
 }
 
 /// Lets webhooks and policies refuse the request.
@@ -197,7 +213,7 @@ pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<()
         return Ok(());
     }
     if !policies::is_excluded(request) {
-        policies::validate(request, object).await?;
+        measured(request, VALIDATING_POLICY, Step::Validate, policies::validate(request, object)).await?;
     }
-    webhooks::validate(request, object).await
+    measured(request, VALIDATING_WEBHOOK, Step::Validate, webhooks::validate(request, object)).await
 }

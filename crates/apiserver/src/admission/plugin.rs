@@ -1,5 +1,6 @@
 //! Which plugins run: upstream's names, which of them are on by default, and the flags that change that.
 
+use super::Operation;
 use crate::{Config, Error};
 
 macro_rules! plugins {
@@ -33,9 +34,44 @@ plugins!(
     TaintNodesByCondition,
 );
 
+impl Plugin {
+    /// Whether upstream's plugin is asked about an operation, which is when it is measured.
+    pub(super) fn handles(self, operation: Operation) -> bool {
+        use Operation::{Connect, Create, Delete, Update};
+        match self {
+            Self::NamespaceLifecycle | Self::NodeRestriction | Self::Priority => operation != Connect,
+            Self::DefaultTolerationSeconds
+            | Self::LimitRanger
+            | Self::PodSecurity
+            | Self::ResourceQuota
+            | Self::ServiceAccount => !matches!(operation, Connect | Delete),
+            Self::CertificateApproval | Self::CertificateSigning | Self::PersistentVolumeClaimResize => {
+                operation == Update
+            }
+            Self::CertificateSubjectRestriction
+            | Self::DefaultIngressClass
+            | Self::DefaultStorageClass
+            | Self::PodTopologyLabels
+            | Self::RuntimeClass
+            | Self::StorageObjectInUseProtection
+            | Self::TaintNodesByCondition => operation == Create,
+        }
+    }
+}
+
+/// Every plugin's name; those that cannot be turned off come last.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|(name, _)| *name).chain(ALWAYS)
+}
+
 /// What administrators add to admission is always heard, so that these cannot be turned off.
 const ALWAYS: [&str; 4] =
     ["MutatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook"];
+/// Where they stand in [`names`].
+pub(super) const MUTATING_POLICY: usize = ALL.len();
+pub(super) const MUTATING_WEBHOOK: usize = ALL.len() + 1;
+pub(super) const VALIDATING_POLICY: usize = ALL.len() + 2;
+pub(super) const VALIDATING_WEBHOOK: usize = ALL.len() + 3;
 
 /// The plugins that run. All of this server's do by default: they are upstream's defaults, and those that its installers
 /// turn on.

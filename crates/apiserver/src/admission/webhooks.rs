@@ -12,10 +12,13 @@ use std::time::Duration;
 
 use keelson_api::status::Status;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::expressions::Conditions;
 use super::extensions::Home;
+use super::Request;
 use super::matching::Matching;
+use crate::metrics::{Asked, Rejection, Step};
 use crate::webhook::{self, Webhook};
 
 pub(super) use mutating::mutate;
@@ -105,21 +108,39 @@ impl Hooks {
 
 /// Why a webhook does not let a request pass.
 enum Failure {
-    /// It could not be asked, or what it said was no answer: the failure policy decides.
-    Call(String),
-    /// It said no, or what it said cannot be done.
+    /// It could not be asked, or what it said was no answer (with the code that this is counted as): the failure policy
+    /// decides.
+    Call(u16, String),
+    /// It said no.
     Refused(Status),
+    /// What it said cannot be done.
+    Impossible(Status),
+}
+
+/// No answer, or none that is one.
+const UNAVAILABLE: u16 = 503;
+
+/// Measures how a webhook was asked, and what of.
+fn measure<T>(hook: &Hook, request: &Request<'_>, step: Step, begin: Instant, result: &Result<T, Failure>) {
+    let (code, rejection) = match result {
+        Ok(_) => (200, None),
+        Err(Failure::Call(code, _)) => (*code, hook.fails_closed.then_some(Rejection::CallFailed)),
+        Err(Failure::Refused(status)) => (status.code, Some(Rejection::Refused)),
+        Err(Failure::Impossible(_)) => (0, Some(Rejection::Internal)),
+    };
+    let asked = Asked { took: begin.elapsed(), code, rejection };
+    request.core.metrics.admission.webhook(&hook.name, step, request.operation, asked);
 }
 
 impl Failure {
     /// What the client is told, if the webhook's failure policy does not let the request pass.
     fn status(self, hook: &Hook) -> Option<Status> {
         match self {
-            Self::Refused(status) => Some(status),
-            Self::Call(why) if hook.fails_closed => {
+            Self::Refused(status) | Self::Impossible(status) => Some(status),
+            Self::Call(_, why) if hook.fails_closed => {
                 Some(Status::internal(format!("failed calling webhook {:?}: {why}", hook.name)))
             }
-            Self::Call(why) => {
+            Self::Call(_, why) => {
                 tracing::warn!(webhook = hook.name, why, "a webhook failed, and is ignored");
                 None
             }

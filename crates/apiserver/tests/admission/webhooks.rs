@@ -339,3 +339,55 @@ async fn every_path() {
         assert_eq!(status["message"], "admission webhook \"no.example.com\" denied the request: no", "{request}");
     }
 }
+
+/// Plugins, webhooks and the two parts of admission, under upstream's names.
+#[tokio::test]
+async fn admission_is_measured() {
+    let server = TestServer::start().await;
+    let hook = Hook::start(&server, |path, request| match (path.starts_with("/v"), request["name"].as_str()) {
+        (true, Some("refused")) => json!({"allowed": false, "status": {"code": 418, "message": "no"}}),
+        (false, Some("lost")) => patched(json!([{"op": "remove", "path": "/spec/nothing/here"}])),
+        _ => allowed(),
+    })
+    .await;
+    let conditions = json!({"matchConditions": [{"name": "c", "expression": "request.name != 'spared'"}]});
+    configure(&server, "validating", "v", json!([hook.webhook("v", &["configmaps"], conditions)])).await;
+    let nobody = json!({"url": "https://127.0.0.1:1/"});
+    let open = json!({"clientConfig": nobody, "failurePolicy": "Ignore"});
+    configure(
+        &server,
+        "mutating",
+        "m",
+        json!([hook.webhook("m", &["configmaps"], json!({})), hook.webhook("open", &["configmaps"], open)]),
+    )
+    .await;
+    let api = server.admin();
+    for (name, expected) in [("fine", 201), ("refused", 418), ("lost", 500), ("spared", 201)] {
+        assert_eq!(api.call(&format!("POST {MAPS}"), map(name)).await.0, expected, "{name}");
+    }
+    let closed = json!({"clientConfig": nobody});
+    configure(&server, "validating", "closed", json!([hook.webhook("closed", &["secrets"], closed)])).await;
+    let secrets = "POST /api/v1/namespaces/default/secrets";
+    assert_eq!(api.call(secrets, json!({"metadata": {"name": "s"}})).await.0, 500);
+    let text = api.raw("GET /metrics", String::new()).await.1;
+    for line in [
+        r#"apiserver_admission_webhook_request_total{code="200",name="m.example.com",operation="CREATE",rejected="false",type="admit"} 3"#,
+        r#"apiserver_admission_webhook_request_total{code="418",name="v.example.com",operation="CREATE",rejected="true",type="validating"} 1"#,
+        r#"apiserver_admission_webhook_rejection_count{error_type="no_error",name="v.example.com",operation="CREATE",rejection_code="418",type="validating"} 1"#,
+        r#"apiserver_admission_webhook_rejection_count{error_type="apiserver_internal_error",name="m.example.com",operation="CREATE",rejection_code="0",type="admit"} 1"#,
+        r#"apiserver_admission_webhook_rejection_count{error_type="calling_webhook_error",name="closed.example.com",operation="CREATE",rejection_code="503",type="validating"} 1"#,
+        r#"apiserver_admission_webhook_fail_open_count{name="open.example.com",type="admit"} 3"#,
+        r#"apiserver_admission_webhook_admission_duration_seconds_count{name="v.example.com",operation="CREATE",rejected="false",type="validating"} 1"#,
+        r#"apiserver_admission_match_condition_exclusions_total{kind="webhook",name="v.example.com",operation="CREATE",type="validate"} 1"#,
+        r#"apiserver_admission_controller_admission_duration_seconds_count{name="MutatingAdmissionWebhook",operation="CREATE",rejected="true",type="admit"} 1"#,
+        r#"apiserver_admission_controller_admission_duration_seconds_count{name="ValidatingAdmissionWebhook",operation="CREATE",rejected="true",type="validate"} 2"#,
+        r#"apiserver_admission_step_admission_duration_seconds_count{operation="CREATE",rejected="true",type="admit"} 1"#,
+        r#"apiserver_admission_step_admission_duration_seconds_count{operation="CREATE",rejected="true",type="validate"} 2"#,
+    ] {
+        let family = line.split('{').next().unwrap_or_default();
+        let similar: Vec<_> = text.lines().filter(|there| there.starts_with(family) && !there.contains("_bucket")).collect();
+        assert!(similar.contains(&line), "{line}\n{}", similar.join("\n"));
+    }
+    let quota = r#"apiserver_admission_controller_admission_duration_seconds_bucket{name="ResourceQuota",operation="CREATE",rejected="false",type="validate",le="0.005"}"#;
+    assert!(text.contains(quota));
+}

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::review::{self, Verdict};
-use super::{Failure, Hook};
+use super::{Failure, Hook, UNAVAILABLE};
 use crate::admission::Request;
 
 /// Asks; `review` is the AdmissionReview with this uid. The answer has been checked, and what it warns of noted.
@@ -14,12 +14,12 @@ pub(super) async fn ask(
     review: Bytes,
     mutating: bool,
 ) -> Result<Verdict, Failure> {
-    let client = hook.client().map_err(|error| Failure::Call(format!("could not get REST client: {error}")))?;
-    let failed = |why: String| Failure::Call(format!("failed to call webhook: {why}"));
+    let client = hook.client().map_err(|error| Failure::Call(500, format!("could not get REST client: {error}")))?;
+    let failed = |why: String| Failure::Call(UNAVAILABLE, format!("failed to call webhook: {why}"));
     let answer = client.ask(review, hook.timeout).await.map_err(|error| failed(error.to_string()))?;
     let answer = review::decode(answer).map_err(failed)?;
     let verdict = review::verify(&answer, hook.version, uid, mutating)
-        .map_err(|why| Failure::Call(format!("received invalid webhook response: {why}")))?;
+        .map_err(|why| Failure::Call(UNAVAILABLE, format!("received invalid webhook response: {why}")))?;
     for (key, value) in &verdict.annotations {
         request.notes.annotate(format!("{}/{key}", hook.name), value.as_str());
     }

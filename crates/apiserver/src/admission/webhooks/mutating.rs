@@ -3,13 +3,15 @@
 use keelson_api::patch::{Patch, PatchType};
 use keelson_api::status::Status;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::call::{ask, check_dry_run};
-use super::{Failure, Hook, review};
+use super::{Failure, Hook, UNAVAILABLE, measure, review};
 use crate::admission::Request;
 use crate::admission::attributes::{Seen, as_version, back, settle};
 use crate::admission::reinvocation::Rounds;
 use crate::audit::Level;
+use crate::metrics::Step;
 
 const KIND: &str = "MutatingAdmissionWebhook";
 
@@ -24,14 +26,16 @@ pub(in crate::admission) async fn mutate(
     for (index, hook) in hooks.iter().enumerate() {
         let Some(resource) = hook.matching.find(request, object).await? else { continue };
         let seen = as_version(request, &resource, object).await?;
-        if !hook.conditions.hold(request, &seen.borrow(&resource), hook.fails_closed).await? {
+        if !hook.conditions.hold(request, &seen.borrow(&resource), (&hook.name, Step::Admit), hook.fails_closed).await? {
             continue;
         }
         let key = format!("{}/{}", hook.configuration, hook.name);
         if !rounds.may_run(KIND, &key) {
             continue;
         }
+        let begin = Instant::now();
         let asked = call(hook, request, &seen.borrow(&resource)).await;
+        measure(hook, request, Step::Admit, begin, &asked);
         let patched = match asked {
             Ok(Some((patched, patch))) if patched != *seen.object => {
                 note_patch(request, rounds.number(), index, hook, &patch);
@@ -39,7 +43,7 @@ pub(in crate::admission) async fn mutate(
             }
             Ok(_) => None,
             Err(failure) => {
-                let open = matches!(failure, Failure::Call(_)) && !hook.fails_closed;
+                let open = matches!(failure, Failure::Call(..)) && !hook.fails_closed;
                 if let Some(status) = failure.status(hook) {
                     note_mutation(request, rounds.number(), index, hook, false);
                     return Err(status);
@@ -69,28 +73,28 @@ pub(in crate::admission) async fn mutate(
 async fn call(hook: &Hook, request: &Request<'_>, seen: &Seen<'_>) -> Result<Option<(Value, Vec<u8>)>, Failure> {
     check_dry_run(hook, request)?;
     let uid = uuid::Uuid::new_v4().to_string();
-    let review = review::write(hook.version, &uid, request, seen).map_err(Failure::Refused)?;
+    let review = review::write(hook.version, &uid, request, seen).map_err(Failure::Impossible)?;
     let verdict = ask(hook, request, &uid, review, true).await?;
     if verdict.patch.is_empty() {
         return Ok(None);
     }
     let (patch, _) = Patch::parse(PatchType::Json, &verdict.patch)
-        .map_err(|e| Failure::Call(format!("received undecodable patch in webhook response: {}", e.message)))?;
+        .map_err(|e| Failure::Call(UNAVAILABLE, format!("received undecodable patch in webhook response: {}", e.message)))?;
     if matches!(&patch, Patch::Json(patch) if patch.0.is_empty()) {
         return Ok(None);
     }
-    let refused = |why: String| Failure::Refused(Status::internal(why));
+    let impossible = |why: String| Failure::Impossible(Status::internal(why));
     if seen.object.is_null() {
-        return Err(refused(format!(
+        return Err(impossible(format!(
             "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
             hook.name
         )));
     }
     let mut patched = seen.object.clone();
     // Only strategic patches read the schema.
-    let schema = crate::registry::body::schema_of(&seen.resource.kind).map_err(Failure::Refused)?;
-    patch.apply(&mut patched, schema).map_err(|status| refused(status.message))?;
-    settle(request, seen.resource, &mut patched).map_err(refused)?;
+    let schema = crate::registry::body::schema_of(&seen.resource.kind).map_err(Failure::Impossible)?;
+    patch.apply(&mut patched, schema).map_err(|status| impossible(status.message))?;
+    settle(request, seen.resource, &mut patched).map_err(impossible)?;
     Ok(Some((patched, verdict.patch)))
 }
 

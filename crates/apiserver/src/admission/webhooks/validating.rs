@@ -6,11 +6,13 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use keelson_api::status::Status;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::call::{ask, check_dry_run};
-use super::{Failure, Hook, review};
+use super::{Failure, Hook, measure, review};
 use crate::admission::Request;
 use crate::admission::attributes::{Seen, as_version};
+use crate::metrics::Step;
 
 /// Asks the webhooks; the first no that comes is the answer.
 pub(in crate::admission) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
@@ -24,7 +26,7 @@ pub(in crate::admission) async fn validate(request: &Request<'_>, object: &Value
             versions.insert(version.clone(), as_version(request, &resource, object).await?);
         }
         let Some(seen) = versions.get(&version) else { continue };
-        if hook.conditions.hold(request, &seen.borrow(&resource), hook.fails_closed).await? {
+        if hook.conditions.hold(request, &seen.borrow(&resource), (&hook.name, Step::Validate), hook.fails_closed).await? {
             relevant.push((index, hook, resource, version));
         }
     }
@@ -32,7 +34,12 @@ pub(in crate::admission) async fn validate(request: &Request<'_>, object: &Value
         .iter()
         .filter_map(|(index, hook, resource, version)| {
             let seen = versions.get(version)?;
-            Some(async move { (*index, hook, call(hook, request, &seen.borrow(resource)).await) })
+            Some(async move {
+                let begin = Instant::now();
+                let result = call(hook, request, &seen.borrow(resource)).await;
+                measure(hook, request, Step::Validate, begin, &result);
+                (*index, hook, result)
+            })
         })
         .collect();
     let mut first = None;
@@ -52,6 +59,6 @@ pub(in crate::admission) async fn validate(request: &Request<'_>, object: &Value
 async fn call(hook: &Hook, request: &Request<'_>, seen: &Seen<'_>) -> Result<(), Failure> {
     check_dry_run(hook, request)?;
     let uid = uuid::Uuid::new_v4().to_string();
-    let review = review::write(hook.version, &uid, request, seen).map_err(Failure::Refused)?;
+    let review = review::write(hook.version, &uid, request, seen).map_err(Failure::Impossible)?;
     ask(hook, request, &uid, review, false).await.map(drop)
 }
