@@ -47,8 +47,8 @@ use crate::registry::options::{DeleteOptions, WriteOptions};
 
 pub(crate) use extensions::Extensions;
 pub(crate) use namespace_lifecycle::namespace_exists;
-pub(crate) use plugin::names as controllers;
 use plugin::Plugin;
+pub(crate) use plugin::names as controllers;
 pub(crate) use policies::typecheck;
 
 /// What somebody does to an object.

@@ -168,7 +168,9 @@ impl Bench {
         let size = Size(self.divide_load.get());
         println!("{:66} {:>12} {:>12}", "WHAT", "BUDGET", "MEASURED");
         let mut table = Table { only: self.only.as_deref(), failed: Vec::new() };
-        table.group("scheduler", async { scheduling::alone(size).map(print).ok_or_else(|| "no node fits".into()) }).await;
+        table
+            .group("scheduler", async { scheduling::alone(size).map(print).ok_or_else(|| "no node fits".into()) })
+            .await;
         table.group("binary", async { lifecycle::binary().map(print) }).await;
         table.group("pipeline", pipeline::costs(size, print)).await;
         table.group("admission", admission::costs(size, print)).await;

@@ -14,9 +14,9 @@ use keelson_api::status::Status;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::Request;
 use super::expressions::Conditions;
 use super::extensions::Home;
-use super::Request;
 use super::matching::Matching;
 use crate::metrics::{Asked, Rejection, Step};
 use crate::webhook::{self, Webhook};

@@ -141,14 +141,7 @@ impl Admission {
     }
 
     /// A plugin (by its place) has had its say.
-    pub(crate) fn controller(
-        &self,
-        place: usize,
-        step: Step,
-        operation: Operation,
-        took: Duration,
-        rejected: bool,
-    ) {
+    pub(crate) fn controller(&self, place: usize, step: Step, operation: Operation, took: Duration, rejected: bool) {
         let Some((name, series)) = self.controllers.get(place) else { return };
         let make = |[step, operation, rejected]: [&str; 3]| {
             self.controller.with_label_values(&[name, step, operation, rejected])

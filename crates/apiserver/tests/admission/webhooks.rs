@@ -385,7 +385,8 @@ async fn admission_is_measured() {
         r#"apiserver_admission_step_admission_duration_seconds_count{operation="CREATE",rejected="true",type="validate"} 2"#,
     ] {
         let family = line.split('{').next().unwrap_or_default();
-        let similar: Vec<_> = text.lines().filter(|there| there.starts_with(family) && !there.contains("_bucket")).collect();
+        let similar: Vec<_> =
+            text.lines().filter(|there| there.starts_with(family) && !there.contains("_bucket")).collect();
         assert!(similar.contains(&line), "{line}\n{}", similar.join("\n"));
     }
     let quota = r#"apiserver_admission_controller_admission_duration_seconds_bucket{name="ResourceQuota",operation="CREATE",rejected="false",type="validate",le="0.005"}"#;

@@ -77,11 +77,7 @@ pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure
 }
 
 /// Microseconds of this process's time for each create, without the webhooks', and creates a second.
-async fn creates(
-    client: &kube::Client,
-    objects: usize,
-    webhook: Option<&Webhook>,
-) -> Result<(f64, f64), Failure> {
+async fn creates(client: &kube::Client, objects: usize, webhook: Option<&Webhook>) -> Result<(f64, f64), Failure> {
     let used = || {
         let others = webhook.map_or(Ok(Default::default()), |webhook| webhook.thread.cpu())?;
         Ok::<_, Failure>(Server::here().cpu()?.saturating_sub(others))

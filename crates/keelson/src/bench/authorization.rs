@@ -48,6 +48,10 @@ pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure
     let budget = Figure::Micros(NO_BUDGET);
     print(Row::new("authorization: CPU of an access review", budget, measure().await?));
     load(bindings, IN_FLIGHT, |index| bind(index + 1)).await?;
-    print(Row::new(format!("authorization: CPU of an access review, with {} bindings", thousands(bindings)), budget, measure().await?));
+    print(Row::new(
+        format!("authorization: CPU of an access review, with {} bindings", thousands(bindings)),
+        budget,
+        measure().await?,
+    ));
     Ok(())
 }

@@ -63,8 +63,16 @@ async fn figures(process: &Process, engine: &str, objects: usize, print: &impl F
     }
     times.sort_unstable();
     let median = times.get(LISTS / 2).copied().unwrap_or(Duration::MAX);
-    print(Row::new(format!("{engine}: LIST {} ConfigMaps (median)", thousands(objects)), Figure::Millis(NO_BUDGET), millis(median)));
+    print(Row::new(
+        format!("{engine}: LIST {} ConfigMaps (median)", thousands(objects)),
+        Figure::Millis(NO_BUDGET),
+        millis(median),
+    ));
     let p99 = watch::p99(client, &process.server(), 1).await?;
-    print(Row::new(format!("{engine}: one watcher, 20 changes/s: delivery p99"), Figure::Millis(NO_BUDGET), millis(p99)));
+    print(Row::new(
+        format!("{engine}: one watcher, 20 changes/s: delivery p99"),
+        Figure::Millis(NO_BUDGET),
+        millis(p99),
+    ));
     Ok(())
 }

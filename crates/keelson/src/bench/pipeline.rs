@@ -106,10 +106,9 @@ async fn fairness(server: &ApiServer, size: Size, print: impl Fn(Row)) -> Result
     let (quiet, samples) = (client(server, "quiet", &["bench"]), size.of(SAMPLES));
     let idle = p99(&quiet, "idle", samples).await?;
     print(Row::new("fairness: create, p99, nobody else there", Figure::Millis(NO_BUDGET), idle));
-    for (name, pause, how) in [
-        ("flooded", Some(RETRY_AFTER), "a flood that waits as it is told"),
-        ("crowded", None, "a flood without pause"),
-    ] {
+    for (name, pause, how) in
+        [("flooded", Some(RETRY_AFTER), "a flood that waits as it is told"), ("crowded", None, "a flood without pause")]
+    {
         let stop = Arc::new(AtomicBool::new(false));
         let mut flood = JoinSet::new();
         for at in 0..FLOOD {

@@ -99,24 +99,25 @@ pub(super) async fn through_the_api(client: &kube::Client, size: Size) -> Result
             Ok::<_, Failure>(())
         }
     };
-    let create = futures::stream::iter((0..pod_count).map(Ok::<_, Failure>)).try_for_each_concurrent(IN_FLIGHT, |index| {
-        let (pods, params) = (pods.clone(), params.clone());
-        async move {
-            let mut pod = pod(index);
-            pod["metadata"]["uid"].take();
-            pods.create(&params, &serde_json::from_value(pod)?).await?;
-            Ok(())
-        }
-    });
+    let create =
+        futures::stream::iter((0..pod_count).map(Ok::<_, Failure>)).try_for_each_concurrent(IN_FLIGHT, |index| {
+            let (pods, params) = (pods.clone(), params.clone());
+            async move {
+                let mut pod = pod(index);
+                pod["metadata"]["uid"].take();
+                pods.create(&params, &serde_json::from_value(pod)?).await?;
+                Ok(())
+            }
+        });
     let both = async { tokio::try_join!(create, bound) };
     tokio::time::timeout(Duration::from_secs(300), both).await.map_err(|_| "pods were not scheduled in 300 s")??;
     let measured = pod_count as f64 / start.elapsed().as_secs_f64();
     let (now, labelled) = (DeleteParams::default().grace_period(0), ListParams::default().labels("bench=true"));
     pods.delete_collection(&now, &labelled).await?;
     nodes.delete_collection(&now, &labelled).await?;
-    Ok(Row::new(format!(
-            "scheduling {} pods onto {} nodes, through the API",
-            thousands(pod_count),
-            thousands(node_count)
-        ), Figure::PerSecond(5000.0), measured))
+    Ok(Row::new(
+        format!("scheduling {} pods onto {} nodes, through the API", thousands(pod_count), thousands(node_count)),
+        Figure::PerSecond(5000.0),
+        measured,
+    ))
 }

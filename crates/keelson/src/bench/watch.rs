@@ -38,7 +38,11 @@ pub(super) async fn deliveries(
     for watchers in [500, 1000].map(|full| size.of(full)) {
         let many = thousands(watchers);
         let (mut latencies, cpu) = watched(client, server, start, watchers).await?;
-        print(Row::new(format!("API: {many} watchers, 20 changes/s: delivery p99"), Figure::Millis(5.0), millis(ninety_nine(&mut latencies))));
+        print(Row::new(
+            format!("API: {many} watchers, 20 changes/s: delivery p99"),
+            Figure::Millis(5.0),
+            millis(ninety_nine(&mut latencies)),
+        ));
         let used = cpu.saturating_sub(alone).as_secs_f64();
         let measured = used * 1e6 / latencies.len().max(1) as f64;
         print(Row::new(format!("API: {many} watchers: CPU per delivery"), Figure::Micros(5.0), measured));

@@ -95,6 +95,10 @@ fn a_nodes_credentials_reach_what_the_node_runs() {
         &["(Forbidden)", "is not allowed to modify labels: node-restriction.kubernetes.io/team"],
     );
     c.apply("{apiVersion: v1, kind: Node, metadata: {name: elsewhere}}");
-    mentions(c, &as_node("label node elsewhere a=b"), &["(Forbidden)", "cannot read 'elsewhere', only its own Node object"]);
+    mentions(
+        c,
+        &as_node("label node elsewhere a=b"),
+        &["(Forbidden)", "cannot read 'elsewhere', only its own Node object"],
+    );
     mentions(c, &as_node("delete pod p --wait=false"), &["pod \"p\" deleted"]);
 }

@@ -26,7 +26,8 @@ pub(in crate::admission) async fn mutate(
     for (index, hook) in hooks.iter().enumerate() {
         let Some(resource) = hook.matching.find(request, object).await? else { continue };
         let seen = as_version(request, &resource, object).await?;
-        if !hook.conditions.hold(request, &seen.borrow(&resource), (&hook.name, Step::Admit), hook.fails_closed).await? {
+        if !hook.conditions.hold(request, &seen.borrow(&resource), (&hook.name, Step::Admit), hook.fails_closed).await?
+        {
             continue;
         }
         let key = format!("{}/{}", hook.configuration, hook.name);
@@ -78,8 +79,9 @@ async fn call(hook: &Hook, request: &Request<'_>, seen: &Seen<'_>) -> Result<Opt
     if verdict.patch.is_empty() {
         return Ok(None);
     }
-    let (patch, _) = Patch::parse(PatchType::Json, &verdict.patch)
-        .map_err(|e| Failure::Call(UNAVAILABLE, format!("received undecodable patch in webhook response: {}", e.message)))?;
+    let (patch, _) = Patch::parse(PatchType::Json, &verdict.patch).map_err(|e| {
+        Failure::Call(UNAVAILABLE, format!("received undecodable patch in webhook response: {}", e.message))
+    })?;
     if matches!(&patch, Patch::Json(patch) if patch.0.is_empty()) {
         return Ok(None);
     }
