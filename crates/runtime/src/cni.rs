@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
-use crate::Error;
+use crate::{Error, processes};
 
 /// A plugin that takes longer has failed.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -91,19 +91,20 @@ impl Cni {
         Ok(network)
     }
 
-    /// Adds the pod to the network. What a failed ADD left is removed.
-    pub(crate) async fn add(&self, network: Network, pod: Pod) -> Result<Attachment, Error> {
-        let mut attachment = Attachment { network, result: Value::Null, pod };
+    /// Adds the pod to the network. What a failed ADD left is the caller's to remove.
+    pub(crate) async fn add(&self, attachment: &mut Attachment) -> Result<(), Error> {
         for index in 0..attachment.network.plugins.len() {
-            match self.call("ADD", &attachment, index).await {
-                Ok(result) => attachment.result = result,
-                Err(error) => {
-                    let _ = self.del(&attachment).await;
-                    return Err(error);
-                }
-            }
+            attachment.result = self.call("ADD", attachment, index).await?;
         }
-        Ok(attachment)
+        Ok(())
+    }
+
+    /// Ends the plugins that a runtime which was killed had started for this sandbox: they would go on adding what is
+    /// removed meanwhile.
+    pub(crate) async fn end_orphans(sandbox_id: &str) {
+        let variable = format!("CNI_CONTAINERID={sandbox_id}");
+        let end = move || processes::end_all("environ", &[variable.as_bytes()]);
+        let _ = tokio::task::spawn_blocking(end).await;
     }
 
     /// Removes the pod from the network; plugins treat what is gone already as removed. Goes on after an error, and returns
@@ -190,6 +191,11 @@ impl Cni {
 }
 
 impl Attachment {
+    /// Of a pod that is about to be added.
+    pub(crate) fn new(network: Network, pod: Pod) -> Self {
+        Self { network, result: Value::Null, pod }
+    }
+
     /// The pod's addresses on its interface, without prefix lengths, first IPv4 or IPv6 as the plugin orders them.
     pub(crate) fn addresses(&self) -> Vec<String> {
         let ips = self.result.get("ips").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();

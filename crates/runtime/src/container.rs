@@ -14,12 +14,16 @@ use crate::{
     shim::{
         Exit, Launch,
         protocol::{Reply, Request},
+        read_json, write_json,
     },
-    shim_client, user,
+    shim_client, steps, user,
+    witness::Witness,
 };
 
 /// How long a killed container may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a shim that was killed during a start may take to be replaced.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 const DEFAULT_STOP_SIGNAL: &str = "SIGTERM";
 
 /// Makes a container: its file system, its specification, no process yet. What a failure leaves is removed.
@@ -98,6 +102,7 @@ fn make(
         std::fs::create_dir_all(dir).map_err(Error::io("make", dir))?;
     }
     container.update(|_| true);
+    steps::reached("container-recorded");
     let mut lower = core.images.layer_dirs(&image.layers);
     if lower.is_empty() {
         // Overlayfs wants one.
@@ -107,6 +112,7 @@ fn make(
     }
     copy_root_attributes(&lower, &upper)?;
     mounts::overlay(&lower, Some((&upper, &work)), &rootfs)?;
+    steps::reached("container-mounted");
     let security = oci::security(config);
     let user = user::resolve(&security, &image.config.user, &rootfs)?;
     let devices = if security.privileged {
@@ -138,6 +144,7 @@ fn make(
     let path = container.bundle.join("config.json");
     let bytes = serde_json::to_vec(&spec).map_err(|error| Error::Other(error.to_string()))?;
     std::fs::write(&path, bytes).map_err(Error::io("write", path))?;
+    steps::reached("container-written");
     container.update(|record| {
         record.user = Some(LinuxContainerUser {
             uid: user.uid.into(),
@@ -147,6 +154,7 @@ fn make(
         record.set_phase(ContainerPhase::Created);
         true
     });
+    steps::reached("container-created");
     Ok(())
 }
 
@@ -250,23 +258,28 @@ pub(crate) async fn start(core: &Arc<Core>, container: &Arc<Container>) -> Resul
         record.set_phase(ContainerPhase::Starting);
         true
     });
-    let answer = shim_client::ask(&container.sandbox.state, &Request::Start { launch }).await;
+    steps::reached("start-recorded");
+    let settled = container.settled.notified();
+    tokio::pin!(settled);
+    settled.as_mut().enable();
+    let mut answer = shim_client::ask(&container.sandbox.state, &Request::Start { launch }).await;
+    if answer.is_err() {
+        // The shim was killed. Its successor says how far it got.
+        let _ = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
+        answer = shim_client::ask(&container.sandbox.state, &Request::Await { id: container.id.clone() }).await;
+    }
+    steps::reached("start-answered");
     let failure = match answer {
         Ok(Reply::Started { started_at_ns }) => {
-            container.update(|record| {
-                record.started_at = started_at_ns;
-                // Its end may have been told already.
-                if record.phase() == ContainerPhase::Starting {
-                    record.set_phase(ContainerPhase::Running);
-                }
-                true
-            });
+            note_started(container, started_at_ns);
+            steps::reached("start-running");
             core.emit(ContainerEventType::ContainerStartedEvent, &container.id, &container.sandbox);
             // It may have ended before anybody could say that it runs.
             crate::sandbox::catch_up(core, &container.sandbox);
             return Ok(());
         }
         Ok(Reply::Error { message }) => message,
+        Ok(Reply::NotRunning) => "the pod's shim was killed while it started the container".into(),
         Ok(other) => format!("the pod's shim answered {other:?}"),
         Err(error) => error.to_string(),
     };
@@ -282,6 +295,65 @@ pub(crate) async fn start(core: &Arc<Core>, container: &Arc<Container>) -> Resul
         true
     });
     Err(Error::Shim(message))
+}
+
+fn note_started(container: &Container, started_at_ns: i64) {
+    let changed = container.update(|record| {
+        record.started_at = started_at_ns;
+        // Its end may have been told already.
+        let running = record.phase() != ContainerPhase::Exited;
+        if running {
+            record.set_phase(ContainerPhase::Running);
+        }
+        true
+    });
+    if changed && container.is_running() {
+        *container.witness.lock() = Witness::of(&container.bundle);
+    }
+}
+
+/// Finds out what became of a container that was running or about to while nobody listened to its shim: from the shim, if
+/// there is one, from the exit file, or from its witness.
+pub(crate) async fn settle(core: &Core, container: &Container, shim: bool) {
+    if !matches!(container.phase(), ContainerPhase::Starting | ContainerPhase::Running) {
+        return;
+    }
+    let answer = match shim {
+        true => shim_client::ask(&container.sandbox.state, &Request::Await { id: container.id.clone() }).await,
+        false => Ok(Reply::NotRunning),
+    };
+    match answer {
+        Ok(Reply::Started { started_at_ns }) => note_started(container, started_at_ns),
+        Ok(_) => lost(core, container).await,
+        // Killed as well: its successor will be asked.
+        Err(_) => return,
+    }
+    container.settled.notify_waiters();
+}
+
+/// A container that its shim does not know: it never began, has ended, or was ended because nobody knew how far it got.
+async fn lost(core: &Core, container: &Container) {
+    let file = container.root.join(EXIT_FILE);
+    if let Ok(Some(exit)) = read_json::<Exit>(&file) {
+        return core.container_ended(container, &exit);
+    }
+    if container.phase() == ContainerPhase::Starting && !container.bundle.join(Launch::FILE).exists() {
+        container.update(|record| {
+            record.set_phase(ContainerPhase::Created);
+            true
+        });
+        return;
+    }
+    let witness = container.witness.lock().take();
+    let code = match witness {
+        Some(witness) => witness.exit_code().await,
+        None => None,
+    };
+    let exit = Exit { code: code.unwrap_or(255), finished_at_ns: now_ns(), oom_killed: false, unknown: code.is_none() };
+    if let Err(error) = write_json(&file, &exit) {
+        tracing::warn!(container = %container.id, %error, "a container's end could not be noted");
+    }
+    core.container_ended(container, &exit);
 }
 
 fn launch(container: &Container) -> Launch {
@@ -303,6 +375,8 @@ fn launch(container: &Container) -> Launch {
 
 /// Stops a container: its stop signal, `grace` to obey, then SIGKILL. One that does not run is stopped already.
 pub(crate) async fn stop(core: &Arc<Core>, container: &Arc<Container>, grace: Duration) -> Result<(), Error> {
+    // One that is being started has to be there to be stopped.
+    let _ = tokio::time::timeout(KILL_TIMEOUT, container.changing.lock()).await;
     if !matches!(container.phase(), ContainerPhase::Running | ContainerPhase::Starting) {
         return Ok(());
     }
@@ -311,11 +385,13 @@ pub(crate) async fn stop(core: &Arc<Core>, container: &Arc<Container>, grace: Du
     if !grace.is_zero() {
         let signal = parse_signal(&name).ok_or_else(|| Error::Invalid(format!("unknown stop signal {name:?}")))?;
         kill(core, container, signal, false).await?;
+        steps::reached("stop-signalled");
         if container.wait_ended(grace).await {
             return Ok(());
         }
     }
     kill(core, container, rustix::process::Signal::KILL.as_raw(), true).await?;
+    steps::reached("stop-killed");
     if container.wait_ended(KILL_TIMEOUT).await {
         return Ok(());
     }
@@ -373,6 +449,7 @@ pub(crate) async fn discard(core: &Arc<Core>, container: &Arc<Container>) {
         for point in mounts::below(&doomed.bundle) {
             mounts::unmount_all(&point);
         }
+        steps::reached("container-unmounted");
         if !cgroup::remove(&doomed.cgroup()) {
             cgroup::signal_all(&doomed.cgroup(), rustix::process::Signal::KILL);
             cgroup::remove(&doomed.cgroup());
@@ -381,6 +458,7 @@ pub(crate) async fn discard(core: &Arc<Core>, container: &Arc<Container>) {
             if let Err(error) = layer::remove_tree(dir) {
                 tracing::warn!(container = %doomed.id, %error, "a container's directory could not be removed");
             }
+            steps::reached("container-half-removed");
         }
     });
     let _ = undo.await;

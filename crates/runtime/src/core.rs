@@ -9,7 +9,10 @@ use std::{
 
 use keelson_cri::v1::{ContainerEventResponse, ContainerEventType};
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    sync::{Notify, broadcast, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,7 +23,9 @@ use crate::{
     oci::Machine,
     records::{self, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord},
     shim::{Exit, protocol::container_dir},
+    steps,
     streaming::Streaming,
+    witness::Witness,
 };
 
 /// Container events a slow listener may lag behind.
@@ -60,6 +65,8 @@ pub(crate) struct Sandbox {
     pub changing: tokio::sync::Mutex<()>,
     /// Cancelled when its shim is no longer to be kept alive.
     pub stopped: CancellationToken,
+    /// The task that keeps it alive.
+    pub supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A container.
@@ -73,6 +80,9 @@ pub(crate) struct Container {
     pub changing: tokio::sync::Mutex<()>,
     /// True once it has ended.
     pub ended: watch::Sender<bool>,
+    /// Told when a new shim has said what became of it.
+    pub settled: Notify,
+    pub witness: Mutex<Option<Witness>>,
 }
 
 impl Core {
@@ -144,6 +154,7 @@ impl Core {
             record: Mutex::new(record),
             changing: tokio::sync::Mutex::new(()),
             stopped: self.shutdown.child_token(),
+            supervisor: Mutex::new(None),
         });
         tables.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         Ok(sandbox)
@@ -176,6 +187,8 @@ impl Core {
             record: Mutex::new(record),
             changing: tokio::sync::Mutex::new(()),
             ended: watch::channel(ended).0,
+            settled: Notify::new(),
+            witness: Mutex::new(None),
         });
         tables.containers.insert(container.id.clone(), container.clone());
         Ok(container)
@@ -207,6 +220,7 @@ impl Core {
 
     /// Notes that a container has ended. The first word counts.
     pub(crate) fn container_ended(&self, container: &Container, exit: &Exit) {
+        steps::reached("exit-heard");
         let changed = container.update(|record| {
             if record.phase() == ContainerPhase::Exited {
                 return false;
@@ -224,6 +238,8 @@ impl Core {
             true
         });
         if changed {
+            steps::reached("exit-recorded");
+            container.witness.lock().take();
             container.ended.send_replace(true);
             self.emit(ContainerEventType::ContainerStoppedEvent, &container.id, &container.sandbox);
         }

@@ -21,6 +21,7 @@ mod machine;
 mod mounts;
 mod namespaces;
 mod oci;
+mod processes;
 mod records;
 mod recovery;
 mod resources;
@@ -31,8 +32,10 @@ mod shim;
 mod shim_client;
 mod stats;
 mod status;
+mod steps;
 mod streaming;
 mod user;
+mod witness;
 
 pub use config::{Config, LOCAL_IMAGE_DOMAIN};
 pub use error::Error;

@@ -11,7 +11,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::{Error, mounts};
+use crate::{Error, mounts, steps};
 
 /// What a sandbox wants of its own.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +91,7 @@ fn create_here(dir: &Path, wanted: &Wanted) -> Result<(), Error> {
         File::create(&target).map_err(Error::io("create", &target))?;
         rustix::mount::mount_bind(format!("/proc/thread-self/ns/{kind}"), &target)
             .map_err(Error::io("pin a namespace at", &target))?;
+        steps::reached("sandbox-pinned");
     }
     Ok(())
 }

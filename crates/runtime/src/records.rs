@@ -40,6 +40,8 @@ pub(crate) enum SandboxPhase {
     Creating = 0,
     Ready = 1,
     NotReady = 2,
+    /// Being stopped; found at start-up, that is finished.
+    Stopping = 3,
 }
 
 /// A container.

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use crate::{
-    Error, container,
-    core::{Core, EXIT_FILE, now_ns},
+    Error,
+    cni::Cni,
+    container,
+    core::Core,
     image::layer::remove_tree,
     mounts,
     records::{self, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord},
-    sandbox, shim,
+    sandbox,
 };
 
 /// Rebuilds sandboxes and containers from disk.
@@ -46,26 +48,42 @@ async fn recover_sandbox(core: &Arc<Core>, found: &Arc<crate::core::Sandbox>) {
     let phase = found.with(SandboxRecord::phase);
     if phase == SandboxPhase::Creating {
         // Nobody learned its ID: it goes away whole.
+        Cni::end_orphans(&found.id).await;
         if let Err(error) = sandbox::remove(core, found).await {
             tracing::warn!(sandbox = %found.id, %error, "a half-made pod could not be removed");
         }
         return;
     }
-    let alive = phase == SandboxPhase::Ready && found.state.is_dir();
+    let containers = core.containers_of(&found.id);
+    let running = containers.iter().any(|c| matches!(c.phase(), ContainerPhase::Starting | ContainerPhase::Running));
+    let alive = found.state.is_dir() && (phase == SandboxPhase::Ready || phase == SandboxPhase::Stopping && running);
     let mut adopted = false;
     if alive {
         match sandbox::spawn_shim(core, found).await {
             Ok(()) => {
                 adopted = true;
-                if let Err(error) = sandbox::check_network(core, found).await {
+                if phase == SandboxPhase::Ready
+                    && let Err(error) = sandbox::check_network(core, found).await
+                {
                     tracing::warn!(sandbox = %found.id, %error, "a pod's network is not as it was");
                 }
             }
             Err(error) => tracing::warn!(sandbox = %found.id, %error, "a pod's shim could not be replaced"),
         }
     }
-    for container in core.containers_of(&found.id) {
-        recover_container(core, &container, adopted);
+    for container in containers {
+        container::settle(core, &container, adopted).await;
+    }
+    if phase == SandboxPhase::Stopping {
+        Cni::end_orphans(&found.id).await;
+        let (core, found) = (core.clone(), found.clone());
+        // It may take its time; nobody has to wait for it.
+        tokio::spawn(async move {
+            if let Err(error) = sandbox::stop(&core, &found).await {
+                tracing::warn!(sandbox = %found.id, %error, "a half-stopped pod could not be stopped");
+            }
+        });
+        return;
     }
     if phase == SandboxPhase::Ready && !adopted {
         // The machine was restarted: processes and namespaces are gone.
@@ -73,29 +91,6 @@ async fn recover_sandbox(core: &Arc<Core>, found: &Arc<crate::core::Sandbox>) {
         if let Err(error) = found.update(|record| record.set_phase(SandboxPhase::NotReady)) {
             tracing::warn!(sandbox = %found.id, %error, "a pod's record could not be written");
         }
-    }
-}
-
-/// A container that was running or about to: its exit file, its process, or nothing tells how it is.
-fn recover_container(core: &Core, found: &crate::core::Container, adopted: bool) {
-    if !matches!(found.phase(), ContainerPhase::Starting | ContainerPhase::Running) {
-        return;
-    }
-    let unknown = shim::Exit { code: 255, finished_at_ns: now_ns(), oom_killed: false, unknown: true };
-    match shim::read_json::<shim::Exit>(&found.root.join(EXIT_FILE)) {
-        Ok(Some(exit)) => core.container_ended(found, &exit),
-        _ if adopted && container::running_pid(found).is_some() => {
-            found.update(|record| {
-                if record.phase() == ContainerPhase::Starting {
-                    record.started_at = now_ns();
-                    record.set_phase(ContainerPhase::Running);
-                }
-                true
-            });
-        }
-        // Its shim will say.
-        _ if adopted && found.phase() == ContainerPhase::Running => {}
-        _ => core.container_ended(found, &unknown),
     }
 }
 

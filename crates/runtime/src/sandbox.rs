@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,10 +19,11 @@ use crate::{
     mounts, namespaces, oci,
     records::{ContainerPhase, SandboxPhase, SandboxRecord},
     shim::{
-        self, Exit, LaunchResult,
+        self, Exit,
         protocol::{Event, Request},
     },
     shim_client::{self, Subscription},
+    steps,
 };
 
 /// The network attachment's record in a sandbox's root directory.
@@ -70,6 +70,7 @@ async fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
     let network = if oci::host_network(&config) { None } else { Some(core.cni.network()?) };
     make_dirs(sandbox)?;
     sandbox.update(|_| ())?;
+    steps::reached("sandbox-recorded");
     let wanted = wanted_namespaces(&config);
     let (blocking, files) = (sandbox.clone(), config.clone());
     spawn_blocking(move || {
@@ -81,33 +82,46 @@ async fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
     })
     .await
     .map_err(|error| Error::Other(error.to_string()))??;
+    steps::reached("sandbox-namespaces");
     spawn_shim(core, sandbox).await?;
+    steps::reached("sandbox-shim");
     let mut ips = Vec::new();
     if let Some(network) = network {
-        let attachment = core.cni.add(network, pod(sandbox, &config)).await?;
-        shim::write_json(&sandbox.root.join(CNI_FILE), &attachment)
-            .map_err(Error::io("write", sandbox.root.join(CNI_FILE)))?;
+        let file = sandbox.root.join(CNI_FILE);
+        let mut attachment = Attachment::new(network, pod(sandbox, &config));
+        // Before and after: what a killed runtime had only begun to add must be removed, too.
+        shim::write_json(&file, &attachment).map_err(Error::io("write", &file))?;
+        core.cni.add(&mut attachment).await?;
+        steps::reached("sandbox-attached");
+        shim::write_json(&file, &attachment).map_err(Error::io("write", &file))?;
         ips = attachment.addresses();
         if ips.is_empty() {
             return Err(Error::Network("the network plugin gave no address".into()));
         }
     }
+    steps::reached("sandbox-networked");
     sandbox.update(|record| {
         record.ips = ips;
         record.set_phase(SandboxPhase::Ready);
-    })
+    })?;
+    steps::reached("sandbox-ready");
+    Ok(())
 }
 
 /// Stops a sandbox: its containers at once, then network, shim and namespaces. Repeating it is fine.
 pub(crate) async fn stop(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+    if sandbox.is_ready() {
+        sandbox.update(|record| record.set_phase(SandboxPhase::Stopping))?;
+    }
+    steps::reached("stopping-recorded");
     for container in core.containers_of(&sandbox.id) {
         container::stop(core, &container, Duration::ZERO).await?;
     }
     let _changing = sandbox.changing.lock().await;
-    let was_ready = sandbox.is_ready();
     detach(core, sandbox).await?;
     dismantle(core, sandbox).await;
-    if was_ready {
+    steps::reached("stopping-dismantled");
+    if sandbox.with(SandboxRecord::phase) == SandboxPhase::Stopping {
         sandbox.update(|record| record.set_phase(SandboxPhase::NotReady))?;
         core.emit(ContainerEventType::ContainerStoppedEvent, &sandbox.id, sandbox);
     }
@@ -133,6 +147,7 @@ async fn detach(core: &Core, sandbox: &Sandbox) -> Result<(), Error> {
         core.cni.del(&attachment).await.map_err(|error| {
             Error::Network(format!("failed to destroy network for sandbox {:?}: {error}", sandbox.id))
         })?;
+        steps::reached("stopping-detached");
         let _ = std::fs::remove_file(&file);
     }
     Ok(())
@@ -152,27 +167,21 @@ pub(crate) async fn dismantle(core: &Core, sandbox: &Arc<Sandbox>) {
         tracing::warn!(sandbox = %sandbox.id, %error, "a pod's network could not be removed");
     }
     sandbox.stopped.cancel();
+    // It may be at starting another shim, which then is to be stopped.
+    let supervisor = sandbox.supervisor.lock().take();
+    if let Some(supervisor) = supervisor {
+        let _ = supervisor.await;
+    }
     // A shim that does not answer is already gone, or ends with its last container.
     let _ = shim_client::ask(&sandbox.state, &Request::Stop).await;
+    steps::reached("stopping-shim");
     let sandbox = sandbox.clone();
     let undo = spawn_blocking(move || {
-        end_pause(&sandbox.state);
+        shim::end_pause(&sandbox.state);
         namespaces::remove(&sandbox.state);
         mounts::unmount_all(&sandbox.state.join("shm"));
     });
     let _ = undo.await;
-}
-
-/// Ends the first process of a pod-wide PID namespace, and with it the namespace.
-fn end_pause(state: &Path) {
-    let file = state.join(shim::PAUSE_FILE);
-    if let Ok(Some(LaunchResult::Started { pid, start_time, .. })) = shim::read_json(&file)
-        && shim::process_start_time(pid) == Some(start_time)
-        && let Some(pid) = rustix::process::Pid::from_raw(pid)
-    {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
-    let _ = std::fs::remove_file(file);
 }
 
 fn discard(core: &Core, sandbox: &Sandbox) {
@@ -183,6 +192,7 @@ fn discard(core: &Core, sandbox: &Sandbox) {
         if let Err(error) = remove_tree(dir) {
             tracing::warn!(sandbox = %sandbox.id, %error, "a pod's directory could not be removed");
         }
+        steps::reached("sandbox-half-removed");
     }
     core.forget_sandbox(&sandbox.id);
 }
@@ -265,8 +275,9 @@ fn pod(sandbox: &Sandbox, config: &PodSandboxConfig) -> Pod {
 /// Starts the sandbox's shim, subscribes to it, and keeps a task that replaces it when it dies.
 pub(crate) async fn spawn_shim(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
     let events = subscribe(core, sandbox).await?;
-    let (core, sandbox) = (core.clone(), sandbox.clone());
-    tokio::spawn(async move { supervise(&core, &sandbox, events).await });
+    let (core, supervised) = (core.clone(), sandbox.clone());
+    let task = tokio::spawn(async move { supervise(&core, &supervised, events).await });
+    *sandbox.supervisor.lock() = Some(task);
     Ok(())
 }
 
@@ -320,6 +331,9 @@ async fn supervise(core: &Arc<Core>, sandbox: &Arc<Sandbox>, mut events: Subscri
                 Err(_) => attempt += 1,
             }
         };
+        for container in core.containers_of(&sandbox.id) {
+            container::settle(core, &container, true).await;
+        }
     }
 }
 

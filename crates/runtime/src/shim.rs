@@ -23,7 +23,9 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 pub(crate) use executor::SECCOMP_ANNOTATION;
 pub(crate) use files::{Exit, Launch, LaunchResult, process_start_time, read_json, write_json};
-pub(crate) use pause::PAUSE_FILE;
+pub(crate) use pause::end as end_pause;
+pub(crate) use pidfd::exit_code as pidfd_exit_code;
+pub(crate) use process::PIPES as STDIO_PIPES;
 
 /// Runs `keelson shim …` with the arguments after `shim`. To be called before any thread or async runtime exists.
 pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     Error,
     shim::protocol::{Event, HEADER_BYTES, Kind, MAX_DATA_BYTES, Reply, Request, SOCKET, frame, parse_header},
+    steps,
 };
 
 /// A shim that does not come up in this time has failed.
@@ -32,7 +33,7 @@ pub(crate) async fn spawn(exe: &Path, dir: &Path, share_pid: bool) -> Result<Chi
     let stderr = std::fs::File::create(&log).map_err(Error::io("create", &log))?;
     let mut command = Command::new(exe);
     command.args(["shim", "serve"]).arg(dir).args(share_pid.then_some("share-pid"));
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+    command.env_clear().envs(steps::environment()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
     let mut child = command.spawn().map_err(Error::io("start the shim", exe))?;
     let mut ready = child.stdout.take();
     let wait = async {

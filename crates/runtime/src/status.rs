@@ -55,7 +55,7 @@ impl Sandbox {
 fn sandbox_state(record: &SandboxRecord) -> PodSandboxState {
     match record.phase() {
         SandboxPhase::Ready => PodSandboxState::SandboxReady,
-        SandboxPhase::Creating | SandboxPhase::NotReady => PodSandboxState::SandboxNotready,
+        SandboxPhase::Creating | SandboxPhase::Stopping | SandboxPhase::NotReady => PodSandboxState::SandboxNotready,
     }
 }
 

@@ -53,7 +53,8 @@ const RESULT: &str = r#"echo '{"cniVersion":"1.0.0","ips":[{"address":"10.1.2.3/
 #[tokio::test]
 async fn a_chain_passes_results_on() {
     let world = World::new(TWO, &[("first", RESULT), ("second", RESULT)]);
-    let attachment = world.cni.add(world.cni.network().unwrap(), world.pod()).await.unwrap();
+    let mut attachment = Attachment::new(world.cni.network().unwrap(), world.pod());
+    world.cni.add(&mut attachment).await.unwrap();
     assert_eq!(attachment.addresses(), ["10.1.2.3"]);
     world.cni.check(&attachment).await.unwrap();
     world.cni.del(&attachment).await.unwrap();
@@ -70,12 +71,14 @@ async fn a_chain_passes_results_on() {
 }
 
 #[tokio::test]
-async fn a_failed_add_is_undone_and_says_why() {
+async fn a_failed_add_says_why_and_can_be_undone() {
     let failing =
         r#"[ $CNI_COMMAND = DEL ] || { echo '{"code":11,"msg":"no addresses","details":"range is full"}'; exit 1; }"#;
     let world = World::new(TWO, &[("first", RESULT), ("second", failing)]);
-    let error = world.cni.add(world.cni.network().unwrap(), world.pod()).await.unwrap_err();
+    let mut attachment = Attachment::new(world.cni.network().unwrap(), world.pod());
+    let error = world.cni.add(&mut attachment).await.unwrap_err();
     assert_eq!(error.to_string(), r#"plugin type="second" name="net" failed (add): no addresses; range is full"#);
+    world.cni.del(&attachment).await.unwrap();
     assert!(world.log().last().unwrap().starts_with("DEL first"));
 }
 

@@ -27,7 +27,7 @@ use super::{
     protocol::{Event, Kind, Reply, container_dir},
     reactor::{Shim, Token, file_name},
 };
-use crate::cgroup;
+use crate::{cgroup, processes, steps};
 
 /// How long an adopted process's parent may take to reap it, for its exit code to be known.
 const REAP_PATIENCE: Duration = Duration::from_secs(2);
@@ -65,6 +65,7 @@ impl Shim {
 
     fn try_start(&mut self, dir: &Path, launch: Launch) -> Result<u64, String> {
         write_json(&dir.join(Launch::FILE), &launch).map_err(|error| format!("note the launch: {error}"))?;
+        steps::reached("shim-launch-noted");
         let log = match &launch.log_path {
             Some(path) => Some(Log::open(path).map_err(|error| format!("open log {}: {error}", path.display()))?),
             None => None,
@@ -135,7 +136,11 @@ impl Shim {
         console: Option<UnixListener>,
         log: Option<Log>,
     ) -> Result<u64, String> {
-        let child = command.env_clear().spawn().map_err(|error| format!("start the helper: {error}"))?;
+        let child = command
+            .env_clear()
+            .envs(steps::environment())
+            .spawn()
+            .map_err(|error| format!("start the helper: {error}"))?;
         // The command still holds the child's ends; output could never end while it does.
         drop(command);
         let id = self.new_id();
@@ -154,6 +159,7 @@ impl Shim {
         };
         // Its outputs are not read before the helper has ended: the reply comes first.
         self.processes.insert(id, process);
+        steps::reached("shim-helper-started");
         Ok(id)
     }
 
@@ -162,7 +168,8 @@ impl Shim {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let result = read_json::<LaunchResult>(&process.dir.join(LaunchResult::FILE));
         let waiting = |role: Role| matches!(role, Role::AwaitsStart(process) | Role::Session { process, owner: true, .. } if process == id);
-        let waiter = self.connections.iter().find(|(_, connection)| waiting(connection.role)).map(|(id, _)| *id);
+        let waiters: Vec<u64> =
+            self.connections.iter().filter(|(_, connection)| waiting(connection.role)).map(|(id, _)| *id).collect();
         let failure = match result {
             Ok(Some(LaunchResult::Started { pid, started_at_ns, .. })) if helper_code == 0 => {
                 process.state = State::Running { pid, child: true };
@@ -172,7 +179,8 @@ impl Shim {
                     process.terminal = Some(terminal);
                 }
                 self.watch_outputs(id);
-                if let Some(waiter) = waiter {
+                steps::reached("shim-launched");
+                for waiter in waiters {
                     if let Some(connection) = self.connections.get_mut(&waiter)
                         && connection.role == Role::AwaitsStart(id)
                     {
@@ -186,11 +194,16 @@ impl Shim {
             Ok(_) => format!("the helper ended with code {helper_code}"),
             Err(error) => format!("the helper's result is unreadable: {error}"),
         };
-        if let Some(waiter) = waiter {
+        if let Some(dir) =
+            self.processes.get(&id).filter(|process| process.container().is_some()).map(|p| p.dir.clone())
+        {
+            end_half_started(&dir);
+        }
+        for waiter in waiters {
             if let Some(connection) = self.connections.get_mut(&waiter) {
                 connection.role = Role::Idle;
             }
-            self.fail(waiter, failure);
+            self.fail(waiter, failure.clone());
         }
         self.drain_outputs(id);
         if let Some(process) = self.processes.remove(&id) {
@@ -232,8 +245,10 @@ impl Shim {
             let oom_killed = cgroup::oom_kills(&launch.cgroup) > 0;
             let finished_at_ns = jiff::Timestamp::now().as_nanosecond() as i64;
             let exit = Exit { code, finished_at_ns, oom_killed, unknown };
+            steps::reached("shim-exit-seen");
             // Before anything else: from here on the exit code cannot be lost to a crash.
             let _ = write_json(&launch.exit_file, &exit);
+            steps::reached("shim-exit-noted");
             if !launch.own_pid_namespace {
                 cgroup::signal_all(&launch.cgroup, Signal::KILL);
             }
@@ -252,9 +267,29 @@ impl Shim {
             self.send(session, Kind::Exit, &code.to_be_bytes());
         }
         self.release(process);
+        steps::reached("shim-released");
         if let Some(event) = exited {
             self.notify(&event);
         }
+    }
+
+    /// Answers once a container that is being started has been.
+    pub(super) fn await_start(&mut self, connection: u64, id: &str) {
+        let found = self.container(id).and_then(|id| Some((id, self.processes.get(&id)?)));
+        let reply = match found.map(|(id, process)| (id, process.state, process.dir.join(LaunchResult::FILE))) {
+            None => Reply::NotRunning,
+            Some((process, State::Launching(_), _)) => {
+                if let Some(connection) = self.connections.get_mut(&connection) {
+                    connection.role = Role::AwaitsStart(process);
+                }
+                return;
+            }
+            Some((_, State::Running { .. }, result)) => match read_json(&result) {
+                Ok(Some(LaunchResult::Started { started_at_ns, .. })) => Reply::Started { started_at_ns },
+                _ => Reply::Error { message: "the helper's result is unreadable".into() },
+            },
+        };
+        self.reply(connection, &reply);
     }
 
     pub(super) fn attach(&mut self, connection: u64, id: &str, role: Role) {
@@ -374,8 +409,7 @@ impl Shim {
         let Ok(entries) = std::fs::read_dir(self.dir.join("c")) else { return };
         let dirs: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|dir| file_name(dir).is_some()).collect();
         for dir in dirs {
-            let Ok(Some(launch)) = read_json::<Launch>(&dir.join(Launch::FILE)) else { continue };
-            if !launch.exit_file.exists() {
+            if let Ok(Some(launch)) = read_json::<Launch>(&dir.join(Launch::FILE)) {
                 self.adopt_container(&dir, launch);
             }
         }
@@ -383,15 +417,21 @@ impl Shim {
 
     fn adopt_container(&mut self, dir: &Path, launch: Launch) {
         let result = read_json::<LaunchResult>(&dir.join(LaunchResult::FILE)).ok().flatten();
+        let begun = matches!(result, Some(LaunchResult::Started { begun: true, .. }));
+        if !begun && !launch.exit_file.exists() {
+            end_half_started(dir);
+        }
         let alive = match result {
-            Some(LaunchResult::Started { pid, start_time, .. }) => Pid::from_raw(pid)
+            Some(LaunchResult::Started { pid, start_time, begun: true, .. }) => Pid::from_raw(pid)
                 .and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok())
                 .filter(|_| process_start_time(pid) == Some(start_time))
                 .map(|pidfd| (pid, pidfd)),
             _ => None,
         };
         let id = self.new_id();
-        let log = launch.log_path.as_deref().and_then(|path| Log::open(path).ok());
+        // One that has ended gets no new file in place of one that somebody has removed.
+        let path = launch.log_path.as_deref().filter(|path| alive.is_some() || path.exists());
+        let log = path.and_then(|path| Log::open(path).ok());
         let ends = reopen_pipes(dir);
         let mut process = Process {
             what: What::Container(launch),
@@ -407,12 +447,20 @@ impl Shim {
             sessions: Vec::new(),
         };
         let Some((pid, pidfd)) = alive else {
-            // It ended, or never began, while nobody looked.
+            // It ended, or never began, while nobody looked. Its runtime may know with which code; what is left of it is
+            // ended here.
             if let Some(launch) = process.container() {
                 cgroup::signal_all(&launch.cgroup, Signal::KILL);
             }
             self.processes.insert(id, process);
-            return self.ended(id, 255, true);
+            self.drain_outputs(id);
+            if let Some(mut process) = self.processes.remove(&id) {
+                if let Some(log) = &mut process.log {
+                    log.finish(&now());
+                }
+                self.release(process);
+            }
+            return;
         };
         process.state = State::Running { pid, child: false };
         let watched = self.add(pidfd.as_fd(), Token::Pidfd(id), EventFlags::IN);
@@ -449,6 +497,13 @@ impl Shim {
             self.adopted_ended(id, true);
         }
     }
+}
+
+/// Ends what a helper that did not get to its end has left: forks of it, which are not in the container's control groups
+/// yet, and a first process that would wait for ever to be let go (which the kernel calls by the helper's command line, too).
+fn end_half_started(dir: &Path) {
+    let words: [&[u8]; 3] = [b"shim", b"create", dir.as_os_str().as_encoded_bytes()];
+    processes::end_all("cmdline", &words);
 }
 
 fn send_signal(pid: i32, signal: i32) -> Result<(), String> {

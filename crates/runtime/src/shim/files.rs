@@ -53,9 +53,17 @@ pub(crate) enum LaunchResult {
         start_time: u64,
         /// When it was let go, in nanoseconds since the epoch.
         started_at_ns: i64,
+        /// It has been let go; until then it only waits to be.
+        #[serde(default = "yes")]
+        begun: bool,
     },
     /// `libcontainer` refused.
     Failed { message: String },
+}
+
+/// What results said that were written before they said it.
+fn yes() -> bool {
+    true
 }
 
 impl LaunchResult {

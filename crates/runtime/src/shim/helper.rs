@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
 
 use super::{LaunchResult, executor::Filtering, process_start_time, write_json};
+use crate::steps;
 
 /// Directory of `libcontainer`'s own state inside a container's directory.
 const STATE: &str = "lc";
@@ -32,6 +33,7 @@ fn finish(dir: &Path, outcome: Result<Option<LaunchResult>, String>) -> Result<(
 }
 
 fn create_container(dir: &Path) -> Result<Option<LaunchResult>, String> {
+    steps::reached("helper-began");
     let state = dir.join(STATE);
     std::fs::create_dir_all(&state).map_err(|error| format!("make {}: {error}", state.display()))?;
     let mut container = ContainerBuilder::new(container_id(dir)?, SyscallType::default())
@@ -45,9 +47,22 @@ fn create_container(dir: &Path) -> Result<Option<LaunchResult>, String> {
         .build()
         .map_err(words)?;
     let pid = container.pid().ok_or("the container has no process")?.as_raw();
-    // Noted before it starts: a successor of a killed shim finds the process from here on.
-    write_json(&dir.join(LaunchResult::FILE), &started(pid)?).map_err(|error| format!("write the result: {error}"))?;
+    steps::reached("helper-created");
+    // Noted before it starts: who ends what was half started finds the process from here on.
+    let note = |result: &LaunchResult| {
+        write_json(&dir.join(LaunchResult::FILE), result).map_err(|error| format!("write the result: {error}"))
+    };
+    let mut result = started(pid)?;
+    note(&result)?;
+    steps::reached("helper-noted");
     container.start().map_err(words)?;
+    steps::reached("helper-started");
+    if let LaunchResult::Started { begun, .. } = &mut result {
+        *begun = true;
+    }
+    // From here on a successor of a killed shim takes the process over.
+    note(&result)?;
+    steps::reached("helper-done");
     Ok(None)
 }
 
@@ -75,13 +90,14 @@ fn exec_process(dir: &Path, exec_dir: &Path) -> Result<Option<LaunchResult>, Str
         pid: pid.as_raw(),
         start_time: 0,
         started_at_ns: 0,
+        begun: true,
     })))
 }
 
 fn started(pid: i32) -> Result<LaunchResult, String> {
     let start_time = process_start_time(pid).ok_or("the container's first process ended before it was started")?;
     let started_at_ns = jiff::Timestamp::now().as_nanosecond() as i64;
-    Ok(LaunchResult::Started { pid, start_time, started_at_ns })
+    Ok(LaunchResult::Started { pid, start_time, started_at_ns, begun: false })
 }
 
 fn container_id(dir: &Path) -> Result<String, String> {

@@ -1,6 +1,7 @@
 //! Process 1 of a pod-wide PID namespace: it only reaps. The shim makes the namespace by starting it.
 
 use std::{
+    io::{Read, Write},
     os::fd::AsFd,
     path::Path,
     process::{Command, Stdio},
@@ -14,10 +15,15 @@ use nix::{
     },
 };
 
-use super::{LaunchResult, process_start_time, write_json};
+use super::{LaunchResult, process_start_time, read_json, write_json};
+use crate::steps;
 
-/// Reaps children until SIGTERM or SIGINT.
+/// Reaps children until SIGTERM or SIGINT, once its shim has noted it and says so with a byte on standard input. A shim
+/// that dies before leaves nobody who could end this process.
 pub(super) fn pause() -> Result<(), String> {
+    if !matches!(std::io::stdin().read(&mut [0]), Ok(1)) {
+        return Ok(());
+    }
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT] {
         signals.add(signal);
@@ -35,7 +41,7 @@ pub(super) fn pause() -> Result<(), String> {
 }
 
 /// Where the namespace's first process is noted, for who has to end it.
-pub(crate) const PAUSE_FILE: &str = "pause.json";
+const PAUSE_FILE: &str = "pause.json";
 
 /// Starts `shim pause` as process 1 of a new PID namespace and pins the namespace at `dir/ns/pid`. Must run in a
 /// single-threaded process.
@@ -46,16 +52,41 @@ pub(crate) fn pid_namespace_init(dir: &Path) -> Result<(), String> {
     let child = Command::new("/proc/self/exe")
         .args(["shim", "pause"])
         .env_clear()
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn();
     setns(own.as_fd(), CloneFlags::CLONE_NEWPID).map_err(|error| format!("return to the PID namespace: {error}"))?;
-    let pid = child.map_err(say("start the pod's first process"))?.id() as i32;
+    let mut child = child.map_err(say("start the pod's first process"))?;
+    let pid = child.id() as i32;
+    steps::reached("shim-pause-started");
     let start_time = process_start_time(pid).ok_or("the pod's first process ended at once")?;
-    write_json(&dir.join(PAUSE_FILE), &LaunchResult::Started { pid, start_time, started_at_ns: 0 })
+    write_json(&dir.join(PAUSE_FILE), &LaunchResult::Started { pid, start_time, started_at_ns: 0, begun: true })
         .map_err(say("note the pause process"))?;
+    if let Some(mut go) = child.stdin.take() {
+        go.write_all(b"\n").map_err(say("let the pod's first process go"))?;
+    }
+    steps::reached("shim-pause-noted");
     let target = dir.join("ns/pid");
     std::fs::write(&target, []).map_err(say("make a mount point"))?;
+    steps::reached("shim-pause-unpinned");
     rustix::mount::mount_bind(format!("/proc/{pid}/ns/pid"), &target)
         .map_err(|error| format!("pin the PID namespace: {error}"))
+}
+
+/// Whether the pod's PID namespace is pinned; a killed shim may have left the mere file.
+pub(crate) fn is_pinned(dir: &Path) -> bool {
+    const NSFS_MAGIC: i64 = 0x6e73_6673;
+    rustix::fs::statfs(dir.join("ns/pid")).is_ok_and(|fs| fs.f_type as i64 == NSFS_MAGIC)
+}
+
+/// Ends the first process of a pod-wide PID namespace, and with it the namespace.
+pub(crate) fn end(dir: &Path) {
+    let file = dir.join(PAUSE_FILE);
+    if let Ok(Some(LaunchResult::Started { pid, start_time, .. })) = read_json(&file)
+        && process_start_time(pid) == Some(start_time)
+        && let Some(pid) = rustix::process::Pid::from_raw(pid)
+    {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    let _ = std::fs::remove_file(file);
 }

@@ -21,7 +21,7 @@ const PIDFD_INFO_EXIT: u64 = 1 << 3;
 nix::ioctl_readwrite!(pidfd_get_info, 0xFF, 11, PidfdInfo);
 
 /// Exit status, or 128 + signal; `None` while it cannot be known.
-pub(super) fn exit_code(pidfd: BorrowedFd<'_>) -> Option<i32> {
+pub(crate) fn exit_code(pidfd: BorrowedFd<'_>) -> Option<i32> {
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
     // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel writes at most the 64 bytes that the
     // request's number says the structure has; every bit pattern is a value of it.

@@ -138,7 +138,7 @@ pub(super) struct ShimEnds {
 }
 
 /// Names of the pipes in a container's directory.
-const PIPES: [&str; 2] = ["stdout", "stderr"];
+pub(crate) const PIPES: [&str; 2] = ["stdout", "stderr"];
 const STDIN_PIPE: &str = "stdin";
 
 /// Makes a container's named pipes. The container's own descriptors are open for reading too, so that it neither sees an

@@ -72,6 +72,9 @@ pub(crate) enum Request {
     Attach { id: String, stdin: bool, stdout: bool, stderr: bool },
     /// Signal a container's init process, or with `all` every process of its cgroup.
     Kill { id: String, signal: i32, all: bool },
+    /// Wait until a container that is being started has been. Answer: [`Reply::Started`] or the error, at once for one that
+    /// runs; [`Reply::NotRunning`] for one that does not, whose end is in its exit file if a shim saw it.
+    Await { id: String },
     /// Open the container's log file anew, after a rotation.
     ReopenLog { id: String },
     /// Get [`Event`]s on this connection from now on.

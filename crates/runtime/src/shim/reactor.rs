@@ -31,6 +31,7 @@ use super::{
     process::Process,
     protocol::{Event, Kind, Reply, Request, SOCKET},
 };
+use crate::steps;
 
 /// A session's unwritten output above which its process is no longer read, and below which it is again, in bytes.
 const BACKLOG_HIGH_BYTES: usize = 256 << 10;
@@ -111,7 +112,12 @@ pub(super) fn serve(dir: PathBuf, share_pid: bool) -> Result<(), String> {
     mask.thread_block().map_err(|error| format!("block SIGCHLD: {error}"))?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(|error| format!("watch for SIGCHLD: {error}"))?;
-    if share_pid && !dir.join("ns/pid").exists() {
+    // One at a time: a runtime that was killed may have started one that is not done starting.
+    let lock = std::fs::File::create(dir.join("lock")).map_err(say("make the lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| format!("take the lock: {error}"))?;
+    if share_pid && !pause::is_pinned(&dir) {
+        pause::end(&dir);
         pause::pid_namespace_init(&dir)?;
     }
     let _ = std::fs::remove_file(SOCKET);
@@ -132,9 +138,12 @@ pub(super) fn serve(dir: PathBuf, share_pid: bool) -> Result<(), String> {
     shim.listener.set_nonblocking(true).map_err(say("listen"))?;
     shim.add(shim.listener.as_fd(), Token::Listener, EventFlags::IN)?;
     shim.add(shim.signals.as_fd(), Token::Signals, EventFlags::IN)?;
+    steps::reached("shim-listening");
     shim.adopt();
-    // Whoever started this process waits for one byte.
-    let _ = std::io::stdout().write_all(b"\n").and_then(|()| std::io::stdout().flush());
+    // Whoever started this process waits for one byte. If it has gone, nobody knows of this shim; the next one asks for
+    // another.
+    std::io::stdout().write_all(b"\n").and_then(|()| std::io::stdout().flush()).map_err(say("say that it is ready"))?;
+    steps::reached("shim-ready");
     shim.run()
 }
 
@@ -163,6 +172,7 @@ impl Shim {
                 self.end_zombies();
             }
             if self.stopping && self.connections.values().all(|connection| connection.backlog() == 0) {
+                steps::reached("shim-stopping");
                 return Ok(());
             }
         }
@@ -306,6 +316,7 @@ impl Shim {
                 let reply = self.kill(&container, signal, all);
                 self.reply(id, &reply);
             }
+            Request::Await { id: container } => self.await_start(id, &container),
             Request::ReopenLog { id: container } => {
                 let reply = self.reopen_log(&container);
                 self.reply(id, &reply);

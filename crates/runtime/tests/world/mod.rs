@@ -31,7 +31,7 @@ impl World {
     pub async fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("keelson-rt-").tempdir().unwrap();
         let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
-        for sub in ["images", "net.d", "cni", "logs"] {
+        for sub in ["images", "net.d", "cni", "logs", "steps", "addresses"] {
             std::fs::create_dir(dir.path().join(sub)).unwrap();
         }
         let image = keelson_testbed::image::busybox("keelson.local/busybox:latest").unwrap();
@@ -50,6 +50,7 @@ impl World {
         let child = Command::new(env!("CARGO_BIN_EXE_keelson-runtime"))
             .arg("serve")
             .arg(self.dir.path())
+            .env("KEELSON_TEST_STEPS", self.dir.path().join("steps"))
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
@@ -68,6 +69,15 @@ impl World {
             server.kill().unwrap();
             server.wait().unwrap();
         }
+    }
+
+    /// Starts the server again if it was killed; whether it was.
+    pub async fn revive(&mut self) -> bool {
+        let dead = self.server.as_mut().is_some_and(|server| server.try_wait().unwrap().is_some());
+        if dead {
+            self.start().await;
+        }
+        dead
     }
 
     pub fn server_pid(&self) -> u32 {
@@ -226,7 +236,7 @@ impl World {
         assert!(left.is_empty(), "processes are left: {left:?}");
         let mounts = mounts_below(self.dir.path());
         assert_eq!(mounts, [self.dir.path().join("state/keelson")], "only the shim's binary stays mounted");
-        for dir in ["root/sandboxes", "root/containers", "state/sandboxes"] {
+        for dir in ["root/sandboxes", "root/containers", "state/sandboxes", "addresses"] {
             let left: Vec<_> =
                 std::fs::read_dir(self.dir.path().join(dir)).unwrap().flatten().map(|e| e.path()).collect();
             assert!(left.is_empty(), "left: {left:?}");
@@ -268,13 +278,19 @@ fn write_cni(dir: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let script = r#"#!/bin/sh
 cat > /dev/null
+if [ $CNI_COMMAND = ADD ] && mv "@DIR@/steps/cni-adding" "@DIR@/steps/cni-adding.reached" 2>/dev/null; then
+    kill -9 $(cat "@DIR@/steps/cni-adding.reached")
+    sleep 0.5
+fi
 case $CNI_COMMAND in
+DEL) rm -f "@DIR@/addresses/$CNI_CONTAINERID" ;;
 ADD)
+    touch "@DIR@/addresses/$CNI_CONTAINERID"
     nsenter --net="$CNI_NETNS" sh -c 'ip link add eth0 type veth peer name eth1 && ip link set eth1 up && ip addr add 10.99.0.2/24 dev eth0 && ip link set eth0 up' >&2 || exit 1
     echo '{"cniVersion":"1.0.0","ips":[{"address":"10.99.0.2/24"}]}' ;;
 esac
 "#;
-    std::fs::write(dir.join("cni/dummy"), script).unwrap();
+    std::fs::write(dir.join("cni/dummy"), script.replace("@DIR@", dir.to_str().unwrap())).unwrap();
     std::fs::set_permissions(dir.join("cni/dummy"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let conflist = r#"{"cniVersion":"1.0.0","name":"test","plugins":[{"type":"dummy"}]}"#;
     std::fs::write(dir.join("net.d/10-test.conflist"), conflist).unwrap();
