@@ -269,7 +269,12 @@ async fn scale_and_status_are_separate() {
     let spec = json!({"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template});
     let body = json!({"metadata": {"name": "d"}, "spec": spec, "status": {"replicas": 9}});
     let created = api.ok(&format!("POST {path}"), body).await;
-    assert_ne!(created["status"]["replicas"], 9);
+    assert_eq!(created["status"], json!({}));
+    for endpoint in ["d", "d/status"] {
+        let marked = json!({"metadata": {"labels": {"endpoint": endpoint.replace('/', "-")}}});
+        let marked = api.ok(&format!("PATCH+merge {path}/{endpoint}"), marked).await;
+        assert_eq!(marked["status"], json!({}), "an empty status stays: {endpoint}");
+    }
     let scale = api.ok(&format!("GET {path}/d/scale"), json!(null)).await;
     assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(2), &json!("a=b")));
     api.ok(&format!("PATCH+merge {path}/d/scale"), json!({"spec": {"replicas": 5}})).await;

@@ -251,7 +251,7 @@ pub(crate) fn dedup_owners(object: &mut Value, patched: bool) -> Option<String> 
 }
 
 /// Upstream's types always have a status where there is one to be had, if an empty one; custom resources have what they are given.
-fn start_status(kind: &Kind, object: &mut Value) {
+pub(crate) fn start_status(kind: &Kind, object: &mut Value) {
     if kind.custom.is_none()
         && kind.subresource("status").is_some()
         && let Some(map) = object.as_object_mut()

@@ -153,6 +153,9 @@ async fn attempt(
     };
     kind.strategy.prepare(&mut object, write);
     create::stamp(kind, &mut object, write, &options.user);
+    if old.get("status").is_some() {
+        create::start_status(kind, &mut object);
+    }
     let mut claim = alloc::claim(core, resource, &mut object, Some(&old)).await?;
     errors.extend(meta::validate_update(kind, &object, &old));
     errors.extend(kind.strategy.validate(&object, write));

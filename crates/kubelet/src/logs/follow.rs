@@ -42,6 +42,7 @@ async fn copy(
         None => None,
     };
     let mut inode = inode_of(&path);
+    let options = Options { follow: alive.is_some(), ..options };
     let opened = path.clone();
     let mut reader = blocking(move || Reader::open(&opened, options)).await?;
     let mut last_round = false;
@@ -61,13 +62,13 @@ async fn copy(
             Progress::Done => return Ok(()),
             Progress::End => {}
         }
+        let (Some(changes), Some(alive)) = (&changes, &mut alive) else { return Ok(()) };
         let now = inode_of(&path);
         if now.is_some() && now != inode {
             inode = now;
             reader.switch(&path)?;
             continue;
         }
-        let (Some(changes), Some(alive)) = (&changes, &mut alive) else { return Ok(()) };
         if last_round {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 //! fixed amount of memory.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Take};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -21,6 +21,8 @@ pub(crate) struct Options {
     pub tail_lines: Option<u64>,
     pub timestamps: bool,
     pub limit_bytes: Option<u64>,
+    /// What is written later, too: without it, a read ends where the file ended when it was opened.
+    pub follow: bool,
 }
 
 /// How a read ended.
@@ -36,7 +38,7 @@ pub(crate) enum Progress {
 
 /// A log file being read.
 pub(crate) struct Reader {
-    file: BufReader<File>,
+    file: BufReader<Take<File>>,
     options: Options,
     left: Option<u64>,
     /// A line whose end is not written yet.
@@ -48,13 +50,15 @@ impl Reader {
     /// Opens `path` at the place the options ask for.
     pub(crate) fn open(path: &Path, options: Options) -> std::io::Result<Reader> {
         let mut file = File::open(path)?;
+        let size = file.seek(SeekFrom::End(0))?;
         let start = match options.tail_lines {
-            Some(lines) => tail_offset(&mut file, lines)?,
+            Some(lines) => tail_offset(&mut file, size, lines)?,
             None => 0,
         };
         file.seek(SeekFrom::Start(start))?;
+        let limit = if options.follow { u64::MAX } else { size - start };
         Ok(Reader {
-            file: BufReader::with_capacity(32 << 10, file),
+            file: BufReader::with_capacity(32 << 10, file.take(limit)),
             options,
             left: options.limit_bytes,
             unfinished: Vec::new(),
@@ -64,7 +68,7 @@ impl Reader {
 
     /// Goes on in another file (after rotation).
     pub(crate) fn switch(&mut self, path: &Path) -> std::io::Result<()> {
-        self.file = BufReader::with_capacity(32 << 10, File::open(path)?);
+        self.file = BufReader::with_capacity(32 << 10, File::open(path)?.take(u64::MAX));
         self.unfinished.clear();
         Ok(())
     }
@@ -124,9 +128,8 @@ impl Reader {
     }
 }
 
-/// Offset at which the last `lines` lines begin.
-fn tail_offset(file: &mut File, lines: u64) -> std::io::Result<u64> {
-    let size = file.seek(SeekFrom::End(0))?;
+/// Offset at which the last `lines` of the first `size` bytes' lines begin.
+fn tail_offset(file: &mut File, size: u64, lines: u64) -> std::io::Result<u64> {
     if lines == 0 {
         return Ok(size);
     }
@@ -178,6 +181,7 @@ fn stamp(time: &str, output: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
     fn log(dir: &Path) -> std::path::PathBuf {
         let path = dir.join("0.log");
@@ -227,6 +231,22 @@ mod tests {
             stamped, "2026-01-01T00:00:04.000000000Z line 4\n2026-01-01T00:00:05.000000000Z partial\n",
             "a line has one time"
         );
+    }
+
+    #[test]
+    fn what_is_written_later_is_for_followers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = log(dir.path());
+        for (follow, expected) in [(false, "partial\n"), (true, "partial\nlater\n")] {
+            let options = Options { tail_lines: Some(2), follow, ..Options::default() };
+            let mut reader = Reader::open(&path, options).unwrap();
+            let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+            file.write_all(b"2026-01-01T00:00:07.000000000Z stdout F later\n").unwrap();
+            let mut output = Vec::new();
+            while reader.read(&mut output, usize::MAX).unwrap() == Progress::More {}
+            assert_eq!(String::from_utf8(output).unwrap(), expected, "follow {follow}");
+            file.set_len(file.metadata().unwrap().len() - 46).unwrap();
+        }
     }
 
     #[test]
