@@ -39,12 +39,24 @@ pub(crate) struct Agent {
     /// Pull images from this network namespace (a file)
     #[arg(long)]
     pull_netns: Option<PathBuf>,
-    /// The cluster's DNS server
-    #[arg(long, default_value = "10.96.0.10")]
-    cluster_dns: Ipv4Addr,
-    /// The cluster's DNS domain
-    #[arg(long, default_value = "cluster.local")]
-    cluster_domain: String,
+    /// A `KubeletConfiguration` file; flags go before it
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// A directory of `KubeletConfiguration` files (`*.conf`), merged over `--config` in the order of their names
+    #[arg(long)]
+    config_dir: Option<PathBuf>,
+    /// Where the kubelet keeps pods' directories and its own state
+    #[arg(long)]
+    root_dir: Option<PathBuf>,
+    /// Labels of the node when it registers itself: `name=value,name=value`
+    #[arg(long, value_delimiter = ',', value_parser = label)]
+    node_labels: Vec<(String, String)>,
+    /// The cluster's DNS server [default: 10.96.0.10]
+    #[arg(long)]
+    cluster_dns: Option<Ipv4Addr>,
+    /// The cluster's DNS domain [default: cluster.local]
+    #[arg(long)]
+    cluster_domain: Option<String>,
     /// Pods' addresses, as the server's
     #[arg(long, default_value = "10.244.0.0/16")]
     cluster_cidr: Ipv4Net,
@@ -63,9 +75,12 @@ impl Agent {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let shutdown = CancellationToken::new();
         let mut components = Components::new();
-        let endpoint = self.start_runtime(&shutdown, &mut components)?;
-        self.start_kubelet(endpoint, &shutdown, &mut components).await?;
-        self.start_network(&shutdown, &mut components).await?;
+        let mut kubelet = self.kubelet_config()?;
+        if let Some(endpoint) = self.start_runtime(&kubelet, &shutdown, &mut components)? {
+            kubelet.container_runtime_endpoint = endpoint;
+        }
+        self.start_kubelet(kubelet.clone(), &shutdown, &mut components).await?;
+        self.start_network(&kubelet, &shutdown, &mut components).await?;
         tracing::info!(node = self.hostname_override, "node is up");
 
         let mut result = Ok(());
@@ -87,10 +102,41 @@ impl Agent {
         result
     }
 
-    /// Our own runtime, unless another is asked for. Returns its endpoint.
-    fn start_runtime(&self, shutdown: &CancellationToken, components: &mut Components) -> Result<String, Failure> {
+    /// The kubelet's configuration: what `keelson up` and `join` lay out, the configuration files over it, flags over both.
+    fn kubelet_config(&self) -> Result<keelson_kubelet::Config, Failure> {
+        let pki = self.data_dir.join("pki");
+        let mut config = keelson_kubelet::Config::new(self.hostname_override.clone(), IpAddr::V4(self.node_ip));
+        config.container_runtime_endpoint = String::new();
+        config.address = IpAddr::V4(self.node_ip);
+        config.tls_cert_file = Some(pki.join("kubelet.crt"));
+        config.tls_private_key_file = Some(pki.join("kubelet.key"));
+        config.client_ca_file = Some(pki.join("ca.crt"));
+        keelson_kubelet::config::load::load(&mut config, self.config.as_deref(), self.config_dir.as_deref())?;
         if let Some(endpoint) = &self.container_runtime_endpoint {
-            return Ok(endpoint.clone());
+            config.container_runtime_endpoint.clone_from(endpoint);
+        }
+        if let Some(dns) = self.cluster_dns {
+            config.cluster_dns = vec![IpAddr::V4(dns)];
+        }
+        if let Some(domain) = &self.cluster_domain {
+            config.cluster_domain.clone_from(domain);
+        }
+        if let Some(root) = &self.root_dir {
+            config.root_dir.clone_from(root);
+        }
+        config.node_labels.extend(self.node_labels.iter().cloned());
+        Ok(config)
+    }
+
+    /// Our own runtime, unless the kubelet is to use another. Returns its endpoint.
+    fn start_runtime(
+        &self,
+        kubelet: &keelson_kubelet::Config,
+        shutdown: &CancellationToken,
+        components: &mut Components,
+    ) -> Result<Option<String>, Failure> {
+        if !kubelet.container_runtime_endpoint.is_empty() {
+            return Ok(None);
         }
         let mut config = keelson_runtime::Config::new(std::env::current_exe()?);
         config.root = self.data_dir.join("runtime");
@@ -101,31 +147,27 @@ impl Agent {
         components.spawn(async move {
             ("container runtime", keelson_runtime::run(config, stop).await.map_err(Failure::from))
         });
-        Ok(endpoint)
+        Ok(Some(endpoint))
     }
 
     async fn start_kubelet(
         &self,
-        endpoint: String,
+        config: keelson_kubelet::Config,
         shutdown: &CancellationToken,
         components: &mut Components,
     ) -> Result<(), Failure> {
-        let pki = self.data_dir.join("pki");
-        let mut config = keelson_kubelet::Config::new(self.hostname_override.clone(), IpAddr::V4(self.node_ip));
-        config.container_runtime_endpoint = endpoint;
-        config.cluster_dns = vec![IpAddr::V4(self.cluster_dns)];
-        config.cluster_domain.clone_from(&self.cluster_domain);
-        config.address = IpAddr::V4(self.node_ip);
-        config.tls_cert_file = Some(pki.join("kubelet.crt"));
-        config.tls_private_key_file = Some(pki.join("kubelet.key"));
-        config.client_ca_file = Some(pki.join("ca.crt"));
         let (client, stop) = (self.client("kubelet").await?, shutdown.clone());
         let kubelet = Box::pin(keelson_kubelet::run(client, config, stop));
         components.spawn(async move { ("kubelet", kubelet.await.map_err(Failure::from)) });
         Ok(())
     }
 
-    async fn start_network(&self, shutdown: &CancellationToken, components: &mut Components) -> Result<(), Failure> {
+    async fn start_network(
+        &self,
+        kubelet: &keelson_kubelet::Config,
+        shutdown: &CancellationToken,
+        components: &mut Components,
+    ) -> Result<(), Failure> {
         let (client, name) = (self.client("kubelet").await?, self.hostname_override.clone());
         let (dir, stop) = (self.cni_conf_dir.clone(), shutdown.clone());
         components.spawn(async move {
@@ -145,8 +187,10 @@ impl Agent {
         });
 
         let mut config = keelson_dns::Config::new(self.hostname_override.clone(), self.node_ip);
-        config.cluster_domain.clone_from(&self.cluster_domain);
-        config.service_ip = self.cluster_dns;
+        config.cluster_domain.clone_from(&kubelet.cluster_domain);
+        if let Some(IpAddr::V4(dns)) = kubelet.cluster_dns.first() {
+            config.service_ip = *dns;
+        }
         let (client, stop) = (self.client("dns").await?, shutdown.clone());
         components
             .spawn(async move { ("cluster DNS", keelson_dns::run(client, config, stop).await.map_err(Failure::from)) });
@@ -162,6 +206,12 @@ impl Agent {
         };
         Ok(keelson_client::connect::from_kubeconfig_of(&path, program).await?)
     }
+}
+
+/// `name=value`
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not name=value"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Writes the CNI configuration whenever the node's pod CIDR comes or changes. Never ends well.

@@ -1,5 +1,10 @@
-//! What a kubelet needs to know, with upstream's names (`KubeletConfiguration` and kubelet flags) and defaults. Nothing
-//! here reads argv, the environment or files.
+//! What a kubelet needs to know, with upstream's names (`KubeletConfiguration` and kubelet flags) and defaults. Only
+//! [`load`] reads files, those it is told; nothing here reads argv or the environment.
+
+mod duration;
+pub(crate) mod file;
+pub mod load;
+mod unsupported;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -100,6 +105,36 @@ pub struct Config {
     pub runtime_request_timeout: Duration,
     /// Longest CrashLoopBackOff.
     pub max_container_restart_period: Duration,
+    /// Whether the HTTPS server is served at all.
+    pub enable_server: bool,
+    /// Whether `exec`, `attach`, `portForward`, `containerLogs`, `logs` and `runningpods` are served.
+    pub enable_debugging_handlers: bool,
+    /// Whether `/logs/` is served.
+    pub enable_system_log_handler: bool,
+    /// Whether `/logs/?query=` is answered; needs the gate `NodeLogQuery`.
+    pub enable_system_log_query: bool,
+    /// What `/logs/` shows.
+    pub system_log_dir: PathBuf,
+    /// Where `/healthz` is served without TLS or credentials.
+    pub healthz_bind_address: IpAddr,
+    /// Its port; 0 for nowhere.
+    pub healthz_port: u16,
+    /// Whether bearer tokens are reviewed (`authentication.webhook.enabled`); without, only client certificates count.
+    pub authentication_webhook: bool,
+    /// Least TLS version of the HTTPS server: 1.3 instead of 1.2.
+    pub tls_min_version_13: bool,
+    /// Unsafe sysctls that pods may set all the same; a `*` at the end stands for anything.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// Whether containers that name no seccomp profile get the runtime's.
+    pub seccomp_default: bool,
+    /// Whether a kubelet on a machine with swap refuses to start. (Upstream's default is to refuse.)
+    pub fail_swap_on: bool,
+    /// Whether a kubelet on cgroup v1 refuses to start. (Upstream's default is to refuse, since v1.35.)
+    pub fail_cgroup_v1: bool,
+    /// Images named in the node's status, the largest first; -1 for all.
+    pub node_status_max_images: i32,
+    /// Set feature gates; those that are not named here are as upstream's v1.35 has them.
+    pub feature_gates: BTreeMap<String, bool>,
 }
 
 /// `evictionHard`.
@@ -174,7 +209,28 @@ impl Config {
             max_parallel_image_pulls: 8,
             runtime_request_timeout: Duration::from_secs(120),
             max_container_restart_period: Duration::from_secs(300),
+            enable_server: true,
+            enable_debugging_handlers: true,
+            enable_system_log_handler: true,
+            enable_system_log_query: false,
+            system_log_dir: "/var/log".into(),
+            healthz_bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            healthz_port: 10248,
+            authentication_webhook: true,
+            tls_min_version_13: false,
+            allowed_unsafe_sysctls: Vec::new(),
+            seccomp_default: false,
+            fail_swap_on: false,
+            fail_cgroup_v1: false,
+            node_status_max_images: 50,
+            feature_gates: BTreeMap::new(),
         }
+    }
+
+    /// Whether a feature gate of those that this kubelet knows is on.
+    pub fn enabled(&self, gate: &str) -> bool {
+        let known = file::GATES.iter().find(|(name, _)| *name == gate);
+        self.feature_gates.get(gate).copied().or(known.map(|(_, default)| *default)).unwrap_or(false)
     }
 
     /// The name under which this node is reached.

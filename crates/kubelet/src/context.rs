@@ -16,6 +16,7 @@ use crate::pod::sandbox::Resolver;
 use crate::quantity::ResourceList;
 use crate::resources::Limits;
 use crate::runtime::Runtime;
+use crate::security::Abilities;
 use crate::volumes::Volumes;
 
 /// Whether the runtime answers and what it says of itself.
@@ -46,6 +47,8 @@ pub(crate) struct Context {
     pub node_dns: Resolver,
     /// Such as `containerd`; empty until the runtime has answered once.
     pub runtime_name: RwLock<String>,
+    /// What kernel and runtime can do for a pod's security; of the runtime, since its last answer.
+    pub abilities: RwLock<Abilities>,
     pub pods: PodTable,
 }
 

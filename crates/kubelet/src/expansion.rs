@@ -36,6 +36,22 @@ pub(crate) fn expand<'a>(input: &str, lookup: impl Fn(&str) -> Option<&'a str>) 
     output
 }
 
+/// The same, but an unknown reference is an error.
+pub(crate) fn expand_all<'a>(input: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Result<String, String> {
+    let missing = std::cell::RefCell::new(None);
+    let output = expand(input, |name| {
+        let value = lookup(name);
+        if value.is_none() {
+            missing.borrow_mut().get_or_insert_with(|| format!("missing value for {name:?}"));
+        }
+        value
+    });
+    match missing.into_inner() {
+        Some(why) => Err(why),
+        None => Ok(output),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::expand;

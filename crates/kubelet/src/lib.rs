@@ -28,7 +28,9 @@ mod resources;
 mod rotation;
 mod run;
 mod runtime;
+mod security;
 mod server;
+mod sysctl;
 mod volumes;
 
 pub use config::{Config, EvictionThresholds};

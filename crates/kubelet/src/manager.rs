@@ -18,6 +18,7 @@ use crate::pod::worker::Worker;
 use crate::pod::{start, view};
 use crate::resources::{self, QosClass};
 use crate::runtime::labels;
+use crate::{security, sysctl};
 
 /// Runs until `shutdown`; the pods' containers go on.
 pub(crate) async fn run(
@@ -100,7 +101,10 @@ impl Manager {
             return None;
         }
         let others: Vec<_> = self.ctx.pods.all().iter().map(|(_, handle)| handle.pod.borrow().pod.clone()).collect();
-        let refused = admit::refuse(pod, &others, &self.ctx.allocatable)?;
+        let abilities = self.ctx.abilities.read().clone();
+        let refused = sysctl::refuse(pod, &self.ctx.config.allowed_unsafe_sysctls, abilities.kernel)
+            .or_else(|| security::refuse(pod, &abilities))
+            .or_else(|| admit::refuse(pod, &others, &self.ctx.allocatable))?;
         self.ctx.events.warning(&keelson_client::reference(pod), &refused.reason, refused.message.clone());
         Some(refused)
     }

@@ -184,8 +184,10 @@ impl Keeper {
         if let Some(version) = &version {
             *self.ctx.runtime_name.write() = version.runtime_name.clone();
         }
+        let abilities = self.ctx.abilities.read().clone();
         status::status(&status::Input {
             config: &self.ctx.config,
+            abilities: &abilities,
             machine: &self.machine,
             allocatable: &self.ctx.allocatable,
             health: &self.ctx.health.borrow(),

@@ -20,6 +20,7 @@ use crate::node::{self, health};
 use crate::pod::sandbox::Resolver;
 use crate::resources::{self, Limits};
 use crate::runtime::Runtime;
+use crate::security::Abilities;
 use crate::server::Server;
 use crate::volumes::Volumes;
 use crate::{manager, pleg, quantity, rotation};
@@ -29,6 +30,7 @@ const UNKNOWN_CAPACITY: usize = 256;
 
 /// Runs the kubelet until `shutdown`. Containers go on after that.
 pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    check_machine(&config)?;
     make_directories(&config)?;
     let server = Server::bind(&config).await?;
     let machine = Machine::read(&config);
@@ -61,6 +63,26 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
             manager::run(ctx.clone(), pods, unknown_pods, shutdown.clone()).await;
         },
     );
+    Ok(())
+}
+
+/// Whether the machine is one that the configuration takes.
+fn check_machine(config: &Config) -> Result<(), Error> {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if config.fail_swap_on && swaps.lines().count() > 1 {
+        return Err(Error::message(format!(
+            "running with swap on is not supported, please disable swap or set failSwapOn to false. /proc/swaps \
+             contained: {:?}",
+            swaps.lines().collect::<Vec<_>>()
+        )));
+    }
+    let cgroups = Cgroups::new(&config.cgroup_mount, &config.cgroup_root, config.cgroups_per_qos);
+    if config.fail_cgroup_v1 && !cgroups.is_v2() {
+        return Err(Error::message(
+            "kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported and will be \
+             removed in a future release",
+        ));
+    }
     Ok(())
 }
 
@@ -100,6 +122,7 @@ fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Co
         health: watch::Sender::new(RuntimeHealth::default()),
         check_health: Notify::new(),
         runtime_name: RwLock::default(),
+        abilities: RwLock::new(Abilities::of_kernel()),
         pods: PodTable::default(),
         config,
         client,

@@ -57,11 +57,10 @@ impl Runtime {
         within(self.timeout, self.clients.runtime.clone().version(request)).await
     }
 
-    /// RuntimeReady and NetworkReady.
-    pub(crate) async fn status(&self) -> Result<Vec<cri::RuntimeCondition>, Error> {
+    /// RuntimeReady and NetworkReady, and what the runtime can do.
+    pub(crate) async fn status(&self) -> Result<cri::StatusResponse, Error> {
         let request = cri::StatusRequest { verbose: false };
-        let answer = within(self.timeout, self.clients.runtime.clone().status(request)).await?;
-        Ok(answer.status.map(|status| status.conditions).unwrap_or_default())
+        within(self.timeout, self.clients.runtime.clone().status(request)).await
     }
 
     /// Tells the runtime the node's pod CIDR.

@@ -8,6 +8,7 @@ use keelson_cri::v1 as cri;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, RuntimeHealth};
+use crate::security::Abilities;
 
 /// How often a runtime that is not ready is asked.
 const UNREADY: Duration = Duration::from_millis(250);
@@ -43,7 +44,10 @@ pub(crate) async fn run(ctx: Arc<Context>, shutdown: CancellationToken) {
 /// Asks the runtime now.
 pub(crate) async fn check(ctx: &Context) -> RuntimeHealth {
     match ctx.runtime.status().await {
-        Ok(conditions) => judge(&conditions),
+        Ok(answer) => {
+            *ctx.abilities.write() = Abilities::new(&answer);
+            judge(&answer.status.unwrap_or_default().conditions)
+        }
         Err(error) => {
             tracing::debug!(%error, "the runtime does not answer");
             RuntimeHealth { runtime_error: Some("container runtime is down".into()), network_error: None }

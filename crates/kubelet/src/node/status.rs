@@ -2,7 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keelson_cri::v1 as cri;
@@ -11,9 +12,8 @@ use super::machine::{Machine, Usage};
 use crate::config::Config;
 use crate::context::RuntimeHealth;
 use crate::quantity::ResourceList;
+use crate::security::Abilities;
 
-/// Images named in the status, the largest first (upstream's `nodeStatusMaxImages`).
-const MAX_IMAGES: usize = 50;
 /// Names per image.
 const MAX_NAMES: usize = 5;
 
@@ -57,6 +57,7 @@ pub(crate) struct Input<'a> {
     pub health: &'a RuntimeHealth,
     pub pressure: &'a Pressure,
     pub images: &'a [cri::Image],
+    pub abilities: &'a Abilities,
     pub version: Option<&'a cri::VersionResponse>,
     pub port: u16,
     pub old: &'a NodeStatus,
@@ -87,18 +88,34 @@ pub(crate) fn status(input: &Input<'_>) -> NodeStatus {
             kubelet_endpoint: Some(DaemonEndpoint { port: input.port.into() }),
         }),
         node_info: Some(info),
-        images: Some(images(input.images)).filter(|images| !images.is_empty()),
+        images: Some(images(input.images, input.config.node_status_max_images)).filter(|images| !images.is_empty()),
+        runtime_handlers: Some(handlers(input.abilities)).filter(|handlers| !handlers.is_empty()),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(input.abilities.strict_groups) }),
         conditions: Some(conditions(input)),
         ..Default::default()
     }
 }
 
-fn images(images: &[cri::Image]) -> Vec<ContainerImage> {
+fn handlers(abilities: &Abilities) -> Vec<NodeRuntimeHandler> {
+    let of = |handler: &cri::RuntimeHandler| NodeRuntimeHandler {
+        name: Some(handler.name.clone()),
+        features: handler.features.map(|features| NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+            user_namespaces: Some(features.user_namespaces),
+        }),
+    };
+    let mut handlers: Vec<_> = abilities.handlers.iter().map(of).collect();
+    handlers.sort_by(|a, b| a.name.cmp(&b.name));
+    handlers
+}
+
+/// At most `most` of them; all when that is negative.
+fn images(images: &[cri::Image], most: i32) -> Vec<ContainerImage> {
     let mut sorted: Vec<&cri::Image> = images.iter().collect();
     sorted.sort_by_key(|image| (std::cmp::Reverse(image.size), &image.id));
     sorted
         .into_iter()
-        .take(MAX_IMAGES)
+        .take(usize::try_from(most).unwrap_or(usize::MAX))
         .map(|image| ContainerImage {
             names: Some(image.repo_digests.iter().chain(&image.repo_tags).take(MAX_NAMES).cloned().collect()),
             size_bytes: i64::try_from(image.size).ok(),
@@ -215,6 +232,14 @@ pub(crate) fn patch(old: &NodeStatus, new: &NodeStatus, due: bool) -> Option<ser
 mod tests {
     use super::*;
 
+    static ABILITIES: Abilities = Abilities {
+        apparmor: false,
+        selinux: false,
+        strict_groups: true,
+        kernel: (6, 1),
+        handlers: Vec::new(),
+    };
+
     fn input<'a>(
         config: &'a Config,
         machine: &'a Machine,
@@ -230,6 +255,7 @@ mod tests {
             health,
             pressure,
             images: &[],
+            abilities: &ABILITIES,
             version: None,
             port: 10250,
             old,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, SeccompProfile};
 use keelson_cri::v1 as cri;
 
 use super::{plan, sandbox, view};
@@ -44,6 +44,8 @@ pub(crate) struct Facts<'a> {
     pub mounts: Vec<cri::Mount>,
     pub resources: cri::LinuxContainerResources,
     pub root_dir: &'a Path,
+    /// Whether a container that names no seccomp profile gets the runtime's.
+    pub seccomp_default: bool,
     /// Container whose PID namespace an ephemeral container joins.
     pub target_id: Option<String>,
 }
@@ -92,7 +94,7 @@ pub(crate) fn config(pod: &Pod, container: &Container, facts: Facts<'_>) -> Resu
         tty: container.tty == Some(true),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(facts.resources),
-            security_context: Some(security(pod, container, facts.root_dir, facts.target_id)),
+            security_context: Some(security(pod, container, facts.root_dir, facts.seccomp_default, facts.target_id)),
         }),
         ..Default::default()
     })
@@ -129,6 +131,7 @@ fn security(
     pod: &Pod,
     container: &Container,
     root_dir: &Path,
+    seccomp_default: bool,
     target_id: Option<String>,
 ) -> cri::LinuxContainerSecurityContext {
     let own = container.security_context.clone().unwrap_or_default();
@@ -150,7 +153,11 @@ fn security(
         capabilities.add.iter().flatten().any(|name| matches!(name.as_str(), "SYS_ADMIN" | "CAP_SYS_ADMIN"))
     });
     let profile = own.seccomp_profile.as_ref().or(pod_wide.seccomp_profile.as_ref());
+    let runtimes_own = SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None };
+    let profile = profile.or(seccomp_default.then_some(&runtimes_own));
     let seccomp = sandbox::seccomp(profile.filter(|_| !privileged), root_dir);
+    let selinux = own.se_linux_options.as_ref().or(pod_wide.se_linux_options.as_ref());
+    let apparmor = own.app_armor_profile.as_ref().or(pod_wide.app_armor_profile.as_ref());
     cri::LinuxContainerSecurityContext {
         capabilities: Some(cri::Capability {
             add_capabilities: own.capabilities.as_ref().and_then(|c| c.add.clone()).unwrap_or_default(),
@@ -172,7 +179,23 @@ fn security(
         masked_paths: paths(&MASKED),
         readonly_paths: paths(&READ_ONLY),
         seccomp: Some(seccomp),
+        selinux_options: selinux.map(sandbox::selinux),
+        apparmor: apparmor.map(apparmor_profile),
         ..Default::default()
+    }
+}
+
+/// An AppArmor profile for CRI; `Localhost` names one that the node has loaded.
+fn apparmor_profile(profile: &AppArmorProfile) -> cri::SecurityProfile {
+    use cri::security_profile::ProfileType;
+    let profile_type = match profile.type_.as_str() {
+        "RuntimeDefault" => ProfileType::RuntimeDefault,
+        "Localhost" => ProfileType::Localhost,
+        _ => ProfileType::Unconfined,
+    };
+    cri::SecurityProfile {
+        profile_type: profile_type as i32,
+        localhost_ref: profile.localhost_profile.clone().unwrap_or_default(),
     }
 }
 
@@ -195,6 +218,7 @@ mod tests {
             mounts: Vec::new(),
             resources: cri::LinuxContainerResources::default(),
             root_dir: Path::new("/root"),
+            seccomp_default: false,
             target_id: None,
         };
         config(&pod, &container, facts).map_err(|error| error.to_string())

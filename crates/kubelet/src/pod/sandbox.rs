@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{Pod, SeccompProfile};
+use k8s_openapi::api::core::v1::{Pod, SELinuxOptions, SeccompProfile};
 use keelson_cri::v1 as cri;
 
 use super::view;
 use crate::logs;
 use crate::runtime::labels;
+use crate::sysctl;
 
 /// Most search paths and nameservers a resolver takes (upstream's limits).
 const MAX_NAMESERVERS: usize = 3;
@@ -87,8 +88,7 @@ pub(crate) fn config(pod: &Pod, facts: &Facts<'_>) -> cri::PodSandboxConfig {
                 .and_then(|context| context.sysctls.as_ref())
                 .into_iter()
                 .flatten()
-                // A dot may be written as a slash.
-                .map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone()))
+                .map(|sysctl| (sysctl::dotted(&sysctl.name), sysctl.value.clone()))
                 .collect(),
             ..Default::default()
         }),
@@ -129,12 +129,23 @@ fn security(pod: &Pod) -> cri::LinuxSandboxSecurityContext {
         run_as_group: int(context.and_then(|context| context.run_as_group).filter(|_| run_as_user.is_some())),
         supplemental_groups,
         privileged: any_privileged,
+        selinux_options: context.and_then(|context| context.se_linux_options.as_ref()).map(selinux),
         // The sandbox's own process always runs under the runtime's default profile, as upstream's.
         seccomp: Some(cri::SecurityProfile {
             profile_type: cri::security_profile::ProfileType::RuntimeDefault as i32,
             localhost_ref: String::new(),
         }),
         ..Default::default()
+    }
+}
+
+/// SELinux labels for CRI.
+pub(crate) fn selinux(options: &SELinuxOptions) -> cri::SeLinuxOption {
+    cri::SeLinuxOption {
+        user: options.user.clone().unwrap_or_default(),
+        role: options.role.clone().unwrap_or_default(),
+        r#type: options.type_.clone().unwrap_or_default(),
+        level: options.level.clone().unwrap_or_default(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use keelson_cri::v1 as cri;
 use tokio_util::sync::CancellationToken;
 
@@ -147,6 +147,7 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
             mounts,
             resources: resources::container_resources(pod, &container, &ctx.limits),
             root_dir: &ctx.config.root_dir,
+            seccomp_default: ctx.config.seccomp_default,
             target_id: target,
         },
     )
@@ -207,14 +208,18 @@ fn mounts_of(
                 mount.name, container.name
             )));
         };
-        if mount.recursive_read_only.as_deref() == Some("Enabled") {
-            return Err(Error::message(format!(
-                "volume {:?} requested recursive read-only mode, but the runtime does not support it",
-                mount.name
-            )));
-        }
+        let handler = view::spec(pod).and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
+        let able = ctx.abilities.read().handler(handler).recursive_read_only_mounts;
+        let recursive_read_only = recursive_read_only(mount, able)?;
         let sub_path = match (mount.sub_path.as_deref(), mount.sub_path_expr.as_deref()) {
-            (_, Some(expression)) if !expression.is_empty() => expansion::expand(expression, lookup),
+            (_, Some(expression)) if !expression.is_empty() => {
+                expansion::expand_all(expression, lookup).map_err(|why| {
+                    Error::message(format!(
+                        "failed to expand subPath for volumeMount {:?} of container {:?}: {why}",
+                        mount.name, container.name
+                    ))
+                })?
+            }
             (Some(sub_path), _) => sub_path.to_string(),
             (None, _) => String::new(),
         };
@@ -238,6 +243,7 @@ fn mounts_of(
                 Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional as i32,
                 _ => cri::MountPropagation::PropagationPrivate as i32,
             },
+            recursive_read_only,
             ..Default::default()
         });
     }
@@ -255,6 +261,34 @@ fn mounts_of(
         list.push(file_mount(&path, message_path));
     }
     Ok(list)
+}
+
+/// Whether all that is mounted below the mount is to be read-only, too. `able`: whether the runtime can do that.
+fn recursive_read_only(mount: &VolumeMount, able: bool) -> Result<bool, Error> {
+    let refuse = |why: String| Err(Error::message(format!("failed to resolve recursive read-only mode: {why}")));
+    let mode = match mount.recursive_read_only.as_deref() {
+        None | Some("Disabled") => return Ok(false),
+        Some(mode) => mode,
+    };
+    if mount.read_only != Some(true) {
+        return refuse(format!("volume {:?} requested recursive read-only mode, but it is not read-only", mount.name));
+    }
+    if !matches!(mount.mount_propagation.as_deref(), None | Some("None")) {
+        return refuse(format!(
+            "volume {:?} requested recursive read-only mode, but it is not compatible with propagation {:?}",
+            mount.name,
+            mount.mount_propagation.as_deref().unwrap_or_default()
+        ));
+    }
+    match mode {
+        "IfPossible" => Ok(able),
+        "Enabled" if able => Ok(true),
+        "Enabled" => refuse(format!(
+            "volume {:?} requested recursive read-only mode, but it is not supported by the runtime",
+            mount.name
+        )),
+        other => refuse(format!("unknown recursive read-only mode {other:?}")),
+    }
 }
 
 /// Whether the kubelet itself writes the volume, again and again. Containers only read such a one, whatever their mounts

@@ -38,6 +38,11 @@ pub(crate) fn containers(pod: &Pod) -> &[Container] {
     spec(pod).map(|spec| spec.containers.as_slice()).unwrap_or_default()
 }
 
+/// Init and app containers.
+pub(crate) fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    init_containers(pod).iter().chain(containers(pod))
+}
+
 pub(crate) fn ephemeral_containers(pod: &Pod) -> &[EphemeralContainer] {
     spec(pod).and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default()
 }

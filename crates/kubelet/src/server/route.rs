@@ -15,7 +15,13 @@ pub(super) struct Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Healthz,
+    /// A check of its own: `ping`, `log` or `syncloop`.
+    Health(String),
+    Configz,
     Pods,
+    RunningPods,
+    /// Below the node's log directory.
+    NodeLogs(String),
     Metrics,
     Logs(Target),
     Exec(Target),
@@ -24,6 +30,11 @@ pub(super) enum Route {
 }
 
 impl Route {
+    /// Whether it is served only with `enableDebuggingHandlers`.
+    pub(super) fn is_for_debugging(&self) -> bool {
+        !matches!(self, Route::Healthz | Route::Health(_) | Route::Pods | Route::Metrics)
+    }
+
     /// Reads a path; 404 or 405 when there is nothing there.
     pub(super) fn of(method: &Method, path: &str) -> Result<Route, StatusCode> {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -37,7 +48,11 @@ impl Route {
         let stream = matches!(*method, Method::GET | Method::POST);
         let (route, allowed) = match parts.as_slice() {
             ["healthz"] => (Route::Healthz, read),
+            ["healthz", check] => (Route::Health((*check).into()), read),
+            ["configz"] => (Route::Configz, read),
             ["pods"] => (Route::Pods, read),
+            ["runningpods"] => (Route::RunningPods, read),
+            ["logs", below @ ..] => (Route::NodeLogs(below.join("/")), read),
             ["metrics"] => (Route::Metrics, read),
             ["containerLogs", ns, pod, container] => (Route::Logs(target(None, ns, pod, container)), read),
             ["exec", ns, pod, container] => (Route::Exec(target(None, ns, pod, container)), stream),
@@ -56,8 +71,13 @@ impl Route {
 pub(super) fn subresources(path: &str) -> &'static [&'static str] {
     match path.split('/').nth(1).unwrap_or_default() {
         "healthz" => &["healthz", "proxy"],
-        "pods" => &["pods", "proxy"],
+        "configz" => &["configz", "proxy"],
+        "pods" | "runningpods" => &["pods", "proxy"],
+        "stats" => &["stats"],
         "metrics" => &["metrics"],
+        "logs" => &["log"],
+        "spec" => &["spec"],
+        "checkpoint" => &["checkpoint"],
         _ => &["proxy"],
     }
 }
@@ -89,6 +109,12 @@ mod tests {
             (Method::GET, "/healthz", Ok(Route::Healthz)),
             (Method::POST, "/healthz", Err(StatusCode::METHOD_NOT_ALLOWED)),
             (Method::GET, "/pods/", Ok(Route::Pods)),
+            (Method::GET, "/healthz/ping", Ok(Route::Health("ping".into()))),
+            (Method::GET, "/configz", Ok(Route::Configz)),
+            (Method::GET, "/runningpods/", Ok(Route::RunningPods)),
+            (Method::GET, "/logs/", Ok(Route::NodeLogs(String::new()))),
+            (Method::GET, "/logs/pods/x", Ok(Route::NodeLogs("pods/x".into()))),
+            (Method::POST, "/logs/", Err(StatusCode::METHOD_NOT_ALLOWED)),
             (Method::GET, "/containerLogs/ns/p/c", Ok(Route::Logs(target(None, "c")))),
             (Method::POST, "/exec/ns/p/c", Ok(Route::Exec(target(None, "c")))),
             (Method::GET, "/attach/ns/p/u/c", Ok(Route::Attach(target(Some("u"), "c")))),
@@ -100,6 +126,14 @@ mod tests {
             assert_eq!(Route::of(&method, path), expected, "{method} {path}");
         }
         assert_eq!(subresources("/pods"), ["pods", "proxy"]);
-        assert_eq!(subresources("/exec/a/b/c"), ["proxy"]);
+        for (path, expected) in [
+            ("/exec/a/b/c", "proxy"),
+            ("/stats/summary", "stats"),
+            ("/metrics/cadvisor", "metrics"),
+            ("/logs/", "log"),
+            ("/logsome", "proxy"),
+        ] {
+            assert_eq!(subresources(path), [expected], "{path}");
+        }
     }
 }

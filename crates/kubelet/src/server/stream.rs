@@ -27,7 +27,8 @@ pub(super) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-fn decode(text: &str) -> String {
+/// A query's or path's text without its percent signs.
+pub(super) fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {

@@ -23,9 +23,12 @@ pub(super) fn server_config(config: &Config) -> Result<rustls::ServerConfig, Err
         .map_err(|error| Error::Tls(format!("{}: {error}", key_file.display())))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = |error: rustls::Error| Error::Tls(error.to_string());
-    let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(tls)?;
+    let versions: &[&rustls::SupportedProtocolVersion] = match config.tls_min_version_13 {
+        true => &[&rustls::version::TLS13],
+        false => rustls::ALL_VERSIONS,
+    };
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).map_err(tls)?;
     let builder = match &config.client_ca_file {
         Some(file) => {
             let mut roots = rustls::RootCertStore::empty();

@@ -332,6 +332,7 @@ impl Cluster {
         config.cgroup_root = self.cgroup.clone();
         config.address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         config.port = 0;
+        config.healthz_port = 0;
         // This machine's disk may be as full as it likes.
         config.eviction_hard.nodefs_available_percent = 0;
         config.eviction_hard.nodefs_inodes_free_percent = 0;
