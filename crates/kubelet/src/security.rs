@@ -48,7 +48,11 @@ impl Abilities {
 
     /// What a runtime handler can do; nothing when the runtime does not say.
     pub(crate) fn handler(&self, name: &str) -> cri::RuntimeHandlerFeatures {
-        self.handlers.iter().find(|handler| handler.name == name).and_then(|handler| handler.features).unwrap_or_default()
+        self.handlers
+            .iter()
+            .find(|handler| handler.name == name)
+            .and_then(|handler| handler.features)
+            .unwrap_or_default()
     }
 }
 
@@ -59,7 +63,10 @@ pub(crate) fn refuse(pod: &Pod, abilities: &Abilities) -> Option<Ended> {
         return ended("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host");
     }
     if !abilities.selinux && wants_selinux(pod) {
-        return ended("SELinux", "Cannot enforce SELinux: seLinuxOptions are set, but SELinux is not enabled on the host");
+        return ended(
+            "SELinux",
+            "Cannot enforce SELinux: seLinuxOptions are set, but SELinux is not enabled on the host",
+        );
     }
     let policy = view::spec(pod)?.security_context.as_ref()?.supplemental_groups_policy.as_deref();
     if policy == Some("Strict") && !abilities.strict_groups {
@@ -101,7 +108,8 @@ mod tests {
     #[test]
     fn what_the_kernel_has_not_is_refused() {
         let none = Abilities::default();
-        let all = Abilities { apparmor: true, selinux: true, strict_groups: true, kernel: (6, 1), handlers: Vec::new() };
+        let all =
+            Abilities { apparmor: true, selinux: true, strict_groups: true, kernel: (6, 1), handlers: Vec::new() };
         for (annotations, spec, reason) in [
             (json!({}), json!({"containers": []}), None),
             (
@@ -109,16 +117,32 @@ mod tests {
                 json!({"containers": [], "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}),
                 Some("AppArmor"),
             ),
-            (json!({}), json!({"containers": [], "securityContext": {"appArmorProfile": {"type": "Unconfined"}}}), None),
+            (
+                json!({}),
+                json!({"containers": [], "securityContext": {"appArmorProfile": {"type": "Unconfined"}}}),
+                None,
+            ),
             (
                 json!({}),
                 json!({"containers": [{"name": "c", "securityContext": {"appArmorProfile":
                     {"type": "Localhost", "localhostProfile": "x"}}}]}),
                 Some("AppArmor"),
             ),
-            (json!({"container.apparmor.security.beta.kubernetes.io/c": "runtime/default"}), json!({"containers": []}), Some("AppArmor")),
-            (json!({"container.apparmor.security.beta.kubernetes.io/c": "unconfined"}), json!({"containers": []}), None),
-            (json!({}), json!({"containers": [], "securityContext": {"seLinuxOptions": {"level": "s0"}}}), Some("SELinux")),
+            (
+                json!({"container.apparmor.security.beta.kubernetes.io/c": "runtime/default"}),
+                json!({"containers": []}),
+                Some("AppArmor"),
+            ),
+            (
+                json!({"container.apparmor.security.beta.kubernetes.io/c": "unconfined"}),
+                json!({"containers": []}),
+                None,
+            ),
+            (
+                json!({}),
+                json!({"containers": [], "securityContext": {"seLinuxOptions": {"level": "s0"}}}),
+                Some("SELinux"),
+            ),
             (
                 json!({}),
                 json!({"containers": [], "initContainers": [{"name": "i", "securityContext": {"seLinuxOptions": {"type": "t"}}}]}),

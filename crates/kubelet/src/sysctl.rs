@@ -32,7 +32,8 @@ enum Namespace {
 }
 
 fn namespace(name: &str) -> Option<Namespace> {
-    if name == "kernel.sem" || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix)) {
+    if name == "kernel.sem" || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix))
+    {
         Some(Namespace::Ipc)
     } else {
         name.starts_with("net.").then_some(Namespace::Net)
@@ -42,7 +43,18 @@ fn namespace(name: &str) -> Option<Namespace> {
 /// A name with dots between its parts; one written with slashes may have dots in an interface's name, which become slashes.
 pub(crate) fn dotted(name: &str) -> String {
     match name.find(['.', '/']).map(|at| name.as_bytes().get(at)) {
-        Some(Some(b'/')) => name.chars().map(|c| if c == '/' { '.' } else if c == '.' { '/' } else { c }).collect(),
+        Some(Some(b'/')) => name
+            .chars()
+            .map(|c| {
+                if c == '/' {
+                    '.'
+                } else if c == '.' {
+                    '/'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => name.to_string(),
     }
 }
@@ -128,9 +140,14 @@ mod tests {
 
     #[test]
     fn patterns() {
-        for (pattern, good) in
-            [("kernel.shm*", true), ("net.*", true), ("kernel.sem", true), ("*", false), ("vm.*", false), ("Net.x", false)]
-        {
+        for (pattern, good) in [
+            ("kernel.shm*", true),
+            ("net.*", true),
+            ("kernel.sem", true),
+            ("*", false),
+            ("vm.*", false),
+            ("Net.x", false),
+        ] {
             assert_eq!(validate_patterns(&[pattern.to_string()]).is_ok(), good, "{pattern}");
         }
     }

@@ -367,7 +367,11 @@ fn eviction(signal: &str, threshold: &str, config: &mut Config) -> Result<(), St
     let percent = || -> Result<u8, String> {
         let number = threshold.strip_suffix('%').ok_or_else(|| format!("{threshold:?} must be a percentage"))?;
         let number: f64 = number.parse().map_err(|_| format!("{threshold:?} must be a percentage"))?;
-        if (0.0..=100.0).contains(&number) { Ok(number.round() as u8) } else { Err("must be within 0% and 100%".into()) }
+        if (0.0..=100.0).contains(&number) {
+            Ok(number.round() as u8)
+        } else {
+            Err("must be within 0% and 100%".into())
+        }
     };
     match signal {
         "memory.available" => {

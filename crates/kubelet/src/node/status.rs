@@ -232,13 +232,8 @@ pub(crate) fn patch(old: &NodeStatus, new: &NodeStatus, due: bool) -> Option<ser
 mod tests {
     use super::*;
 
-    static ABILITIES: Abilities = Abilities {
-        apparmor: false,
-        selinux: false,
-        strict_groups: true,
-        kernel: (6, 1),
-        handlers: Vec::new(),
-    };
+    static ABILITIES: Abilities =
+        Abilities { apparmor: false, selinux: false, strict_groups: true, kernel: (6, 1), handlers: Vec::new() };
 
     fn input<'a>(
         config: &'a Config,
