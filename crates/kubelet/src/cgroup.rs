@@ -57,6 +57,45 @@ impl Cgroups {
         matches!(self.hierarchies, Hierarchies::V2(_))
     }
 
+    /// The node's own group.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a file of a group is; `None` when `controller` (v1) is not mounted.
+    pub(crate) fn file(&self, controller: &str, group: &Path, name: &str) -> Option<PathBuf> {
+        let dir = match &self.hierarchies {
+            Hierarchies::V2(mount) => mount,
+            Hierarchies::V1(found) => &found.iter().find(|(names, _)| names.iter().any(|known| known == controller))?.1,
+        };
+        Some(dir.join(group).join(name))
+    }
+
+    /// A process of a group, if it has one.
+    pub(crate) fn any_process(&self, group: &Path) -> Option<u32> {
+        let file = self.file("pids", group, "cgroup.procs").or_else(|| self.file("memory", group, "cgroup.procs"))?;
+        fs::read_to_string(file).ok()?.lines().find_map(|line| line.parse().ok().filter(|pid| *pid != 0))
+    }
+
+    /// The group this process is in.
+    pub(crate) fn own(&self) -> Option<PathBuf> {
+        let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let path = text.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            let wanted = if self.is_v2() { "" } else { "memory" };
+            controllers.split(',').any(|controller| controller == wanted).then_some(path)
+        })?;
+        Some(PathBuf::from(path.trim_start_matches('/')))
+    }
+
+    /// The groups above pods' own; none when the kubelet makes no groups.
+    pub(crate) fn pod_parents(&self) -> Vec<PathBuf> {
+        if !self.per_qos {
+            return Vec::new();
+        }
+        vec![self.kubepods(), self.qos(QosClass::Burstable), self.qos(QosClass::BestEffort)]
+    }
+
     fn kubepods(&self) -> PathBuf {
         self.root.join("kubepods")
     }
@@ -69,7 +108,8 @@ impl Cgroups {
         }
     }
 
-    fn pod(&self, class: QosClass, uid: &str) -> PathBuf {
+    /// A pod's group.
+    pub(crate) fn pod(&self, class: QosClass, uid: &str) -> PathBuf {
         self.qos(class).join(format!("pod{uid}"))
     }
 

@@ -11,12 +11,15 @@ use tokio::sync::{Notify, watch};
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::images::Images;
+use crate::metrics::Metrics;
+use crate::node::machine::Machine;
 use crate::pod::observed::Observed;
 use crate::pod::sandbox::Resolver;
 use crate::quantity::ResourceList;
 use crate::resources::Limits;
 use crate::runtime::Runtime;
 use crate::security::Abilities;
+use crate::stats::Stats;
 use crate::volumes::Volumes;
 
 /// Whether the runtime answers and what it says of itself.
@@ -50,6 +53,12 @@ pub(crate) struct Context {
     /// What kernel and runtime can do for a pod's security; of the runtime, since its last answer.
     pub abilities: RwLock<Abilities>,
     pub pods: PodTable,
+    pub stats: Stats,
+    pub metrics: Arc<Metrics>,
+    /// When this kubelet started.
+    pub started: jiff::Timestamp,
+    /// The machine, as of the kubelet's start.
+    pub machine: Machine,
 }
 
 /// A pod's task as others see it.

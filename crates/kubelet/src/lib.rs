@@ -3,7 +3,7 @@
 //!
 //! Map: [`config`] what it is told; `pod` one task per pod (`plan` decides, purely; the executors act); `node` the Node
 //! object and its heartbeats; `volumes` what is mounted into containers; `server` the HTTPS endpoints; `logs` the CRI log
-//! files; `runtime` the CRI calls.
+//! files; `runtime` the CRI calls; `stats` what everything uses.
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,7 @@ mod expansion;
 mod images;
 mod logs;
 mod manager;
+mod metrics;
 mod node;
 mod objects;
 mod pleg;
@@ -30,6 +31,7 @@ mod run;
 mod runtime;
 mod security;
 mod server;
+mod stats;
 mod sysctl;
 mod volumes;
 

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use keelson_client::EventRecorder;
 use tokio::sync::mpsc;
 
+use crate::metrics::ProbeOf;
 use crate::runtime::Runtime;
 
 /// Longest probe output in an event, bytes.
@@ -69,6 +70,24 @@ pub(crate) struct Target {
     pub was_started: bool,
 }
 
+impl Target {
+    fn measured(&self, kind: Kind) -> ProbeOf<'_> {
+        ProbeOf {
+            kind: kind.name(),
+            container: &self.container.name,
+            pod: self.about.name.as_deref().unwrap_or_default(),
+            namespace: self.about.namespace.as_deref().unwrap_or_default(),
+            pod_uid: self.about.uid.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.runtime.metrics().forget_probes(self.measured(Kind::Startup));
+    }
+}
+
 /// Runs a container's probes until it is aborted.
 pub(crate) async fn run(target: Target, news: mpsc::Sender<News>) {
     if let Some(probe) = target.container.startup_probe.clone().filter(|_| !target.was_started)
@@ -101,7 +120,14 @@ async fn follow(target: &Target, kind: Kind, probe: &Probe, news: &mpsc::Sender<
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        let began = tokio::time::Instant::now();
         let outcome = once(target, probe).await;
+        let result = match outcome {
+            Outcome::Success => "successful",
+            Outcome::Failure(_) => "failed",
+            Outcome::Unknown(_) => "unknown",
+        };
+        target.runtime.metrics().probed(target.measured(kind), result, began.elapsed());
         report(target, kind, &outcome);
         let Some(good) = verdict.take(&outcome) else { continue };
         let change = News {

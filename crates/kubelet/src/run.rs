@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::context::{Context, PodTable, RuntimeHealth};
 use crate::error::Error;
 use crate::images::Images;
+use crate::metrics::Metrics;
 use crate::node::machine::{self, Machine};
 use crate::node::{self, health};
 use crate::pod::sandbox::Resolver;
@@ -22,6 +23,7 @@ use crate::resources::{self, Limits};
 use crate::runtime::Runtime;
 use crate::security::Abilities;
 use crate::server::Server;
+use crate::stats::Stats;
 use crate::volumes::Volumes;
 use crate::{manager, pleg, quantity, rotation};
 
@@ -99,10 +101,12 @@ fn make_directories(config: &Config) -> Result<(), Error> {
 }
 
 fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Context, Error> {
+    let metrics = Arc::new(Metrics::new(&config.node_name).map_err(|error| Error::message(error.to_string()))?);
     let runtime = Runtime::connect(
         &config.container_runtime_endpoint,
         config.runtime_request_timeout,
         config.image_pull_deadline,
+        metrics.clone(),
     )?;
     let events = EventRecorder::new(client.clone(), "kubelet", Some(&config.node_name));
     let cgroups = Cgroups::new(&config.cgroup_mount, &config.cgroup_root, config.cgroups_per_qos);
@@ -124,6 +128,10 @@ fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Co
         runtime_name: RwLock::default(),
         abilities: RwLock::new(Abilities::of_kernel()),
         pods: PodTable::default(),
+        stats: Stats::default(),
+        metrics,
+        started: keelson_client::clock::now(),
+        machine: machine.clone(),
         config,
         client,
         runtime,

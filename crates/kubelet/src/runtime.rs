@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keelson_cri::{Clients, v1 as cri};
 
 use crate::error::Error;
+use crate::metrics::Metrics;
 
 /// Labels and annotations by which a kubelet finds its own again; upstream's names, so that crictl and log shippers
 /// understand them.
@@ -32,42 +34,60 @@ pub(crate) struct Runtime {
     clients: Clients,
     timeout: Duration,
     pull_timeout: Duration,
-}
-
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<T, Error> {
-    // tonic's futures are large, and a pod's task would carry them all.
-    match tokio::time::timeout(limit, Box::pin(call)).await {
-        Ok(answer) => Ok(answer?.into_inner()),
-        Err(_) => Err(tonic::Status::deadline_exceeded("context deadline exceeded").into()),
-    }
+    metrics: Arc<Metrics>,
 }
 
 impl Runtime {
     /// Clients of `endpoint`; nothing is dialled yet.
-    pub(crate) fn connect(endpoint: &str, timeout: Duration, pull_timeout: Duration) -> Result<Self, Error> {
-        Ok(Runtime { clients: keelson_cri::connect(endpoint)?, timeout, pull_timeout })
+    pub(crate) fn connect(
+        endpoint: &str,
+        timeout: Duration,
+        pull_timeout: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        Ok(Runtime { clients: keelson_cri::connect(endpoint)?, timeout, pull_timeout, metrics })
+    }
+
+    /// Where calls, and who else has this runtime, are counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// One call, counted under `operation`.
+    async fn within<T>(
+        &self,
+        operation: &str,
+        limit: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, Error> {
+        let started = tokio::time::Instant::now();
+        // tonic's futures are large, and a pod's task would carry them all.
+        let answer = match tokio::time::timeout(limit, Box::pin(call)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(tonic::Status::deadline_exceeded("context deadline exceeded")),
+        };
+        self.metrics.runtime_call(operation, started.elapsed(), answer.is_err());
+        Ok(answer?.into_inner())
     }
 
     /// Name and version of the runtime.
     pub(crate) async fn version(&self) -> Result<cri::VersionResponse, Error> {
         let request = cri::VersionRequest { version: "v1".into() };
-        within(self.timeout, self.clients.runtime.clone().version(request)).await
+        self.within("version", self.timeout, self.clients.runtime.clone().version(request)).await
     }
 
     /// RuntimeReady and NetworkReady, and what the runtime can do.
     pub(crate) async fn status(&self) -> Result<cri::StatusResponse, Error> {
         let request = cri::StatusRequest { verbose: false };
-        within(self.timeout, self.clients.runtime.clone().status(request)).await
+        self.within("status", self.timeout, self.clients.runtime.clone().status(request)).await
     }
 
     /// Tells the runtime the node's pod CIDR.
     pub(crate) async fn set_pod_cidr(&self, pod_cidr: &str) -> Result<(), Error> {
         let network_config = Some(cri::NetworkConfig { pod_cidr: pod_cidr.into() });
         let request = cri::UpdateRuntimeConfigRequest { runtime_config: Some(cri::RuntimeConfig { network_config }) };
-        within(self.timeout, self.clients.runtime.clone().update_runtime_config(request)).await?;
+        self.within("update_runtime_config", self.timeout, self.clients.runtime.clone().update_runtime_config(request))
+            .await?;
         Ok(())
     }
 
@@ -75,33 +95,46 @@ impl Runtime {
     pub(crate) async fn run_pod_sandbox(&self, config: cri::PodSandboxConfig, handler: &str) -> Result<String, Error> {
         let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.into() };
         // Upstream doubles the deadline here: the sandbox's image may have to be pulled.
-        let answer = within(self.timeout * 2, self.clients.runtime.clone().run_pod_sandbox(request)).await?;
+        let answer = self
+            .within("run_podsandbox", self.timeout * 2, self.clients.runtime.clone().run_pod_sandbox(request))
+            .await?;
         Ok(answer.pod_sandbox_id)
     }
 
     /// Stops a sandbox and everything in it.
     pub(crate) async fn stop_pod_sandbox(&self, id: &str) -> Result<(), Error> {
         let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.into() };
-        gone_is_fine(within(self.timeout, self.clients.runtime.clone().stop_pod_sandbox(request)).await)
+        gone_is_fine(
+            self.within("stop_podsandbox", self.timeout, self.clients.runtime.clone().stop_pod_sandbox(request)).await,
+        )
     }
 
     /// Removes a stopped sandbox and its containers.
     pub(crate) async fn remove_pod_sandbox(&self, id: &str) -> Result<(), Error> {
         let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.into() };
-        gone_is_fine(within(self.timeout, self.clients.runtime.clone().remove_pod_sandbox(request)).await)
+        gone_is_fine(
+            self.within("remove_podsandbox", self.timeout, self.clients.runtime.clone().remove_pod_sandbox(request))
+                .await,
+        )
     }
 
     /// Sandboxes of one pod, or all.
     pub(crate) async fn list_sandboxes(&self, pod_uid: Option<&str>) -> Result<Vec<cri::PodSandbox>, Error> {
         let filter = cri::PodSandboxFilter { label_selector: uid_selector(pod_uid), ..Default::default() };
         let request = cri::ListPodSandboxRequest { filter: Some(filter) };
-        Ok(within(self.timeout, self.clients.runtime.clone().list_pod_sandbox(request)).await?.items)
+        Ok(self
+            .within("list_podsandbox", self.timeout, self.clients.runtime.clone().list_pod_sandbox(request))
+            .await?
+            .items)
     }
 
     /// A sandbox's status, `None` when it is gone.
     pub(crate) async fn sandbox_status(&self, id: &str) -> Result<Option<cri::PodSandboxStatus>, Error> {
         let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
-        match within(self.timeout, self.clients.runtime.clone().pod_sandbox_status(request)).await {
+        match self
+            .within("podsandbox_status", self.timeout, self.clients.runtime.clone().pod_sandbox_status(request))
+            .await
+        {
             Ok(answer) => Ok(answer.status),
             Err(Error::Cri(status)) if status.code() == tonic::Code::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -120,13 +153,16 @@ impl Runtime {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        Ok(within(self.timeout, self.clients.runtime.clone().create_container(request)).await?.container_id)
+        Ok(self
+            .within("create_container", self.timeout, self.clients.runtime.clone().create_container(request))
+            .await?
+            .container_id)
     }
 
     /// Starts a made container.
     pub(crate) async fn start_container(&self, id: &str) -> Result<(), Error> {
         let request = cri::StartContainerRequest { container_id: id.into() };
-        within(self.timeout, self.clients.runtime.clone().start_container(request)).await?;
+        self.within("start_container", self.timeout, self.clients.runtime.clone().start_container(request)).await?;
         Ok(())
     }
 
@@ -134,26 +170,34 @@ impl Runtime {
     pub(crate) async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error> {
         let request = cri::StopContainerRequest { container_id: id.into(), timeout: grace.as_secs() as i64 };
         let limit = self.timeout.max(grace + SLACK);
-        gone_is_fine(within(limit, self.clients.runtime.clone().stop_container(request)).await)
+        gone_is_fine(self.within("stop_container", limit, self.clients.runtime.clone().stop_container(request)).await)
     }
 
     /// Removes a container, killing it if it runs.
     pub(crate) async fn remove_container(&self, id: &str) -> Result<(), Error> {
         let request = cri::RemoveContainerRequest { container_id: id.into() };
-        gone_is_fine(within(self.timeout, self.clients.runtime.clone().remove_container(request)).await)
+        gone_is_fine(
+            self.within("remove_container", self.timeout, self.clients.runtime.clone().remove_container(request)).await,
+        )
     }
 
     /// Containers of one pod, or all.
     pub(crate) async fn list_containers(&self, pod_uid: Option<&str>) -> Result<Vec<cri::Container>, Error> {
         let filter = cri::ContainerFilter { label_selector: uid_selector(pod_uid), ..Default::default() };
         let request = cri::ListContainersRequest { filter: Some(filter) };
-        Ok(within(self.timeout, self.clients.runtime.clone().list_containers(request)).await?.containers)
+        Ok(self
+            .within("list_containers", self.timeout, self.clients.runtime.clone().list_containers(request))
+            .await?
+            .containers)
     }
 
     /// A container's status, `None` when it is gone.
     pub(crate) async fn container_status(&self, id: &str) -> Result<Option<cri::ContainerStatus>, Error> {
         let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: false };
-        match within(self.timeout, self.clients.runtime.clone().container_status(request)).await {
+        match self
+            .within("container_status", self.timeout, self.clients.runtime.clone().container_status(request))
+            .await
+        {
             Ok(answer) => Ok(answer.status),
             Err(Error::Cri(status)) if status.code() == tonic::Code::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -163,7 +207,8 @@ impl Runtime {
     /// Makes the runtime open the container's log file anew.
     pub(crate) async fn reopen_container_log(&self, id: &str) -> Result<(), Error> {
         let request = cri::ReopenContainerLogRequest { container_id: id.into() };
-        within(self.timeout, self.clients.runtime.clone().reopen_container_log(request)).await?;
+        self.within("reopen_container_log", self.timeout, self.clients.runtime.clone().reopen_container_log(request))
+            .await?;
         Ok(())
     }
 
@@ -177,23 +222,23 @@ impl Runtime {
         let request =
             cri::ExecSyncRequest { container_id: id.into(), cmd: command.to_vec(), timeout: timeout.as_secs() as i64 };
         let limit = if timeout.is_zero() { self.timeout } else { timeout + SLACK };
-        within(limit, self.clients.runtime.clone().exec_sync(request)).await
+        self.within("exec_sync", limit, self.clients.runtime.clone().exec_sync(request)).await
     }
 
     /// URL of the runtime's streaming server for a command in a container.
     pub(crate) async fn exec(&self, request: cri::ExecRequest) -> Result<String, Error> {
-        Ok(within(self.timeout, self.clients.runtime.clone().exec(request)).await?.url)
+        Ok(self.within("exec", self.timeout, self.clients.runtime.clone().exec(request)).await?.url)
     }
 
     /// URL of the runtime's streaming server for a container's own process.
     pub(crate) async fn attach(&self, request: cri::AttachRequest) -> Result<String, Error> {
-        Ok(within(self.timeout, self.clients.runtime.clone().attach(request)).await?.url)
+        Ok(self.within("attach", self.timeout, self.clients.runtime.clone().attach(request)).await?.url)
     }
 
     /// URL of the runtime's streaming server for a sandbox's ports.
     pub(crate) async fn port_forward(&self, sandbox_id: &str, port: Vec<i32>) -> Result<String, Error> {
         let request = cri::PortForwardRequest { pod_sandbox_id: sandbox_id.into(), port };
-        Ok(within(self.timeout, self.clients.runtime.clone().port_forward(request)).await?.url)
+        Ok(self.within("port_forward", self.timeout, self.clients.runtime.clone().port_forward(request)).await?.url)
     }
 
     /// The stream of container events; runtimes older than the evented PLEG answer `Unimplemented`.
@@ -205,13 +250,36 @@ impl Runtime {
     /// The image, `None` when the runtime does not have it.
     pub(crate) async fn image_status(&self, image: &str) -> Result<Option<cri::Image>, Error> {
         let request = cri::ImageStatusRequest { image: Some(image_spec(image)), verbose: false };
-        Ok(within(self.timeout, self.clients.image.clone().image_status(request)).await?.image)
+        Ok(self.within("image_status", self.timeout, self.clients.image.clone().image_status(request)).await?.image)
     }
 
     /// All images.
     pub(crate) async fn list_images(&self) -> Result<Vec<cri::Image>, Error> {
         let request = cri::ListImagesRequest { filter: None };
-        Ok(within(self.timeout, self.clients.image.clone().list_images(request)).await?.images)
+        Ok(self.within("list_images", self.timeout, self.clients.image.clone().list_images(request)).await?.images)
+    }
+
+    /// Usage of all running containers.
+    pub(crate) async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>, Error> {
+        let request = cri::ListContainerStatsRequest { filter: None };
+        Ok(self
+            .within("list_container_stats", self.timeout, self.clients.runtime.clone().list_container_stats(request))
+            .await?
+            .stats)
+    }
+
+    /// Where images are and how much they take.
+    pub(crate) async fn image_fs(&self) -> Result<Option<cri::FilesystemUsage>, Error> {
+        let request = cri::ImageFsInfoRequest {};
+        let answer =
+            self.within("image_fs_info", self.timeout, self.clients.image.clone().image_fs_info(request)).await?;
+        Ok(answer.image_filesystems.into_iter().next())
+    }
+
+    /// Removes an image with all its names.
+    pub(crate) async fn remove_image(&self, id: &str) -> Result<(), Error> {
+        let request = cri::RemoveImageRequest { image: Some(image_spec(id)) };
+        gone_is_fine(self.within("remove_image", self.timeout, self.clients.image.clone().remove_image(request)).await)
     }
 
     /// Pulls an image and gives its reference.
@@ -223,7 +291,10 @@ impl Runtime {
     ) -> Result<String, Error> {
         let request =
             cri::PullImageRequest { image: Some(image_spec(image)), auth, sandbox_config: Some(sandbox_config) };
-        Ok(within(self.pull_timeout, self.clients.image.clone().pull_image(request)).await?.image_ref)
+        Ok(self
+            .within("pull_image", self.pull_timeout, self.clients.image.clone().pull_image(request))
+            .await?
+            .image_ref)
     }
 }
 

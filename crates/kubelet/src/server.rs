@@ -3,6 +3,7 @@
 
 mod auth;
 mod logs;
+mod metrics;
 mod node_logs;
 mod route;
 mod stream;
@@ -27,7 +28,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::file::KubeletConfiguration;
 use crate::context::Context;
 use crate::error::Error;
-use crate::pod::observed::State;
 use crate::runtime::labels;
 use auth::{Auth, User};
 use route::Route;
@@ -164,7 +164,11 @@ async fn answer(
         }
         Ok(Route::RunningPods) => running_pods(ctx).await,
         Ok(Route::Pods) => pods(ctx),
-        Ok(Route::Metrics) => metrics(ctx),
+        Ok(Route::Metrics) => metrics::own(ctx).await,
+        Ok(Route::MetricsResource) => metrics::resource(ctx).await,
+        Ok(Route::MetricsCadvisor) => metrics::cadvisor(ctx).await,
+        Ok(Route::MetricsProbes) => metrics::probes(ctx),
+        Ok(Route::StatsSummary) => metrics::summary(ctx, request.uri().query().unwrap_or_default()).await,
         Ok(Route::Logs(target)) => logs::answer(ctx, &target, request.uri().query().unwrap_or_default()).await,
         Ok(Route::Exec(target)) => stream::exec(ctx, &target, request).await,
         Ok(Route::Attach(target)) => stream::attach(ctx, &target, request).await,
@@ -288,33 +292,4 @@ async fn running_pods(ctx: &Context) -> Response<ProxyBody> {
     }
     let items: Vec<_> = pods.into_values().collect();
     json(&serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
-}
-
-fn metrics(ctx: &Context) -> Response<ProxyBody> {
-    let mut states = [0usize; 4];
-    let pods = ctx.pods.all();
-    for (_, handle) in &pods {
-        for record in &handle.observed.borrow().containers {
-            states[match record.state {
-                State::Created => 0,
-                State::Running => 1,
-                State::Exited => 2,
-                State::Unknown => 3,
-            }] += 1;
-        }
-    }
-    let [created, running, exited, unknown] = states;
-    text(
-        StatusCode::OK,
-        format!(
-            "# HELP kubelet_running_pods Number of pods that this kubelet keeps\n# TYPE kubelet_running_pods gauge\n\
-             kubelet_running_pods {}\n# HELP kubelet_running_containers Number of containers by state\n\
-             # TYPE kubelet_running_containers gauge\n\
-             kubelet_running_containers{{container_state=\"created\"}} {created}\n\
-             kubelet_running_containers{{container_state=\"running\"}} {running}\n\
-             kubelet_running_containers{{container_state=\"exited\"}} {exited}\n\
-             kubelet_running_containers{{container_state=\"unknown\"}} {unknown}\n",
-            pods.len()
-        ),
-    )
 }

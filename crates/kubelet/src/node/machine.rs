@@ -92,7 +92,7 @@ impl Machine {
 }
 
 /// A value of /proc/meminfo, bytes.
-fn meminfo(key: &str) -> Option<i64> {
+pub(crate) fn meminfo(key: &str) -> Option<i64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let kib: i64 = text.lines().find(|line| line.starts_with(key))?.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
@@ -107,7 +107,8 @@ pub(crate) struct Space {
     pub inodes_free: u64,
 }
 
-fn filesystem(path: &Path) -> (Space, bool) {
+/// The filesystem that holds `path`; `false` when it cannot be asked.
+pub(crate) fn filesystem(path: &Path) -> (Space, bool) {
     match rustix::fs::statvfs(path) {
         Ok(stat) => (
             Space {

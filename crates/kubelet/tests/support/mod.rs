@@ -295,6 +295,11 @@ impl Cluster {
         self.dir.as_ref().unwrap().path()
     }
 
+    /// The parent of `kubepods`.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
     pub fn admin(&self) -> Client {
         self.server.kube_client(UserInfo::new("admin", ["system:masters"]))
     }
