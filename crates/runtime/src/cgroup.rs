@@ -46,9 +46,9 @@ pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// Sends `signal` to every process of `group`.
+/// Sends `signal` to every process of `group` and of the groups inside it.
 pub(crate) fn signal_all(group: &Path, signal: Signal) {
-    for dir in dirs(group) {
+    for dir in dirs(group).into_iter().flat_map(tree) {
         let Ok(procs) = std::fs::read_to_string(dir.join("cgroup.procs")) else { continue };
         for pid in procs.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
             let _ = kill_process(pid, signal);
@@ -60,21 +60,26 @@ pub(crate) fn signal_all(group: &Path, signal: Signal) {
 pub(crate) fn remove(group: &Path) -> bool {
     let mut gone = true;
     for dir in dirs(group) {
-        // A container may have made groups of its own inside.
-        remove_children(&dir, 8);
-        gone &= std::fs::remove_dir(&dir).is_ok();
+        for inner in tree(dir.clone()).into_iter().rev() {
+            let _ = std::fs::remove_dir(inner);
+        }
+        gone &= !dir.exists();
     }
     gone
 }
 
-fn remove_children(dir: &Path, depth: usize) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        if depth > 0 {
-            remove_children(&entry.path(), depth - 1);
-        }
-        let _ = std::fs::remove_dir(entry.path());
+/// `dir` and the groups inside it, outermost first: a container may have made some of its own, however deep.
+fn tree(dir: PathBuf) -> Vec<PathBuf> {
+    let mut found = vec![dir];
+    let mut next = 0;
+    while let Some(dir) = found.get(next).cloned() {
+        next += 1;
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        found.extend(
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+        );
     }
+    found
 }
 
 #[cfg(test)]
