@@ -13,6 +13,7 @@ mod special;
 #[cfg(test)]
 mod tests;
 mod types;
+mod upgrade;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;

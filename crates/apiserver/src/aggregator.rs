@@ -7,10 +7,12 @@
 //! - [`availability`]: whether it answers
 //! - [`discovery`]: what it says that it serves
 //! - [`openapi`]: its OpenAPI documents
+//! - [`identity`]: what this server shows it
 //! - [`register`]: the APIServices of custom resources, which this server itself makes
 
 mod availability;
 mod discovery;
+mod identity;
 mod openapi;
 mod proxy;
 mod register;
@@ -37,13 +39,16 @@ use crate::registry::create::text;
 use crate::{Config, Error};
 
 pub(crate) use self::discovery::Found;
-pub(crate) use self::openapi::Spec;
+pub(crate) use self::openapi::{Place, Spec};
 pub(crate) use self::proxy::serve;
 pub(crate) use self::remote::Remote;
 pub(crate) use self::routes::Routes;
 
 pub(crate) const GROUP: &str = "apiregistration.k8s.io";
 pub(crate) const RESOURCE: &str = "apiservices";
+/// The label of APIServices that this server keeps: of custom resources (`true`) always, of its own group versions
+/// (`onstart`) once, when it starts.
+pub(crate) const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 /// Pause after a write that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -90,7 +95,8 @@ impl Aggregator {
             return None;
         }
         if let Some(path) = info.path.strip_prefix("/openapi/v3") {
-            let own = |remote: &&Arc<Remote>| remote.path() == path && remote.spec().v3.is_some();
+            let own =
+                |remote: &&Arc<Remote>| remote.path() == path && matches!(remote.spec().v3, Some(Place::There(_)));
             return routes.remotes().iter().find(own).cloned();
         }
         let (group, version) = info.group_version()?;
@@ -136,6 +142,8 @@ pub(crate) async fn start(core: &Arc<Core>) -> Result<(), Error> {
         }
     });
     tokio::spawn(register::run(core.clone()));
+    let keeper = core.clone();
+    tokio::spawn(async move { keeper.aggregator.clients.keep(keeper.shutdown.clone()).await });
     Ok(())
 }
 

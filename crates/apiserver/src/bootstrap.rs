@@ -52,6 +52,8 @@ enum Reconcile {
     Replace,
     /// Its content is set unless somebody has made it his own.
     Suggest,
+    /// Its content is set if it is labelled as the server's own.
+    Managed,
 }
 
 #[derive(Clone)]

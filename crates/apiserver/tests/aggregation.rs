@@ -322,3 +322,30 @@ async fn cve_2018_1002105_a_failed_upgrade_opens_nothing() {
     assert_eq!(extension.lines(), [format!("GET {REPORTS}/a/attach")]);
     assert_eq!(extension.last(&format!("GET {REPORTS}/a/attach")).headers["x-remote-user"], "mallory");
 }
+
+/// What this server shows is read again when its files change.
+#[tokio::test]
+async fn a_rotated_front_proxy_certificate_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = (dir.path().join("proxy.crt"), dir.path().join("proxy.key"));
+    let write = |(text, secret): (String, String)| {
+        for (path, text) in [(&key, secret), (&certificate, text)] {
+            let next = path.with_extension("next");
+            std::fs::write(&next, text).unwrap();
+            std::fs::rename(next, path).unwrap();
+        }
+    };
+    // Signed by somebody whom the other server does not trust.
+    write(support::Pki::new().issue("front-proxy-client", &[]));
+    let identity = keelson_apiserver::Identity { certificate: certificate.clone().into(), key: key.clone().into() };
+    let test = TestServer::start_with(|config| config.proxy_client = Some(identity)).await;
+    let extension = Extension::serve(&test.pki, 0).await;
+    let api = test.admin();
+    api.ok("POST /api/v1/namespaces/default/services", service()).await;
+    api.ok(&format!("POST {APISERVICES}"), api_service(extension.address.port(), bundle(&test.pki))).await;
+    becomes(&api, "FailedDiscoveryCheck").await;
+    write(test.pki.issue("front-proxy-client", &[]));
+    becomes(&api, "Passed").await;
+    api.ok(&format!("GET {REPORTS}"), json!(null)).await;
+    assert_eq!(extension.last(&format!("GET {REPORTS}")).headers["x-remote-user"], "admin");
+}

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value, json};
 
-const DEFINITIONS: &str = "#/definitions/";
+pub(super) const DEFINITIONS: &str = "#/definitions/";
 const PARAMETERS: &str = "#/parameters/";
 const KINDS: &str = "x-kubernetes-group-version-kind";
 /// Bytes that parameters may grow by when they are written where they are used.
@@ -15,8 +15,8 @@ const MAX_INLINED_BYTES: usize = 8 << 20;
 /// A part of another server's document.
 #[derive(Debug, PartialEq)]
 pub struct Part {
-    paths: Map<String, Value>,
-    definitions: Map<String, Value>,
+    pub(super) paths: Map<String, Value>,
+    pub(super) definitions: Map<String, Value>,
 }
 
 impl Part {

@@ -22,11 +22,20 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(3600);
 const MAX_BYTES: usize = 16 << 20;
 
+/// Where a document is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// At the server, by path and query as its index has it.
+    There(String),
+    /// It is made from the server's document of v2, by this server.
+    Here,
+}
+
 /// What is known of a server's documents.
 #[derive(Debug, Default)]
 pub(crate) struct Spec {
-    /// Path and query of the group version's document of v3, as its index has it.
-    pub(crate) v3: Option<String>,
+    /// Where the group version's document of v3 is; `None` when there is none.
+    pub(crate) v3: Option<Place>,
     pub(crate) v2: Option<Arc<Part>>,
     /// Another one for other documents, the same in every server of a cluster.
     pub(crate) digest: u64,
@@ -37,12 +46,12 @@ pub(crate) struct Spec {
 #[derive(Deserialize)]
 struct Index {
     #[serde(default)]
-    paths: HashMap<String, Place>,
+    paths: HashMap<String, Indexed>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Place {
+struct Indexed {
     #[serde(rename = "serverRelativeURL")]
     url: String,
 }
@@ -78,8 +87,12 @@ pub(super) async fn keep(core: &Arc<Core>, remote: &Arc<Remote>) {
 /// Whether anything is another than before.
 async fn refresh(remote: &Remote) -> Result<bool, String> {
     let before = remote.spec();
-    let v3 = fetch_v3(remote).await?;
+    let (has_v3, place) = fetch_v3(remote).await?;
     let (v2, etag) = fetch_v2(remote, &before).await?;
+    let v3 = match (has_v3, &v2) {
+        (false, Some(_)) => Some(Place::Here),
+        _ => place.map(Place::There),
+    };
     let same_v2 = match (&v2, &before.v2) {
         (Some(new), Some(old)) => Arc::ptr_eq(new, old) || new == old,
         (new, old) => new.is_none() && old.is_none(),
@@ -94,11 +107,12 @@ async fn refresh(remote: &Remote) -> Result<bool, String> {
     Ok(changed)
 }
 
-async fn fetch_v3(remote: &Remote) -> Result<Option<String>, String> {
+/// Whether the server knows v3 at all, and where its document is.
+async fn fetch_v3(remote: &Remote) -> Result<(bool, Option<String>), String> {
     let Answer { status, body, .. } = remote.ask("/openapi/v3", &[(ACCEPT, "application/json")], MAX_BYTES).await?;
     match status {
         StatusCode::OK => {}
-        StatusCode::NOT_FOUND => return Ok(None),
+        StatusCode::NOT_FOUND => return Ok((false, None)),
         status => return Err(format!("/openapi/v3: {}", status.as_u16())),
     }
     let mut index: Index = serde_json::from_slice(&body).map_err(|e| format!("/openapi/v3: {e}"))?;
@@ -106,7 +120,8 @@ async fn fetch_v3(remote: &Remote) -> Result<Option<String>, String> {
     // Elsewhere it would be authorized as something else.
     let own = format!("/openapi/v3{path}");
     let place = index.paths.remove(path.trim_start_matches('/')).map(|place| place.url);
-    Ok(place.filter(|url| url.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('?'))))
+    let place = place.filter(|url| url.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('?')));
+    Ok((true, place))
 }
 
 async fn fetch_v2(remote: &Remote, before: &Spec) -> Result<(Option<Arc<Part>>, Option<String>), String> {

@@ -11,7 +11,7 @@ use keelson_api::status::Status;
 use keelson_client::Backoff;
 use serde_json::{Value, json};
 
-use super::{GROUP, RESOURCE, cache};
+use super::{AUTOMANAGED, GROUP, RESOURCE, cache};
 use crate::core::Core;
 use crate::crd;
 use crate::registry::create::{create, text};
@@ -19,7 +19,6 @@ use crate::registry::delete::delete;
 use crate::registry::options::{DeleteOptions, WriteOptions};
 use crate::registry::update::{Target, update};
 
-const LABEL: &str = "kube-aggregator.kubernetes.io/automanaged";
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
@@ -95,7 +94,7 @@ async fn reconcile(core: &Core, wanted: &BTreeSet<&GroupVersion>) -> Result<(), 
             },
             Some(entry) => {
                 let old = entry.decode()?;
-                if old["metadata"]["labels"][LABEL] != "true" || old["spec"] == object["spec"] {
+                if old["metadata"]["labels"][AUTOMANAGED] != "true" || old["spec"] == object["spec"] {
                     continue;
                 }
                 let target = Target { resource, namespace: "", name, subresource: "" };
@@ -110,7 +109,7 @@ async fn reconcile(core: &Core, wanted: &BTreeSet<&GroupVersion>) -> Result<(), 
         outcome = outcome.and(result);
     }
     for entry in there.map.values() {
-        if entry.label(LABEL) != Some("true") {
+        if entry.label(AUTOMANAGED) != Some("true") {
             continue;
         }
         let spec = entry.decode()?["spec"].take();
@@ -130,7 +129,7 @@ fn api_service(group: &str, version: &str) -> Value {
     let (group_priority, version_priority) = local_priority(group, version);
     json!({
         "kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1",
-        "metadata": {"name": format!("{version}.{group}"), "labels": {LABEL: "true"}},
+        "metadata": {"name": format!("{version}.{group}"), "labels": {AUTOMANAGED: "true"}},
         "spec": {
             "group": group, "version": version,
             "groupPriorityMinimum": group_priority, "versionPriority": version_priority,

@@ -15,21 +15,23 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use keelson_api::status::Status;
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 
 use super::discovery::Found;
+use super::identity::FrontProxy;
 use super::openapi::Spec;
 use super::proxy::{PATIENCE, identify};
 use crate::config::Identity;
 use crate::core::Core;
 use crate::http::body::RequestBody;
-use crate::http::listen::load_identity;
 use crate::limits::StreamPermit;
 use crate::registry::create::text;
 use crate::user::MASTERS;
@@ -44,7 +46,7 @@ const IDLE: Duration = Duration::from_secs(90);
 
 /// With what this server shows aggregated ones that it is their front proxy.
 pub(super) struct Clients {
-    identity: Option<Shown>,
+    identity: Option<Arc<FrontProxy>>,
     /// Believes any certificate.
     unverified: Arc<ClientConfig>,
     /// Believes any certificate and shows none.
@@ -53,12 +55,18 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(identity: Option<&Identity>) -> Result<Self, Error> {
-        let what = "front proxy client certificate";
-        let identity = identity.map(|identity| load_identity(identity, what)).transpose()?;
-        let bad = |why: String| Error::Credentials { what, why };
+        let identity = identity.cloned().map(FrontProxy::new).transpose()?.map(Arc::new);
+        let bad = |why: String| Error::Credentials { what: "TLS of aggregated servers", why };
         let anonymous = config(None, RootCertStore::empty(), true).map_err(bad)?;
         let unverified = config(identity.as_ref(), RootCertStore::empty(), true).map_err(bad)?;
         Ok(Self { identity, unverified: Arc::new(unverified), anonymous: TlsConnector::from(Arc::new(anonymous)) })
+    }
+
+    /// Follows the files of what is shown until `shutdown`.
+    pub(super) async fn keep(&self, shutdown: CancellationToken) {
+        if let Some(identity) = &self.identity {
+            identity.keep(shutdown).await;
+        }
     }
 
     /// For the server of an APIService, as its `caBundle` and `insecureSkipTLSVerify` say.
@@ -74,17 +82,14 @@ impl Clients {
     }
 }
 
-/// Certificates and their key.
-type Shown = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-fn config(shown: Option<&Shown>, roots: RootCertStore, unverified: bool) -> Result<ClientConfig, String> {
+fn config(shown: Option<&Arc<FrontProxy>>, roots: RootCertStore, unverified: bool) -> Result<ClientConfig, String> {
     let builder = trusting(roots)?;
     let mut config = match shown {
         None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
-            builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(|e| e.to_string())?
-        }
+        Some(identity) => builder.with_client_cert_resolver(identity.clone()),
     };
+    // A session that is resumed is one of the certificate that was shown when it began.
+    config.resumption = Resumption::disabled();
     if unverified {
         let provider = config.crypto_provider().clone();
         config.dangerous().set_certificate_verifier(Arc::new(Unverified(provider)));

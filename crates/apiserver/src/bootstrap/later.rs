@@ -3,22 +3,26 @@
 //! upstream's suggestion unless an annotation says that somebody made it his own; deleted ones come back. So is the status of
 //! flow schemas.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use keelson_api::kinds::{AUTO_UPDATE, local_services, mandatory_flow_control, suggested_flow_control};
+use keelson_api::selector::Labels as _;
 use keelson_api::status::Status;
 use keelson_api::validation::same;
 use keelson_client::Backoff;
 use serde_json::{Value, json};
 
 use super::{CONCURRENCY, Reconcile, Wanted, ensure, objects};
+use crate::aggregator::{self, AUTOMANAGED};
 use crate::cache::resource::ResourceCache;
 use crate::core::Core;
 use crate::flow;
 use crate::registry::create::{now, text};
-use crate::registry::options::WriteOptions;
+use crate::registry::delete::delete;
+use crate::registry::options::{DeleteOptions, WriteOptions};
 use crate::registry::update::{Target, update};
 
 const FLOW_CONTROL: &str = "flowcontrol.apiserver.k8s.io";
@@ -37,6 +41,8 @@ pub(crate) async fn run(core: Arc<Core>) {
     let kept = flow_control();
     let (mut schemas_changed, mut levels_changed) = (schemas.follow(), levels.follow());
     let mut once = api_services(&core);
+    let served: BTreeSet<String> = once.iter().map(|wanted| text(&wanted.object, "name").to_owned()).collect();
+    let mut at_start = managed_at_start(&core);
     once.push(service_cidr(&core));
     once.push(objects::kubernetes_service(&core.config));
     let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
@@ -53,12 +59,16 @@ pub(crate) async fn run(core: Arc<Core>) {
             if let Err(error) = result {
                 tracing::warn!(%error, "an object of the cluster's own could not be written");
                 failed = true;
-                if wanted.reconcile == Reconcile::Keep {
+                if matches!(wanted.reconcile, Reconcile::Keep | Reconcile::Managed) {
                     once.push(wanted);
                 }
             }
         }
         flow::status::write(&core).await;
+        if let Err(error) = retire(&core, &served, &mut at_start).await {
+            tracing::warn!(%error, "APIServices of group versions that are served no more could not be removed");
+            failed = true;
+        }
         if let Err(error) = service_cidr_is_ready(&core).await {
             tracing::warn!(%error, "the ServiceCIDR could not be marked ready");
             failed = true;
@@ -112,9 +122,34 @@ fn api_services(core: &Core) -> Vec<Wanted> {
         group: "apiregistration.k8s.io",
         resource: "apiservices",
         object,
-        reconcile: Reconcile::Keep,
+        reconcile: Reconcile::Managed,
     };
     local_services(versions).into_iter().map(wanted).collect()
+}
+
+/// APIServices that this server, or an earlier version of it, has made for its own group versions.
+fn managed_at_start(core: &Core) -> Vec<String> {
+    let Some(cache) = core.cache.resource(aggregator::GROUP, aggregator::RESOURCE) else { return Vec::new() };
+    let snapshot = cache.snapshot();
+    let managed = snapshot.map.values().filter(|entry| entry.label(AUTOMANAGED) == Some("onstart"));
+    managed.map(|entry| entry.name().to_owned()).collect()
+}
+
+/// Removes those whose group versions are not served any more, once.
+async fn retire(core: &Core, served: &BTreeSet<String>, at_start: &mut Vec<String>) -> Result<(), Status> {
+    let resource = core.registry.known(aggregator::GROUP, aggregator::RESOURCE)?;
+    let options = WriteOptions::internal();
+    while let Some(name) = at_start.last() {
+        let there = resource.cache()?.get("", name);
+        if !served.contains(name) && there.is_some_and(|entry| entry.label(AUTOMANAGED) == Some("onstart")) {
+            match delete(core, resource, "", name, &DeleteOptions::default(), options.asked()).await {
+                Err(status) if status.code != 404 => return Err(status),
+                _ => {}
+            }
+        }
+        at_start.pop();
+    }
+    Ok(())
 }
 
 fn service_cidr(core: &Core) -> Wanted {

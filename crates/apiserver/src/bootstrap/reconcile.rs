@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::Reconcile;
 use super::policy::AUTOUPDATE;
+use crate::aggregator::AUTOMANAGED;
 use crate::authz::rules::{Rule, uncovered};
 
 /// Whether somebody wants this object left as it is.
@@ -27,7 +28,8 @@ pub(super) fn reconciled(old: &Value, wanted: &Value, how: Reconcile) -> Value {
     match how {
         Reconcile::Keep => {}
         Reconcile::Suggest if !super::later::follows_suggestion(old) => {}
-        Reconcile::Replace | Reconcile::Suggest => {
+        Reconcile::Managed if !is_managed(old) => {}
+        Reconcile::Replace | Reconcile::Suggest | Reconcile::Managed => {
             for (key, value) in wanted.as_object().into_iter().flatten().filter(|(k, _)| *k != "metadata") {
                 map.insert(key.clone(), value.clone());
             }
@@ -48,6 +50,12 @@ pub(super) fn reconciled(old: &Value, wanted: &Value, how: Reconcile) -> Value {
         }
     }
     object
+}
+
+/// Whether the server keeps an APIService: upstream's label says so, which somebody may take away.
+fn is_managed(object: &Value) -> bool {
+    let label = object.pointer("/metadata/labels").and_then(|labels| labels.get(AUTOMANAGED)).and_then(Value::as_str);
+    matches!(label, Some("onstart" | "true"))
 }
 
 /// A binding without this subject.

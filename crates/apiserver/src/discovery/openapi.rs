@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::with_etag;
-use crate::aggregator::Spec;
+use crate::aggregator::{Place, Spec};
 use crate::core::Core;
 use crate::http::negotiate::{Offers, accept};
 use crate::http::query::Query;
@@ -138,14 +138,24 @@ impl Others {
         if specs.is_empty() {
             return Self::default();
         }
-        let place =
-            |(path, spec): &(String, Arc<Spec>)| Some((path.trim_start_matches('/').to_owned(), spec.v3.clone()?));
+        let place = |(path, spec): &(String, Arc<Spec>)| {
+            let url = match spec.v3.as_ref()? {
+                Place::There(url) => url.clone(),
+                Place::Here => format!("/openapi/v3{path}?hash={}", hash_of(spec)),
+            };
+            Some((path.trim_start_matches('/').to_owned(), url))
+        };
         Self {
             suffix: specs.iter().map(|(_, spec)| format!("-{:016X}", spec.digest)).collect(),
             parts: specs.iter().filter_map(|(_, spec)| spec.v2.clone()).collect(),
             places: specs.iter().filter_map(place).collect(),
         }
     }
+}
+
+/// Of the document that is made from an aggregated server's.
+fn hash_of(spec: &Spec) -> String {
+    format!("{:016X}", spec.digest)
 }
 
 fn kinds(served: &Served) -> Vec<&Kind> {
@@ -160,7 +170,14 @@ fn kept(headers: &HeaderMap, hash: &str) -> Option<http::Response<crate::Body>> 
 /// A document of v3. The index gives its URL with its hash: what is there never changes, and who asks with an old hash is sent
 /// to the new one.
 async fn v3(core: &Core, served: &Arc<Served>, path: &str, query: &Query, headers: &HeaderMap) -> Reply {
-    let hash = served.openapi().v3(path).ok_or_else(Status::unknown_path)?;
+    let routes = core.aggregator.routes();
+    let made_here = routes.remotes().iter().find(|remote| remote.path().trim_start_matches('/') == path);
+    let part = made_here.map(|remote| remote.spec()).filter(|spec| spec.v3 == Some(Place::Here));
+    let part = part.and_then(|spec| Some((hash_of(&spec), spec.v2.clone()?)));
+    let hash = match &part {
+        Some((hash, _)) => hash,
+        None => served.openapi().v3(path).ok_or_else(Status::unknown_path)?,
+    };
     let asked = query.get("hash").unwrap_or_default();
     if !asked.is_empty() && asked != hash {
         let mut response = reply::typed(301, "text/html; charset=utf-8", "");
@@ -173,8 +190,12 @@ async fn v3(core: &Core, served: &Arc<Served>, path: &str, query: &Query, header
         Some(kept) => kept,
         None => {
             let make = {
-                let (served, path) = (served.clone(), path.to_owned());
-                move || openapi::v3_document(&kinds(&served), &path)
+                let (served, path, part) =
+                    (served.clone(), path.to_owned(), part.as_ref().map(|(_, part)| part.clone()));
+                move || match part {
+                    Some(part) => Some(part.to_v3()),
+                    None => openapi::v3_document(&kinds(&served), &path),
+                }
             };
             let document = core.openapi.get(path.to_owned(), hash, make).await?;
             with_etag(document, hash, "application/json", headers)

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::extension::{APISERVICES, GROUP, Mood, REPORTS, ROOT, aggregated, becomes};
 use crate::start;
-use crate::support::Api;
+use crate::support::{Api, TestServer};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
@@ -188,4 +188,59 @@ async fn schemas_are_merged() {
     api.ok(&format!("DELETE {APISERVICES}/v1.{GROUP}"), json!(null)).await;
     api.eventually("GET /openapi/v2", |_, v2| v2["paths"][REPORTS].is_null()).await;
     assert_eq!(api.call(&format!("GET {url}"), json!(null)).await.0, 404);
+}
+
+/// A server that knows OpenAPI v2 only has a document of v3 all the same, made from that.
+#[tokio::test]
+async fn an_old_servers_schemas_are_translated() {
+    let test = start().await;
+    let extension = crate::extension::Extension::serve(&test.pki, 0).await;
+    extension.is(Mood::IsOld);
+    crate::extension::point_to(&test, &extension).await;
+    let api = test.admin();
+    let path = ROOT.trim_start_matches('/');
+    let index = api.eventually("GET /openapi/v3", |_, index| index["paths"][path].is_object()).await;
+    let url = index["paths"][path]["serverRelativeURL"].as_str().unwrap();
+    assert!(url.starts_with(&format!("/openapi/v3{ROOT}?hash=")), "{url}");
+    let document = api.ok(&format!("GET {url}"), json!(null)).await;
+    assert_eq!(document["openapi"], "3.0.0");
+    assert_eq!(document["components"]["schemas"]["Report"]["description"], "What the weather was.");
+    assert_eq!(document["components"]["schemas"]["Other"], json!(null));
+    let said = &document["paths"][REPORTS]["get"]["responses"]["200"]["content"]["*/*"]["schema"];
+    assert_eq!(said, &json!({"$ref": "#/components/schemas/Report"}));
+    let (code, _) = api.call(&format!("GET /openapi/v3{ROOT}?hash=OLD"), json!(null)).await;
+    assert_eq!(code, 301, "the hash is of another one");
+    // Once it has its own, that is asked for.
+    extension.is(Mood::Works);
+    api.ok(&format!("PATCH+merge {APISERVICES}/v1.{GROUP}"), json!({"spec": {"versionPriority": 99}})).await;
+    let own =
+        |_: u16, index: &Value| index["paths"][path]["serverRelativeURL"].as_str().is_some_and(|u| u.ends_with("=ab"));
+    api.eventually("GET /openapi/v3", own).await;
+}
+
+/// APIServices of the server's own group versions are as it has them once it has started, unless somebody took its label away.
+#[tokio::test]
+async fn own_api_services_are_brought_up_to_date_at_start() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    let path = |name: &str| format!("{APISERVICES}/{name}");
+    let label = "kube-aggregator.kubernetes.io/automanaged";
+    let apps = api.eventually(&format!("GET {}", path("v1.apps")), |code, _| code == 200).await;
+    assert_eq!(apps["metadata"]["labels"][label], "onstart");
+    api.eventually(&format!("GET {}", path("v1.batch")), |code, _| code == 200).await;
+    let change = json!({"spec": {"versionPriority": 3}});
+    for name in ["v1.apps", "v1.batch"] {
+        api.ok(&format!("PATCH+merge {}", path(name)), change.clone()).await;
+    }
+    api.ok(&format!("PATCH+merge {}", path("v1.batch")), json!({"metadata": {"labels": {label: null}}})).await;
+    let gone = json!({"metadata": {"name": "v1.gone.example.com", "labels": {label: "onstart"}}, "spec": {
+        "group": "gone.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100}});
+    api.ok(&format!("POST {APISERVICES}"), gone).await;
+
+    let second = keelson_apiserver::ApiServer::new(Default::default(), test.store.clone()).await.unwrap();
+    let again = crate::support::Api::new(second, keelson_apiserver::UserInfo::new("admin", ["system:masters"]));
+    again.eventually(&format!("GET {}", path("v1.apps")), |_, now| now["spec"] == apps["spec"]).await;
+    again.eventually(&format!("GET {}", path("v1.gone.example.com")), |code, _| code == 404).await;
+    let batch = again.ok(&format!("GET {}", path("v1.batch")), json!(null)).await;
+    assert_eq!(batch["spec"]["versionPriority"], 3, "somebody's own");
 }
