@@ -29,18 +29,25 @@ pub(crate) async fn service_addresses(
         let found = found.map_err(|e| Status::unavailable(format!("dial tcp: lookup {host}: {e}")))?;
         return Ok(found.collect());
     }
-    let mut found = ready(core, namespace, name, &service, port)?;
+    let mut found = ready(core, namespace, name, &service, port, name)?;
     found.shuffle(&mut rand::rng());
     found.truncate(TRIED);
     found.into_iter().map(|endpoint| endpoint.proxyable()).collect()
 }
 
-/// The ready endpoints of a Service's port, which is given by its number or name; none means a port without a name.
-pub(crate) fn of_port(core: &Core, namespace: &str, name: &str, port: &str) -> Result<Vec<Endpoint>, Status> {
+/// The ready endpoints of a Service's port, which is given by its number or name; none means a port without a name. `shown` is
+/// what was asked for.
+pub(crate) fn of_port(
+    core: &Core,
+    namespace: &str,
+    name: &str,
+    port: &str,
+    shown: &str,
+) -> Result<Vec<Endpoint>, Status> {
     let service = service(core, namespace, name)?;
     match port.parse() {
-        Ok(number) => ready(core, namespace, name, &service, number),
-        Err(_) => named(core, namespace, name, port),
+        Ok(number) => ready(core, namespace, name, &service, number, shown),
+        Err(_) => named(core, namespace, name, port, shown),
     }
 }
 
@@ -68,7 +75,7 @@ pub(crate) fn all(
     service: &Value,
     port: u16,
 ) -> Result<Vec<Endpoint>, Status> {
-    let mut found = ready(core, namespace, name, service, port)?;
+    let mut found = ready(core, namespace, name, service, port, name)?;
     found.sort();
     Ok(found)
 }
@@ -108,20 +115,30 @@ pub(crate) fn ready_in(slice: &Value, port_name: &str) -> Vec<Endpoint> {
     items("endpoints").filter(ready).filter_map(read).collect()
 }
 
-fn ready(core: &Core, namespace: &str, name: &str, service: &Value, port: u16) -> Result<Vec<Endpoint>, Status> {
+fn ready(
+    core: &Core,
+    namespace: &str,
+    name: &str,
+    service: &Value,
+    port: u16,
+    shown: &str,
+) -> Result<Vec<Endpoint>, Status> {
     let mut ports = service.pointer("/spec/ports").and_then(Value::as_array).into_iter().flatten();
     let Some(found) = ports.find(|found| found.get("port").and_then(Value::as_u64) == Some(port.into())) else {
         return Err(Status::unavailable(format!("no service port {port} found for service {name:?}")));
     };
-    named(core, namespace, name, found.get("name").and_then(Value::as_str).unwrap_or_default())
+    named(core, namespace, name, found.get("name").and_then(Value::as_str).unwrap_or_default(), shown)
 }
 
-fn named(core: &Core, namespace: &str, name: &str, port_name: &str) -> Result<Vec<Endpoint>, Status> {
-    let mut endpoints = Vec::new();
+/// Upstream names the Service where it has no endpoints at all, and what was asked for where it has others.
+fn named(core: &Core, namespace: &str, name: &str, port_name: &str, shown: &str) -> Result<Vec<Endpoint>, Status> {
+    let (mut endpoints, mut others) = (Vec::new(), false);
     for slice in slices(core, namespace, name)? {
-        endpoints.extend(ready_in(&slice.decode()?, port_name));
+        let slice = slice.decode()?;
+        endpoints.extend(ready_in(&slice, port_name));
+        others |= slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty());
     }
-    if endpoints.is_empty() { Err(no_endpoints(name)) } else { Ok(endpoints) }
+    if endpoints.is_empty() { Err(no_endpoints(if others { shown } else { name })) } else { Ok(endpoints) }
 }
 
 fn no_endpoints(service: &str) -> Status {

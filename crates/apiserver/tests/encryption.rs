@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use keelson_apiserver::{ApiServer, Config, EncryptionFile, UserInfo};
-use keelson_store::{LocalStore, Store};
+use keelson_store::etcd::{self, process::Etcd};
+use keelson_store::{EtcdStore, LocalStore, Store};
 use serde_json::{Value, json};
 use support::{Api, TestServer};
 
@@ -61,13 +62,34 @@ async fn stored(store: &LocalStore, key: &str) -> String {
     String::from_utf8_lossy(&value).into_owned()
 }
 
-/// Whether a file under `dir` holds the text, also in base64.
+/// Whether a file somewhere under `dir` holds the text, also in base64.
 fn shows(dir: &Path, text: &str) -> bool {
     let forms = [text.to_owned(), base64::engine::general_purpose::STANDARD.encode(text)];
     std::fs::read_dir(dir).unwrap().any(|entry| {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        forms.iter().any(|form| bytes.windows(form.len()).any(|window| window == form.as_bytes()))
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return shows(&path, text);
+        }
+        let bytes = std::fs::read(path).unwrap();
+        let content = String::from_utf8_lossy(&bytes);
+        forms.iter().any(|form| content.contains(form))
     })
+}
+
+/// Writes Secrets in every way, and one ConfigMap that says `plain-text`.
+async fn write_secrets(api: &Api) {
+    api.ok("POST /api/v1/namespaces/default/secrets", secret("a")).await;
+    api.ok("POST /api/v1/namespaces/default/secrets", secret("b")).await;
+    let patch = json!({"metadata": {"annotations": {"also": SECRET}}});
+    api.ok("PATCH+merge /api/v1/namespaces/default/secrets/a", patch).await;
+    let finalizer = json!({"metadata": {"finalizers": ["example.com/stay"]}});
+    api.ok("PATCH+merge /api/v1/namespaces/default/secrets/b", finalizer).await;
+    api.ok("DELETE /api/v1/namespaces/default/secrets/b", Value::Null).await;
+    api.ok(
+        "POST /api/v1/namespaces/default/configmaps",
+        json!({"metadata": {"name": "c"}, "data": {"k": "plain-text"}}),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -82,18 +104,7 @@ async fn nothing_of_a_secret_shows_in_the_stores_files() {
     let config = Config { encryption: Some(file), ..Config::default() };
     let api = ApiServer::new(config, store.clone()).await.unwrap();
     let api = Api::new(api, UserInfo::new("admin", ["system:masters"]));
-    api.ok("POST /api/v1/namespaces/default/secrets", secret("a")).await;
-    api.ok("POST /api/v1/namespaces/default/secrets", secret("b")).await;
-    let patch = json!({"metadata": {"annotations": {"also": SECRET}}});
-    api.ok("PATCH+merge /api/v1/namespaces/default/secrets/a", patch).await;
-    let finalizer = json!({"metadata": {"finalizers": ["example.com/stay"]}});
-    api.ok("PATCH+merge /api/v1/namespaces/default/secrets/b", finalizer).await;
-    api.ok("DELETE /api/v1/namespaces/default/secrets/b", Value::Null).await;
-    api.ok(
-        "POST /api/v1/namespaces/default/configmaps",
-        json!({"metadata": {"name": "c"}, "data": {"k": "plain-text"}}),
-    )
-    .await;
+    write_secrets(&api).await;
     assert!(stored(&store, "/registry/secrets/default/a").await.starts_with("k8s:enc:secretbox:v1:key1:"));
     store.snapshot_to(&data.join("backup")).unwrap();
     assert!(shows(&data, "plain-text"), "the search finds what is there");
@@ -117,6 +128,31 @@ async fn nothing_of_a_secret_shows_in_the_stores_files() {
     let error = ApiServer::new(config, store.clone()).await.err().unwrap().to_string();
     assert!(error.contains("encrypted with another key"), "{error}");
     assert!(!path.exists());
+}
+
+/// Write-ahead log, database and snapshots of a real etcd, while it runs, after compaction, and once it has stopped.
+#[tokio::test]
+async fn nothing_of_a_secret_shows_in_etcds_files() {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let mut etcd = Etcd::start(dir.path(), &["--snapshot-count=5"]).unwrap();
+    let data = dir.path().join("data");
+    let store = Arc::new(EtcdStore::connect(etcd::Options::new(vec![etcd.endpoint()])).await.unwrap());
+    let keys = tempfile::tempdir().unwrap();
+    let file = EncryptionFile::own(keys.path().join("encryption.yaml")).unwrap();
+    let config = Config { encryption: Some(file), ..Config::default() };
+    let server = ApiServer::new(config, store.clone()).await.unwrap();
+    let api = Api::new(server, UserInfo::new("admin", ["system:masters"]));
+    write_secrets(&api).await;
+    let read = api.ok("GET /api/v1/namespaces/default/secrets/a", Value::Null).await;
+    assert_eq!(read["metadata"]["annotations"]["also"], SECRET);
+    let value = store.get("/registry/secrets/default/a").await.unwrap().unwrap().value;
+    assert!(value.starts_with(b"k8s:enc:secretbox:v1:key1:"));
+    assert!(shows(&data, "plain-text"), "the search finds what is there");
+    assert!(!shows(&data, SECRET));
+    store.compact(store.revision().await.unwrap()).await.unwrap();
+    drop(api);
+    etcd.stop();
+    assert!(shows(&data, "plain-text") && !shows(&data, SECRET));
 }
 
 #[tokio::test]

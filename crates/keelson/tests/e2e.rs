@@ -19,6 +19,7 @@ mod e2e {
     mod lifecycle;
     mod nodes;
     mod policies;
+    mod proxies;
     mod python;
     mod rollout;
     mod self_healing;

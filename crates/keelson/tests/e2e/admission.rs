@@ -110,7 +110,10 @@ fn mentions_all(output: &str, expected: &[&str]) {
 
 #[test]
 fn policies_with_parameters() {
-    let cluster = up();
+    // Mutating policies are off by default, as upstream's.
+    let gate = "--extra-config=apiserver.feature-gates=MutatingAdmissionPolicy=true";
+    let version = "--extra-config=apiserver.runtime-config=admissionregistration.k8s.io/v1beta1=true";
+    let cluster = Cluster::up(env!("CARGO_BIN_EXE_keelson"), &[gate, version]);
     let manifest = r#"
 apiVersion: v1
 kind: ConfigMap

@@ -109,7 +109,7 @@ fn pod(call: &Call, name: &Name, path: String) -> Result<Backend, Status> {
 /// A ready endpoint that is a pod of the namespace: somebody may write endpoints and yet not reach what he writes there.
 fn service(call: &Call, name: &Name, path: String) -> Result<Backend, Status> {
     let (core, namespace) = (&call.core, &call.target.namespace);
-    let found = endpoint::of_port(core, namespace, name.name, name.port)?;
+    let found = endpoint::of_port(core, namespace, name.name, name.port, &call.target.name)?;
     let pods = core.registry.known("", "pods")?.cache()?;
     let is_pod = |endpoint: &Endpoint| -> bool {
         let Some(entry) = endpoint.pod.as_ref().and_then(|pod| pods.get(namespace, pod)) else { return false };
