@@ -48,6 +48,8 @@ pub struct Kind {
     pub field_selectors: Vec<FieldPath>,
     /// Set when objects are stored in the form and under the key of another kind (`events.k8s.io` keeps core events).
     pub storage: Option<Storage>,
+    /// The feature gate without which the kind is not served; its group version must be asked for, too (`--runtime-config`).
+    pub gate: Option<&'static str>,
     /// What every request for the kind is warned of: `v1 Endpoints is deprecated in v1.33+; use …`.
     pub deprecated: Option<Str>,
     /// Whether a delete that is carried out at once answers with the object; most kinds answer with a `Status`.
@@ -248,6 +250,11 @@ pub trait Strategy: Send + Sync + std::fmt::Debug {
     /// Whether an update may come without a resourceVersion.
     fn unconditional_update(&self) -> bool {
         true
+    }
+
+    /// Why an object of this name can never be deleted, if that is so.
+    fn kept(&self, _name: &str) -> Option<&'static str> {
+        None
     }
 
     /// Called when a delete marks the object (its `deletionTimestamp` is set): a namespace becomes `Terminating`.

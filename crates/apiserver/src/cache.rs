@@ -120,11 +120,10 @@ impl Cache {
     }
 
     /// What a key is about, as metrics say it: `pods`, `deployments.apps`; `other` for what belongs to no resource.
-    pub(crate) fn type_of_key(&self, key: &str) -> String {
+    pub(crate) fn type_of_key(&self, key: &str) -> (String, String) {
         match self.of_key(key) {
-            None => "other".into(),
-            Some(cache) if cache.group().is_empty() => cache.resource().into(),
-            Some(cache) => format!("{}.{}", cache.resource(), cache.group()),
+            None => (String::new(), "other".into()),
+            Some(cache) => (cache.group().into(), cache.resource().into()),
         }
     }
 

@@ -4,6 +4,7 @@
 mod audit;
 mod authentication;
 mod authorization;
+pub(crate) mod features;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
@@ -13,8 +14,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::audit::{Audit, AuditLog, AuditMode, AuditWebhook};
-pub use self::authentication::{Authentication, RequestHeader, TokenReviewVersion, WebhookAuthentication};
+pub use self::authentication::{Authentication, Oidc, RequestHeader, TokenReviewVersion, WebhookAuthentication};
 pub use self::authorization::{Authorization, AuthorizationMode, WebhookAuthorization};
+pub use self::features::{Switches, switches};
 use crate::{EncryptionFile, Error};
 
 /// A PEM document, on disk or in memory.
@@ -166,6 +168,10 @@ pub struct Config {
     pub enable_admission_plugins: Vec<String>,
     /// `--disable-admission-plugins`
     pub disable_admission_plugins: Vec<String>,
+    /// `--feature-gates`
+    pub feature_gates: Switches,
+    /// `--runtime-config`
+    pub runtime_config: Switches,
     /// `--admission-control-config-file`: an `AdmissionConfiguration`.
     pub admission_control_config_file: Option<PathBuf>,
 }
@@ -197,6 +203,8 @@ impl Default for Config {
             shutdown_delay: Duration::ZERO,
             enable_admission_plugins: Vec::new(),
             disable_admission_plugins: Vec::new(),
+            feature_gates: Switches::new(),
+            runtime_config: Switches::new(),
             admission_control_config_file: None,
         }
     }

@@ -36,10 +36,10 @@ mod user;
 mod webhook;
 
 pub use config::{
-    Audit, AuditLog, AuditMode, AuditWebhook, Authentication, Config, Identity, KubeletClient, Pem, RequestHeader,
-    ServiceAccountKeys, TokenReviewVersion, WebhookAuthentication,
+    Audit, AuditLog, AuditMode, AuditWebhook, Authentication, Config, Identity, KubeletClient, Oidc, Pem,
+    RequestHeader, ServiceAccountKeys, TokenReviewVersion, WebhookAuthentication,
 };
-pub use config::{Authorization, AuthorizationMode, WebhookAuthorization};
+pub use config::{Authorization, AuthorizationMode, Switches, WebhookAuthorization, switches};
 pub use encryption::EncryptionFile;
 pub use error::Error;
 pub use http::body::{Body, BoxError};

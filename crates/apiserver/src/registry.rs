@@ -208,9 +208,9 @@ impl Served {
 }
 
 impl Registry {
-    /// Built-in kinds, and the caches of those that are stored.
-    pub(crate) fn built_in() -> (Self, Vec<Arc<ResourceCache>>) {
-        let kinds: Vec<Arc<Kind>> = kinds::all().into_iter().map(Arc::new).collect();
+    /// These built-in kinds, and the caches of those that are stored.
+    pub(crate) fn built_in(kinds: Vec<Kind>) -> (Self, Vec<Arc<ResourceCache>>) {
+        let kinds: Vec<Arc<Kind>> = kinds.into_iter().map(Arc::new).collect();
         let mut caches: HashMap<(String, String), Arc<ResourceCache>> = HashMap::new();
         for kind in kinds.iter().filter(|kind| kind.storage.is_none() && is_stored(kind)) {
             let key = (kind.group.to_string(), kind.resource.to_string());

@@ -7,7 +7,7 @@ mod identity;
 use bytes::Bytes;
 use keelson_api::kind::Verb;
 use keelson_api::status::Status;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::admission::{self, Operation, Request};
 use crate::dispatch::Call;
@@ -57,29 +57,59 @@ pub(crate) async fn serve(call: &Call, verb: Verb, body: Bytes) -> Reply {
     render::object(&call.resource, 201, object, call.accepted()?, &call.query)
 }
 
+/// Of the control plane, besides the store: the lease that a component's leader renews.
+const COMPONENTS: [(&str, &str); 2] =
+    [("scheduler", "kube-scheduler"), ("controller-manager", "kube-controller-manager")];
+const STORE: &str = "etcd-0";
+
+/// Upstream asks each component on a port of this machine. Here components have none, and may run elsewhere: what is told is
+/// whether one of them leads, which is what they are there for.
 fn computed(call: &Call, verb: Verb) -> Reply {
-    let components: &[&str] = &["etcd-0"];
-    let one = |name: &str| {
-        let healthy = !call.core.cache.is_broken();
-        let status = if healthy { "True" } else { "False" };
-        json!({
-            "kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name},
-            "conditions": [{"type": "Healthy", "status": status, "message": if healthy { "ok" } else { "unreachable" }}],
-        })
-    };
     if call.resource.kind.kind != "ComponentStatus" {
         return Err(Status::unknown_path());
     }
+    let one = |name: &str, health: Result<(), String>| {
+        let (status, message) = match health {
+            Ok(()) => ("True", "ok".to_owned()),
+            Err(why) => ("False", why),
+        };
+        json!({
+            "kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name},
+            "conditions": [{"type": "Healthy", "status": status, "message": message}],
+        })
+    };
+    let store = || if call.core.cache.is_broken() { Err("unreachable".to_owned()) } else { Ok(()) };
+    let mut all = Vec::new();
+    for (name, lease) in COMPONENTS {
+        all.push(one(name, leads(call, lease)?));
+    }
+    all.push(one(STORE, store()));
     let accepted = call.accepted()?;
     match verb {
         Verb::Get => {
-            let found = components.iter().find(|name| **name == call.target.name);
-            let name = found.ok_or_else(|| call.resource.not_found(&call.target.name))?;
-            render::object(&call.resource, 200, one(name), accepted, &call.query)
+            let wanted = call.target.name.as_str();
+            let found = all.into_iter().find(|object| object["metadata"]["name"] == wanted);
+            let found = found.ok_or_else(|| call.resource.not_found(wanted))?;
+            render::object(&call.resource, 200, found, accepted, &call.query)
         }
-        _ => {
-            let items: Vec<Value> = components.iter().map(|name| one(name)).collect();
-            render::values(&call.resource, items, json!({}), accepted, &call.query)
-        }
+        _ => render::values(&call.resource, all, json!({}), accepted, &call.query),
     }
+}
+
+/// Whether somebody holds a lease of the control plane and has renewed it in time.
+fn leads(call: &Call, lease: &str) -> Result<Result<(), String>, Status> {
+    let leases = call.core.registry.known("coordination.k8s.io", "leases")?;
+    let Some(entry) = leases.cache()?.get("kube-system", lease) else {
+        return Ok(Err(leases.not_found(lease).message));
+    };
+    let spec = entry.decode()?["spec"].take();
+    let held = spec["holderIdentity"].as_str().is_some_and(|holder| !holder.is_empty());
+    let renewed = spec["renewTime"].as_str().unwrap_or_default();
+    let term = jiff::SignedDuration::from_secs(spec["leaseDurationSeconds"].as_i64().unwrap_or_default());
+    let in_time = renewed.parse::<jiff::Timestamp>().is_ok_and(|at| at + term >= keelson_client::clock::now());
+    Ok(match (held, in_time) {
+        (true, true) => Ok(()),
+        (false, _) => Err(format!("nobody holds the lease {lease}")),
+        (true, false) => Err(format!("the lease {lease} was last renewed at {renewed}")),
+    })
 }

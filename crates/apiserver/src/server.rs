@@ -28,6 +28,7 @@ use crate::bootstrap;
 use crate::cache::Cache;
 use crate::cache::feed::{Feed, Listener};
 use crate::compaction;
+use crate::config::features;
 use crate::core::Core;
 use crate::dispatch::Caller;
 use crate::encryption::{self, Encryption};
@@ -51,7 +52,8 @@ impl ApiServer {
     /// Loads the watch cache from the store, creates what a cluster starts with (namespaces, RBAC, priority classes, the
     /// `kubernetes` Service) and returns when the server is ready.
     pub async fn new(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
-        let (registry, caches) = Registry::built_in();
+        let kinds = features::served(&config.feature_gates, &config.runtime_config)?;
+        let (registry, caches) = Registry::built_in(kinds);
         let (cache, installs) = Cache::new(caches);
         let cache = Arc::new(cache);
         let rbac = Arc::new(RbacIndex::default());

@@ -148,3 +148,48 @@ async fn a_review_without_a_token_is_no_question() {
     let (code, status) = test.admin().call(request, json!({"spec": {}})).await;
     assert_eq!((code, &status["message"]), (400, &json!("token is required for TokenReview in authentication")));
 }
+
+/// What leads is healthy: the leases of the control plane say so.
+#[tokio::test]
+async fn components_are_healthy_while_they_lead() {
+    let test = TestServer::start().await;
+    let api = test.admin();
+    let statuses = "/api/v1/componentstatuses";
+    let health = async || -> Vec<(String, String, String)> {
+        let list = api.ok(&format!("GET {statuses}"), json!(null)).await;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let read = |item: &Value| {
+            let condition = &item["conditions"][0];
+            (text(&item["metadata"]["name"]), text(&condition["status"]), text(&condition["message"]))
+        };
+        list["items"].as_array().unwrap().iter().map(read).collect()
+    };
+    let row = |name: &str, status: &str, message: &str| (name.to_owned(), status.to_owned(), message.to_owned());
+    let none = |lease: &str| format!("leases.coordination.k8s.io \"{lease}\" not found");
+    let controllers = row("controller-manager", "False", &none("kube-controller-manager"));
+    let store = row("etcd-0", "True", "ok");
+    let scheduler = row("scheduler", "False", &none("kube-scheduler"));
+    assert_eq!(health().await, [scheduler, controllers.clone(), store.clone()]);
+
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    let lease = |renewed: jiff::Timestamp| {
+        json!({"metadata": {"name": "kube-scheduler"}, "spec": {"holderIdentity": "one", "leaseDurationSeconds": 15,
+            "renewTime": renewed.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()}})
+    };
+    let now = jiff::Timestamp::now();
+    api.ok(&format!("POST {leases}"), lease(now)).await;
+    assert_eq!(health().await, [row("scheduler", "True", "ok"), controllers.clone(), store.clone()]);
+    let one = api.ok(&format!("GET {statuses}/scheduler"), json!(null)).await;
+    assert_eq!(one["conditions"][0]["status"], "True");
+    assert_eq!(api.call(&format!("GET {statuses}/nobody"), json!(null)).await.0, 404);
+
+    let old = lease(now - jiff::SignedDuration::from_secs(60));
+    api.ok(&format!("PATCH+merge {leases}/kube-scheduler"), json!({"spec": old["spec"]})).await;
+    let found = health().await;
+    assert_eq!((found[0].1.as_str(), found[0].2.contains("was last renewed at")), ("False", true), "{found:?}");
+    api.ok(&format!("PATCH+merge {leases}/kube-scheduler"), json!({"spec": {"holderIdentity": ""}})).await;
+    assert_eq!(
+        health().await,
+        [row("scheduler", "False", "nobody holds the lease kube-scheduler"), controllers, store]
+    );
+}

@@ -127,6 +127,7 @@ pub fn kinds(object: &Value) -> Definition {
                 subresources: subresources(version),
                 columns: columns(&version["additionalPrinterColumns"]),
                 field_selectors: selectable(&version["selectableFields"]),
+                gate: None,
                 deprecated,
                 scale: scale(&version["subresources"]["scale"]),
                 strategy: StrategyRef::Owned(Arc::new(strategy)),

@@ -42,6 +42,7 @@ impl Kind {
             custom: None,
             field_selectors: Vec::new(),
             storage: None,
+            gate: None,
             deprecated: None,
             returns_deleted: false,
             scale: None,
@@ -121,6 +122,12 @@ impl Kind {
 
     pub(crate) fn stored_as(mut self, storage: Storage) -> Self {
         self.storage = Some(storage);
+        self
+    }
+
+    /// Served only where this feature gate is on.
+    pub(crate) fn gate(mut self, gate: &'static str) -> Self {
+        self.gate = Some(gate);
         self
     }
 

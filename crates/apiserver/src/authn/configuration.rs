@@ -65,6 +65,21 @@ impl Configured {
         let (file, flag) = (settings.config_file.clone(), settings.anonymous);
         let (mut anonymous, mut issuers, mut text) =
             (Anonymous { enabled: flag.unwrap_or(true), conditions: Vec::new() }, vec![], vec![]);
+        if let Some(oidc) = &settings.oidc {
+            let flags = |why: String| Error::Configuration { path: "--oidc-issuer-url".into(), why };
+            if file.is_some() {
+                return Err(flags("authentication-config file and oidc-* flags are mutually exclusive".into()));
+            }
+            if oidc.issuer_url.is_empty() || oidc.client_id.is_empty() {
+                let why = "oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set";
+                return Err(flags(why.into()));
+            }
+            let (found, errors) = compile(vec![JwtAuthenticator::of_flags(oidc)?], None, &own_issuers);
+            if let Some(why) = shown(&errors) {
+                return Err(flags(why));
+            }
+            issuers = found;
+        }
         if let Some(path) = &file {
             text = webhook::kubeconfig::read(path, MAX_BYTES)?;
             let bad = |why: String| Error::Configuration { path: path.display().to_string(), why };
@@ -95,8 +110,8 @@ impl Configured {
 
     /// Follows the file, and keeps the issuers' keys, until `shutdown`.
     pub(super) async fn keep(&self, shutdown: CancellationToken) {
-        let Some(path) = &self.file else { return };
         let mut running = Some(self.start(&shutdown));
+        let Some(path) = &self.file else { return shutdown.cancelled().await };
         let mut changes = match Changes::of([path.as_path()]) {
             Ok(changes) => changes,
             Err(error) => {
@@ -189,11 +204,20 @@ fn load(text: &[u8], own_issuers: &[String]) -> Result<(Vec<Arc<Issuer>>, Option
         return Err(format!("no kind {kind:?} is registered for version {api_version:?}"));
     }
     let (issuers, errors) = compile(file.jwt, file.anonymous.as_ref(), own_issuers);
-    if !errors.is_empty() {
-        let all: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
-        return Err(if all.len() == 1 { all.concat() } else { format!("[{}]", all.join(", ")) });
+    match shown(&errors) {
+        Some(why) => Err(why),
+        None => Ok((issuers, file.anonymous)),
     }
-    Ok((issuers, file.anonymous))
+}
+
+/// Errors in one line; `None` when there are none.
+fn shown(errors: &[FieldError]) -> Option<String> {
+    let all: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+    match all.len() {
+        0 => None,
+        1 => Some(all.concat()),
+        _ => Some(format!("[{}]", all.join(", "))),
+    }
 }
 
 fn compile(

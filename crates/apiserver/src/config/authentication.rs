@@ -1,5 +1,6 @@
 //! Who is let in, besides holders of client certificates and service-account tokens. Names are those of upstream's flags.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,10 +17,52 @@ pub struct Authentication {
     pub bootstrap_tokens: bool,
     /// `--authentication-config`: an `AuthenticationConfiguration`. Read again when it changes.
     pub config_file: Option<PathBuf>,
+    /// `--oidc-issuer-url` and its kin; not beside [`Authentication::config_file`].
+    pub oidc: Option<Oidc>,
     /// `--authentication-token-webhook-config-file` and its kin.
     pub webhook: Option<WebhookAuthentication>,
     /// `--requestheader-client-ca-file` and its kin: who may say for whom it sends requests.
     pub request_header: Option<RequestHeader>,
+}
+
+/// One issuer of tokens, as upstream's flags describe it. [`Oidc::new`] has their defaults.
+#[derive(Clone, Debug)]
+pub struct Oidc {
+    /// `--oidc-issuer-url`
+    pub issuer_url: String,
+    /// `--oidc-client-id`: the audience that tokens must be for.
+    pub client_id: String,
+    /// `--oidc-ca-file`: signs the issuer's certificate, in PEM; without it the machine's authorities do.
+    pub ca: Option<Pem>,
+    /// `--oidc-username-claim`
+    pub username_claim: String,
+    /// `--oidc-username-prefix`; empty means the issuer's URL and `#`, but for the claim `email`; `-` means none.
+    pub username_prefix: String,
+    /// `--oidc-groups-claim`; empty for none.
+    pub groups_claim: String,
+    /// `--oidc-groups-prefix`
+    pub groups_prefix: String,
+    /// `--oidc-required-claim`: claims and the values that they must have.
+    pub required_claims: BTreeMap<String, String>,
+    /// `--oidc-signing-algs`: names of JOSE.
+    pub signing_algorithms: Vec<String>,
+}
+
+impl Oidc {
+    /// With upstream's defaults.
+    pub fn new(issuer_url: String, client_id: String) -> Self {
+        Self {
+            issuer_url,
+            client_id,
+            ca: None,
+            username_claim: "sub".into(),
+            username_prefix: String::new(),
+            groups_claim: String::new(),
+            groups_prefix: String::new(),
+            required_claims: BTreeMap::new(),
+            signing_algorithms: vec!["RS256".into()],
+        }
+    }
 }
 
 /// A server that is sent TokenReviews.

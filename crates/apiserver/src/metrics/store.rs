@@ -13,9 +13,13 @@ use tokio::time::Instant;
 use super::{SECONDS, counters, histograms};
 use crate::cache::Cache;
 
+/// Upstream's since v1.34.
+const LABELS: [&str; 3] = ["operation", "group", "resource"];
+
 /// The families.
 pub(super) struct Operations {
     durations: HistogramVec,
+    total: IntCounterVec,
     errors: IntCounterVec,
 }
 
@@ -27,13 +31,19 @@ impl Operations {
                 "etcd_request_duration_seconds",
                 "Etcd request latency in seconds for each operation and object type.",
                 SECONDS,
-                &["operation", "type"],
+                &LABELS,
+            )?,
+            total: counters(
+                registry,
+                "etcd_requests_total",
+                "Etcd request counts for each operation and object type.",
+                &LABELS,
             )?,
             errors: counters(
                 registry,
                 "etcd_request_errors_total",
                 "Etcd failed request counts for each operation and object type.",
-                &["operation", "type"],
+                &LABELS,
             )?,
         })
     }
@@ -59,7 +69,9 @@ impl Measured {
     ) -> Result<T, Error> {
         let begin = Instant::now();
         let result = work.await;
-        let labels = [operation, &self.cache.type_of_key(key)];
+        let (group, resource) = self.cache.type_of_key(key);
+        let labels = [operation, group.as_str(), resource.as_str()];
+        self.operations.total.with_label_values(&labels).inc();
         self.operations.durations.with_label_values(&labels).observe(begin.elapsed().as_secs_f64());
         // A key that is not as expected is an answer.
         if matches!(&result, Err(error) if !matches!(error, Error::Conflict { .. })) {

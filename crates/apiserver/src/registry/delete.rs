@@ -117,6 +117,9 @@ async fn decide(
     options: &DeleteOptions,
     asked: Asked<'_>,
 ) -> Result<(Value, Step), Status> {
+    if let Some(why) = resource.kind.strategy.kept(name) {
+        return Err(resource.forbidden(name, why));
+    }
     let object = resource.decode(entry)?;
     check_preconditions(resource, name, &object, options)?;
     let Asked { user, judges, notes } = asked;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use keelson_apiserver::switches;
 use serde_json::{Value, json};
 
 use crate::hook::{BASE, Hook, MAPS, configure, map, patched};
@@ -21,6 +22,15 @@ async fn check(api: &Api, name: &str, resource: &str, spec: Value, binding: Valu
     let mut bound = json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}});
     merge(&mut bound["spec"], &binding);
     api.ok(&format!("POST {BASE}/validatingadmissionpolicybindings"), bound).await;
+}
+
+/// A server that has mutating policies, which are off by default.
+async fn with_mutations() -> TestServer {
+    TestServer::start_with(|config| {
+        config.feature_gates = switches("MutatingAdmissionPolicy=true").unwrap();
+        config.runtime_config = switches("admissionregistration.k8s.io/v1beta1=true").unwrap();
+    })
+    .await
 }
 
 /// Writes a mutating policy about a resource, bound.
@@ -201,7 +211,7 @@ async fn bindings_choose() {
 
 #[tokio::test]
 async fn mutations() {
-    let server = TestServer::start().await;
+    let server = with_mutations().await;
     let api = server.admin();
     let sidecar =
         "Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{containers: [
@@ -246,7 +256,7 @@ async fn mutations() {
 
 #[tokio::test]
 async fn mutations_that_cannot_be() {
-    let server = TestServer::start().await;
+    let server = with_mutations().await;
     let api = server.admin();
     let cases = [
         (
@@ -305,7 +315,7 @@ async fn mutations_that_cannot_be() {
 /// A policy sees what a webhook changed after it, if it wants to.
 #[tokio::test]
 async fn reinvocation_with_webhooks() {
-    let server = TestServer::start().await;
+    let server = with_mutations().await;
     let api = server.admin();
     let spec = json!({"reinvocationPolicy": "IfNeeded", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression":
         "[JSONPatch{op: 'add', path: '/data/keys', value: string(object.data.size())}]"}}]});

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use keelson_apiserver::{ApiServer, Authentication, Config, Oidc};
+use keelson_store::LocalStore;
 use parking_lot::Mutex;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -323,4 +325,76 @@ async fn keys_that_could_not_be_got_are_not_asked_for_by_everybody() {
         assert_eq!(bearer(&test, address, &issuer.with("sub", json!(sub))).await, Err(401));
     }
     assert_eq!(issuer.fetched.load(Ordering::SeqCst) - before, 1);
+}
+
+/// `--oidc-*`: one issuer without a file.
+#[tokio::test]
+async fn flags_describe_an_issuer() {
+    let issuer = Issuer::start().await;
+    let url = issuer.state.lock().url.clone();
+    let base = Oidc { ca: Some(issuer.server.pki.ca_pem.clone().into()), ..Oidc::new(url.clone(), "keelson".into()) };
+    let signed = Oidc { signing_algorithms: vec!["RS256".into(), "ES256".into()], ..base.clone() };
+    let start = async |oidc: Oidc| {
+        let test = TestServer::start_with(|config| config.authentication.oidc = Some(oidc)).await;
+        let address = test.listen();
+        (test, address)
+    };
+    let token = issuer.sign(&issuer.claims());
+    let (test, address) = start(signed.clone()).await;
+    let user = eventually(&test, address, &token).await;
+    assert_eq!(user, json!({"username": format!("{url}#jane"), "groups": ["system:authenticated"]}));
+
+    let full = Oidc {
+        username_claim: "email".into(),
+        groups_claim: "groups".into(),
+        groups_prefix: "oidc:".into(),
+        required_claims: [("hd".to_owned(), "example.com".to_owned())].into(),
+        ..signed.clone()
+    };
+    let (test, address) = start(full).await;
+    let user = eventually(&test, address, &token).await;
+    assert_eq!(user["username"], "jane@example.com", "no prefix, for others cannot claim that address");
+    assert_eq!(user["groups"], json!(["oidc:dev", "oidc:ops", "system:authenticated"]));
+    assert_eq!(bearer(&test, address, &issuer.with("hd", json!("evil.example.com"))).await, Err(401));
+
+    let (test, address) = start(Oidc { username_prefix: "-".into(), ..signed.clone() }).await;
+    assert_eq!(eventually(&test, address, &token).await["username"], "jane");
+
+    // Only RS256 unless more is said. What the issuer has signed otherwise is not even asked about.
+    let (test, address) = start(base.clone()).await;
+    let fetched = issuer.fetched.load(Ordering::SeqCst);
+    let why = "oidc: id token signed with unsupported algorithm, got ES256";
+    let mut said = Value::Null;
+    for _ in 0..500 {
+        let review = json!({"spec": {"token": token}});
+        let status =
+            test.admin().ok("POST /apis/authentication.k8s.io/v1/tokenreviews", review).await["status"].clone();
+        said = status["error"].clone();
+        if said.as_str().is_some_and(|said| said.contains(why)) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(said.as_str().is_some_and(|said| said.contains(why)), "{said}");
+    assert_eq!(bearer(&test, address, &token).await, Err(401));
+    assert_eq!(issuer.fetched.load(Ordering::SeqCst), fetched);
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("authentication.yaml");
+    issuer.configure(&file, BY_CLAIM);
+    let wrong = async |oidc: Oidc, file: Option<std::path::PathBuf>| {
+        let store = LocalStore::open(tempfile::tempdir().unwrap().path(), Default::default()).unwrap();
+        let authentication = Authentication { oidc: Some(oidc), config_file: file, ..Authentication::default() };
+        let config = Config { authentication, ..Config::default() };
+        ApiServer::new(config, Arc::new(store)).await.err().unwrap().to_string()
+    };
+    for (oidc, file, why) in [
+        (base.clone(), Some(file), "authentication-config file and oidc-* flags are mutually exclusive"),
+        (Oidc::new(url.clone(), String::new()), None, "oidc-issuer-url and oidc-client-id must be specified together"),
+        (Oidc::new("http://issuer.example.com".into(), "id".into()), None, "URL scheme must be https"),
+        (Oidc { signing_algorithms: vec!["HS256".into()], ..base }, None, "unsupported signing alg: \"HS256\""),
+    ] {
+        let said = wrong(oidc, file).await;
+        assert!(said.contains(why), "{said}");
+    }
 }

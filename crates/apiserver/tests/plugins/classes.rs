@@ -110,6 +110,15 @@ async fn priorities_come_from_classes() {
     let spec = &made["spec"];
     assert_eq!(spec["priorityClassName"], "usual");
     assert_eq!((spec["priority"].as_i64(), spec["preemptionPolicy"].as_str()), (Some(7), Some("Never")));
+    // Those that the system's pods have stay.
+    for name in ["system-node-critical", "system-cluster-critical"] {
+        let path = format!("DELETE /apis/scheduling.k8s.io/v1/priorityclasses/{name}");
+        let (code, status) = api.call(&path, json!(null)).await;
+        let why = format!(
+            "priorityclasses.scheduling.k8s.io \"{name}\" is forbidden: this is a system priority class and cannot be deleted"
+        );
+        assert_eq!((code, &status["message"]), (403, &json!(why)));
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use keelson_apiserver::{Audit, AuditLog, AuditMode, AuditWebhook, Config};
+use keelson_apiserver::{Audit, AuditLog, AuditMode, AuditWebhook, Config, Switches, switches};
+
+/// Size of an audit log where none is said.
+const AUDIT_LOG_MIB: u64 = 100;
 
 /// What an administrator may set; anything that is not given keeps [`Config`]'s default.
 #[derive(Args)]
@@ -35,8 +38,8 @@ pub(super) struct ApiServerFlags {
     /// Write audit events to this file, one a line; `-` for standard output
     #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
     audit_log_path: Option<PathBuf>,
-    /// MiB after which a new audit log is begun; 0 for never
-    #[arg(long, default_value_t = 100)]
+    /// MiB after which a new audit log is begun; 0 means 100, as upstream
+    #[arg(long, default_value_t = 0)]
     audit_log_maxsize: u64,
     /// Old audit logs that are kept; 0 for all
     #[arg(long, default_value_t = 0)]
@@ -64,6 +67,13 @@ pub(super) struct ApiServerFlags {
     /// Admission plugins that do not run
     #[arg(long, value_delimiter = ',')]
     disable_admission_plugins: Vec<String>,
+    /// Features that are on or off, as `NAME=true`; known is MutatingAdmissionPolicy, which is off by default
+    #[arg(long, value_parser = switches, default_value = "")]
+    feature_gates: Switches,
+    /// APIs that are served although they are not by default, as `admissionregistration.k8s.io/v1beta1=true`; or `api/beta`,
+    /// `api/all`
+    #[arg(long, value_parser = switches, default_value = "")]
+    runtime_config: Switches,
     /// An AdmissionConfiguration with the plugins' own settings
     #[arg(long)]
     admission_control_config_file: Option<PathBuf>,
@@ -92,13 +102,15 @@ impl ApiServerFlags {
         config.shutdown_delay = self.shutdown_delay_duration;
         config.enable_admission_plugins.clone_from(&self.enable_admission_plugins);
         config.disable_admission_plugins.clone_from(&self.disable_admission_plugins);
+        config.feature_gates.clone_from(&self.feature_gates);
+        config.runtime_config.clone_from(&self.runtime_config);
         config.admission_control_config_file.clone_from(&self.admission_control_config_file);
     }
 
     fn audit(&self) -> Option<Audit> {
         let log = self.audit_log_path.clone().map(|path| AuditLog {
             path,
-            max_size_mib: self.audit_log_maxsize,
+            max_size_mib: if self.audit_log_maxsize == 0 { AUDIT_LOG_MIB } else { self.audit_log_maxsize },
             max_backups: self.audit_log_maxbackup,
             max_age_days: self.audit_log_maxage,
             mode: self.audit_log_mode,

@@ -1,4 +1,4 @@
-//! MutatingAdmissionPolicy. Upstream has v1beta1 behind a gate in v1.35; here it is on.
+//! MutatingAdmissionPolicy: v1beta1, behind a feature gate, as in upstream's v1.35.
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,12 @@ use crate::kinds::print::{age, size};
 use crate::status::FieldError;
 use crate::validation::{Errors, View, one_of};
 
+/// Upstream's name, also for the bindings.
+pub(super) const GATE: &str = "MutatingAdmissionPolicy";
+
 pub(crate) fn kind() -> Kind {
     Kind::cluster(GROUP, "v1beta1", "MutatingAdmissionPolicy", "mutatingadmissionpolicies", &MutatingAdmissionPolicy)
+        .gate(GATE)
         .category(CATEGORY)
         .columns(vec![
             Column::integer("Mutations", "How many changes it makes.", |object, _| {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::mutating_admission_policy::GATE;
 use super::validating_admission_policy_binding::{binding_columns, default_binding, validate_binding};
 use super::{CATEGORY, GROUP};
 use crate::kind::{Kind, Strategy, Write};
@@ -15,6 +16,7 @@ pub(crate) fn kind() -> Kind {
         "mutatingadmissionpolicybindings",
         &MutatingAdmissionPolicyBinding,
     )
+    .gate(GATE)
     .category(CATEGORY)
     .columns(binding_columns())
 }

@@ -32,6 +32,11 @@ pub(crate) fn kind() -> Kind {
 struct PriorityClass;
 
 impl Strategy for PriorityClass {
+    fn kept(&self, name: &str) -> Option<&'static str> {
+        let system = SYSTEM.iter().any(|(known, _)| *known == name);
+        system.then_some("this is a system priority class and cannot be deleted")
+    }
+
     fn default(&self, object: &mut Value) {
         if let Some(object) = object.as_object_mut() {
             set_str(object, "preemptionPolicy", "PreemptLowerPriority");

@@ -28,7 +28,7 @@ const FAILED_PAUSE: Duration = Duration::from_secs(5);
 const MAX_KEYS: usize = 100;
 /// How much earlier than it says a token may be used, as upstream's.
 const LEEWAY_SECONDS: i64 = 300;
-const ALGORITHMS: [Algorithm; 8] = [
+pub(super) const ALGORITHMS: [Algorithm; 8] = [
     Algorithm::ES256,
     Algorithm::ES384,
     Algorithm::PS256,
@@ -43,6 +43,8 @@ const ALGORITHMS: [Algorithm; 8] = [
 pub(super) struct Provider {
     issuer: String,
     discovery_url: String,
+    /// That tokens may be signed by.
+    algorithms: Vec<Algorithm>,
     fetcher: Fetcher,
     jwks_uri: OnceCell<String>,
     keys: ArcSwapOption<Vec<Key>>,
@@ -92,6 +94,10 @@ impl Provider {
         Ok(Self {
             issuer: settings.url.clone(),
             discovery_url,
+            algorithms: match settings.algorithms.as_slice() {
+                [] => ALGORITHMS.to_vec(),
+                some => some.to_vec(),
+            },
             fetcher: Fetcher::new(authority)?,
             jwks_uri: OnceCell::new(),
             keys: ArcSwapOption::empty(),
@@ -132,7 +138,7 @@ impl Provider {
         let says = crate::authn::unverified(token).ok_or("oidc: malformed jwt")?;
         judge(&says, audiences, now)?;
         let header = jsonwebtoken::decode_header(token).map_err(|e| format!("oidc: malformed jwt: {e}"))?;
-        if !ALGORITHMS.contains(&header.alg) {
+        if !self.algorithms.contains(&header.alg) {
             return Err(format!("oidc: id token signed with unsupported algorithm, got {:?}", header.alg));
         }
         let keys = self.keys.load_full();

@@ -1,12 +1,17 @@
 //! The `jwt` items of an `AuthenticationConfiguration`, and what their `issuer` must be like.
 
 use http::Uri;
+use jsonwebtoken::Algorithm;
 use keelson_api::status::FieldError;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Deserialize;
 
-#[derive(Deserialize)]
+use super::provider::ALGORITHMS;
+use crate::Error;
+use crate::config::Oidc;
+
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct JwtAuthenticator {
     pub(crate) issuer: IssuerSettings,
@@ -18,7 +23,7 @@ pub(crate) struct JwtAuthenticator {
     pub(super) user_validation_rules: Vec<UserRule>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct IssuerSettings {
     #[serde(default)]
@@ -33,11 +38,13 @@ pub(crate) struct IssuerSettings {
     audience_match_policy: String,
     #[serde(default)]
     egress_selector_type: String,
+    /// Only flags narrow them down; empty means all that there are.
+    #[serde(skip)]
+    pub(super) algorithms: Vec<Algorithm>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[derive(Default)]
 pub(super) struct ClaimRule {
     pub(super) claim: String,
     pub(super) required_value: String,
@@ -81,6 +88,53 @@ pub(super) struct Extra {
 pub(super) struct UserRule {
     pub(super) expression: String,
     pub(super) message: String,
+}
+
+impl JwtAuthenticator {
+    /// The issuer that flags describe.
+    pub(crate) fn of_flags(oidc: &Oidc) -> Result<Self, Error> {
+        let bad = |flag: &str, why: String| Error::Configuration { path: format!("--oidc-{flag}"), why };
+        let mut issuer = IssuerSettings {
+            url: oidc.issuer_url.clone(),
+            audiences: vec![oidc.client_id.clone()],
+            ..IssuerSettings::default()
+        };
+        if let Some(ca) = &oidc.ca {
+            let pem = String::from_utf8(ca.load()?).map_err(|error| bad("ca-file", error.to_string()))?;
+            issuer.certificate_authority = pem;
+        }
+        for name in &oidc.signing_algorithms {
+            let known = serde_json::from_value(name.as_str().into()).ok().filter(|known| ALGORITHMS.contains(known));
+            let algorithm = known.ok_or_else(|| bad("signing-algs", format!("unsupported signing alg: {name:?}")))?;
+            issuer.algorithms.push(algorithm);
+        }
+        let prefix = match oidc.username_prefix.as_str() {
+            // So that names of an issuer are no names of the cluster's own, unless somebody wants them to be.
+            "" if oidc.username_claim != "email" => format!("{}#", oidc.issuer_url),
+            "-" => String::new(),
+            prefix => prefix.to_owned(),
+        };
+        let claim = |claim: &str, prefix: String| Prefixed {
+            claim: claim.to_owned(),
+            prefix: Some(prefix),
+            ..Prefixed::default()
+        };
+        let mut mappings = ClaimMappings { username: claim(&oidc.username_claim, prefix), ..ClaimMappings::default() };
+        if !oidc.groups_claim.is_empty() {
+            mappings.groups = claim(&oidc.groups_claim, oidc.groups_prefix.clone());
+        }
+        let rule = |(claim, value): (&String, &String)| ClaimRule {
+            claim: claim.clone(),
+            required_value: value.clone(),
+            ..ClaimRule::default()
+        };
+        Ok(Self {
+            issuer,
+            claim_mappings: mappings,
+            claim_validation_rules: oidc.required_claims.iter().map(rule).collect(),
+            ..Self::default()
+        })
+    }
 }
 
 /// What is wrong with an issuer.

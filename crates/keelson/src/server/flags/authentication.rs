@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use keelson_apiserver::{
-    Config, Identity, Pem, RequestHeader, ServiceAccountKeys, TokenReviewVersion, WebhookAuthentication,
+    Config, Identity, Oidc, Pem, RequestHeader, ServiceAccountKeys, TokenReviewVersion, WebhookAuthentication,
 };
 
 /// See [`keelson_apiserver::Authentication`].
@@ -26,6 +26,33 @@ pub(super) struct AuthenticationFlags {
     /// An `AuthenticationConfiguration`: token issuers (OIDC), and where anonymous requests may go
     #[arg(long)]
     authentication_config: Option<PathBuf>,
+    /// The issuer of OpenID Connect tokens (https); beside --authentication-config there are none of these flags
+    #[arg(long, value_name = "URL", requires = "oidc_client_id", conflicts_with = "authentication_config")]
+    oidc_issuer_url: Option<String>,
+    /// The audience that its tokens must be for
+    #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
+    oidc_client_id: Option<String>,
+    /// Signs the issuer's certificate [default: the machine's authorities]
+    #[arg(long, value_name = "FILE", requires = "oidc_issuer_url")]
+    oidc_ca_file: Option<PathBuf>,
+    /// The claim that names the user
+    #[arg(long, value_name = "CLAIM", requires = "oidc_issuer_url", default_value = "sub")]
+    oidc_username_claim: String,
+    /// Put before users' names; `-` for nothing [default: the issuer's URL and `#`, but nothing for the claim email]
+    #[arg(long, value_name = "PREFIX", requires = "oidc_issuer_url", allow_hyphen_values = true)]
+    oidc_username_prefix: Option<String>,
+    /// The claim that names the user's groups
+    #[arg(long, value_name = "CLAIM", requires = "oidc_issuer_url")]
+    oidc_groups_claim: Option<String>,
+    /// Put before groups' names
+    #[arg(long, value_name = "PREFIX", requires = "oidc_issuer_url")]
+    oidc_groups_prefix: Option<String>,
+    /// A claim that tokens must have with this value; may be given again
+    #[arg(long, value_name = "CLAIM=VALUE", requires = "oidc_issuer_url", value_delimiter = ',', value_parser = pair)]
+    oidc_required_claim: Vec<(String, String)>,
+    /// How tokens may be signed
+    #[arg(long, value_name = "NAMES", requires = "oidc_issuer_url", value_delimiter = ',', default_value = "RS256")]
+    oidc_signing_algs: Vec<String>,
     /// A kubeconfig that says where a server is that knows tokens
     #[arg(long)]
     authentication_token_webhook_config_file: Option<PathBuf>,
@@ -84,6 +111,7 @@ impl AuthenticationFlags {
         settings.token_file.clone_from(&self.token_auth_file);
         settings.bootstrap_tokens = self.enable_bootstrap_token_auth;
         settings.config_file.clone_from(&self.authentication_config);
+        settings.oidc = self.oidc();
         settings.webhook = self.authentication_token_webhook_config_file.as_ref().map(|file| WebhookAuthentication {
             cache_ttl: self.authentication_token_webhook_cache_ttl,
             version: match self.authentication_token_webhook_version.as_str() {
@@ -120,6 +148,20 @@ impl AuthenticationFlags {
         }
     }
 
+    fn oidc(&self) -> Option<Oidc> {
+        let (url, id) = (self.oidc_issuer_url.clone()?, self.oidc_client_id.clone()?);
+        Some(Oidc {
+            ca: self.oidc_ca_file.clone().map(Pem::from),
+            username_claim: self.oidc_username_claim.clone(),
+            username_prefix: self.oidc_username_prefix.clone().unwrap_or_default(),
+            groups_claim: self.oidc_groups_claim.clone().unwrap_or_default(),
+            groups_prefix: self.oidc_groups_prefix.clone().unwrap_or_default(),
+            required_claims: self.oidc_required_claim.iter().cloned().collect(),
+            signing_algorithms: self.oidc_signing_algs.clone(),
+            ..Oidc::new(url, id)
+        })
+    }
+
     fn apply_to_accounts(&self, accounts: &mut ServiceAccountKeys) {
         if let Some(file) = &self.service_account_signing_key_file {
             accounts.signing_key = file.clone().into();
@@ -133,4 +175,10 @@ impl AuthenticationFlags {
         }
         accounts.jwks_uri.clone_from(&self.service_account_jwks_uri);
     }
+}
+
+/// `KEY=VALUE`
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not CLAIM=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
 }
