@@ -1,5 +1,8 @@
 //! The Container Runtime Interface, v1: message types, gRPC client and server traits (from the `k8s-cri` crate), and how
-//! to reach a runtime over its Unix socket. No behaviour lives here: the kubelet calls, the runtime answers.
+//! to reach a runtime over its Unix socket. No behaviour lives here: the kubelet calls, the runtime answers. Beside it the
+//! [`device_plugin`] interface, the kubelet's other gRPC over Unix sockets.
+
+pub mod device_plugin;
 
 use std::path::{Path, PathBuf};
 
@@ -31,13 +34,7 @@ pub struct Clients {
 /// Makes clients for `endpoint` (`unix:///run/containerd/containerd.sock` or a path). Nothing is dialled until the first
 /// call, and a broken connection is dialled again by the next one.
 pub fn connect(endpoint: &str) -> Result<Clients, EndpointError> {
-    let path = socket_path(endpoint)?;
-    let connector = tower::service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move { Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
-    });
-    // The authority is never resolved; the connector ignores it.
-    let channel = Endpoint::from_static("http://cri.invalid").connect_with_connector_lazy(connector);
+    let channel = channel(socket_path(endpoint)?);
     Ok(Clients {
         runtime: RuntimeServiceClient::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES)
@@ -46,6 +43,16 @@ pub fn connect(endpoint: &str) -> Result<Clients, EndpointError> {
             .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_SIZE_BYTES),
     })
+}
+
+/// A channel to a Unix socket, dialled by the first call and again by the first after a break.
+fn channel(path: PathBuf) -> Channel {
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
+    });
+    // The authority is never resolved; the connector ignores it.
+    Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector)
 }
 
 /// The socket's path in `endpoint`.

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::node::machine::Machine;
@@ -39,6 +40,7 @@ pub(crate) struct Context {
     pub events: EventRecorder,
     pub volumes: Volumes,
     pub images: Images,
+    pub devices: Arc<Devices>,
     pub cgroups: Cgroups,
     pub services: SharedInformer<Service>,
     pub health: watch::Sender<RuntimeHealth>,

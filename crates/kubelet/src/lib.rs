@@ -11,6 +11,7 @@ mod admit;
 mod cgroup;
 pub mod config;
 mod context;
+mod devices;
 mod downward;
 mod env;
 mod error;

@@ -145,6 +145,7 @@ impl Manager {
     async fn clean_up(&mut self) {
         let mut found: BTreeSet<String> = self.ctx.volumes.pods_on_disk().into_iter().collect();
         found.extend(self.ctx.cgroups.pods());
+        found.extend(self.ctx.devices.pods());
         if let Ok(sandboxes) = self.ctx.runtime.list_sandboxes(None).await {
             found.extend(sandboxes.into_iter().filter_map(|sandbox| sandbox.labels.get(labels::POD_UID).cloned()));
         }

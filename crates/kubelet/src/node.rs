@@ -185,11 +185,13 @@ impl Keeper {
             *self.ctx.runtime_name.write() = version.runtime_name.clone();
         }
         let abilities = self.ctx.abilities.read().clone();
+        let (mut machine, mut allocatable) = (self.machine.clone(), self.ctx.allocatable.clone());
+        self.ctx.devices.add_to(&mut machine.capacity, &mut allocatable);
         status::status(&status::Input {
             config: &self.ctx.config,
             abilities: &abilities,
-            machine: &self.machine,
-            allocatable: &self.ctx.allocatable,
+            machine: &machine,
+            allocatable: &allocatable,
             health: &self.ctx.health.borrow(),
             pressure: &self.pressure,
             images: &images,
@@ -211,6 +213,7 @@ impl Keeper {
                 _ = ticks.tick() => {}
                 _ = health.changed() => {}
                 () = ctx.images.changed.notified() => {}
+                () = ctx.devices.changed.notified() => {}
             }
             while let Err(error) = self.update().await {
                 tracing::warn!(%error, "the node's status is not updated");

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::context::{Context, PodTable, RuntimeHealth};
 use crate::error::Error;
 use crate::images::Images;
@@ -55,6 +56,7 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
         health::run(ctx.clone(), shutdown.clone()),
         pleg::run(ctx.clone(), unknown, shutdown.clone()),
         rotation::run(ctx.clone(), shutdown.clone()),
+        ctx.devices.clone().run(shutdown.clone()),
         server.run(ctx.clone(), shutdown.clone()),
         async {
             // Environment variables of Services are read when a container starts: they must be there by then.
@@ -112,6 +114,7 @@ fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Co
     let cgroups = Cgroups::new(&config.cgroup_mount, &config.cgroup_root, config.cgroups_per_qos);
     let services = SharedInformer::start(Api::<Service>::all(client.clone()), watcher::Config::default(), Some(slim));
     Ok(Context {
+        devices: Devices::new(&config.root_dir),
         volumes: Volumes::new(&config.root_dir, &client),
         images: Images::new(runtime.clone(), client.clone(), events.clone(), config.max_parallel_image_pulls),
         limits: Limits {

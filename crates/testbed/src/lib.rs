@@ -3,4 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod device_plugin;
 pub mod image;

@@ -127,15 +127,18 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
     let facts = Facts { pod, container: &container, addresses: &addresses, allocatable: &ctx.allocatable, services };
     let mut sources = Sources::new(ctx.client.clone(), view::namespace(pod));
     let config_error = |error| fail("CreateContainerConfigError", error);
-    let env = env::environment(&facts, &mut sources).await.map_err(config_error)?;
-    let mounts = mounts_of(ctx, pod, &container, &start.mounted, &env, &addresses).map_err(config_error)?;
+    let additions = ctx.devices.before_start(pod, &start.name).await.map_err(config_error)?;
+    let mut env = additions.envs.clone();
+    env.extend(env::environment(&facts, &mut sources).await.map_err(config_error)?);
+    let mut mounts = mounts_of(ctx, pod, &container, &start.mounted, &env, &addresses).map_err(config_error)?;
+    mounts.extend(additions.mounts.iter().cloned());
     let target = view::ephemeral_containers(pod)
         .iter()
         .find(|ephemeral| ephemeral.name == start.name)
         .and_then(|ephemeral| ephemeral.target_container_name.as_deref())
         .and_then(|name| start.observed.newest(name))
         .map(|record| record.id.clone());
-    let config = container::config(
+    let mut config = container::config(
         pod,
         &container,
         container::Facts {
@@ -152,6 +155,9 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
         },
     )
     .map_err(config_error)?;
+    config.devices.extend(additions.devices);
+    config.annotations.extend(additions.annotations);
+    config.cdi_devices.extend(additions.cdi_devices);
     if start.cancelled.is_cancelled() {
         return Ok(());
     }
@@ -439,6 +445,7 @@ pub(crate) async fn tear_down(ctx: &Context, pod: &Pod, observed: &Observed, all
     } else {
         ctx.volumes.unmount(uid).await?;
     }
+    ctx.devices.release(uid).await;
     remove_cgroup(ctx, uid).await
 }
 
@@ -479,6 +486,7 @@ pub(crate) async fn remove_orphan(ctx: &Context, uid: &str) -> Result<(), Error>
         let _ = fs::remove_dir_all(dir);
     }
     ctx.volumes.tear_down(uid).await?;
+    ctx.devices.release(uid).await;
     remove_cgroup(ctx, uid).await
 }
 

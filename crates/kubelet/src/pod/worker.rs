@@ -62,6 +62,8 @@ enum Stage {
 /// A finished step.
 enum Done {
     Prepared(Result<Mounted, Failed>),
+    /// The node has not what the pod needs.
+    Refused(Ended),
     Sandbox(Result<String, Error>),
     SandboxStopped(String, Result<(), Error>),
     Removed(String, Result<(), Error>),
@@ -322,6 +324,7 @@ impl Worker {
         let pod = self.pod.clone();
         let changed = self.changed.clone();
         let ips = self.observed.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+        let fresh = self.observed.containers.is_empty();
         self.ops.spawn(async move {
             let made = {
                 let (ctx, pod) = (ctx.clone(), pod.clone());
@@ -332,6 +335,12 @@ impl Worker {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Done::Prepared(Err(failed(error))),
                 Err(error) => return Done::Prepared(Err(failed(Error::message(error.to_string())))),
+            }
+            match ctx.devices.allocate(&pod).await {
+                Err(refused) if fresh => return Done::Refused(refused),
+                // A pod that runs has had its devices.
+                Err(refused) => tracing::warn!(pod = view::format(&pod), why = refused.message, "devices are unknown"),
+                Ok(()) => {}
             }
             let addresses = start::addresses(&ctx, &pod, &ips);
             Done::Prepared(ctx.volumes.set_up(&pod, &addresses, &ctx.allocatable, &changed).await)
@@ -532,6 +541,12 @@ impl Worker {
                         self.ctx.events.warning(&about, "FailedMount", message);
                     }
                 }
+            }
+            Done::Refused(refused) => {
+                self.preparing = false;
+                let about = keelson_client::reference(self.pod.as_ref());
+                self.ctx.events.warning(&about, &refused.reason, refused.message.clone());
+                self.ended.get_or_insert(refused);
             }
             Done::Sandbox(result) => {
                 self.busy.sandbox = false;
