@@ -198,7 +198,9 @@ pub struct PluginClient(Grpc<Channel>);
 impl PluginClient {
     /// A client of the plugin that listens on `socket`; nothing is dialled yet.
     pub fn new(socket: &Path) -> PluginClient {
-        PluginClient(Grpc::new(crate::channel(socket.to_path_buf())).max_decoding_message_size(crate::MAX_MESSAGE_SIZE_BYTES))
+        PluginClient(
+            Grpc::new(crate::channel(socket.to_path_buf())).max_decoding_message_size(crate::MAX_MESSAGE_SIZE_BYTES),
+        )
     }
 
     async fn call<Q, A>(&self, method: &'static str, request: Q) -> Result<A, Status>

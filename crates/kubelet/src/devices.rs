@@ -102,7 +102,11 @@ impl Devices {
         UnixListener::bind(&socket).map_err(Error::file("listen on", socket))
     }
 
-    fn register(self: &Arc<Self>, request: api::RegisterRequest, shutdown: &CancellationToken) -> Result<(), tonic::Status> {
+    fn register(
+        self: &Arc<Self>,
+        request: api::RegisterRequest,
+        shutdown: &CancellationToken,
+    ) -> Result<(), tonic::Status> {
         let refuse = |message: String| Err(tonic::Status::unknown(message));
         if request.version != api::VERSION {
             return refuse(format!(
@@ -247,7 +251,9 @@ impl Devices {
         let uid = view::uid(pod);
         let (choice, plugin) = {
             let state = self.state.lock();
-            let Some(choice) = state.choice(uid, &container.name, resource, required, reusable)? else { return Ok(false) };
+            let Some(choice) = state.choice(uid, &container.name, resource, required, reusable)? else {
+                return Ok(false);
+            };
             let plugin = state.resources.get(resource).and_then(|known| known.plugin.clone());
             (choice, plugin.ok_or_else(|| format!("unknown Device Plugin {resource}"))?)
         };
@@ -292,7 +298,9 @@ impl Devices {
             if let Some(plugin) = plugin.filter(|plugin| plugin.options.pre_start_required) {
                 let devices_ids = share.devices.iter().cloned().collect();
                 let told = call(plugin.client.pre_start(api::PreStartContainerRequest { devices_ids })).await;
-                told.map_err(|why| Error::message(format!("device plugin PreStartContainer rpc failed with err: {why}")))?;
+                told.map_err(|why| {
+                    Error::message(format!("device plugin PreStartContainer rpc failed with err: {why}"))
+                })?;
             }
             additions.add(share.response.unwrap_or_default());
         }

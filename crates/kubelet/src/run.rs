@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
-use crate::devices::Devices;
 use crate::context::{Context, PodTable, RuntimeHealth};
+use crate::devices::Devices;
 use crate::error::Error;
 use crate::images::Images;
 use crate::metrics::Metrics;

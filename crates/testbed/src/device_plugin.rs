@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use keelson_cri::device_plugin::{AllocateRequest, ContainerAllocateRequest};
 use keelson_cri::device_plugin::{
     AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse, Device, DeviceSpec, HEALTHY,
-    ListAndWatchResponse, Mount, Options, Plugin, PluginServer, PreferredAllocationRequest, PreferredAllocationResponse,
-    PreStartContainerRequest, RegisterRequest, UNHEALTHY, VERSION, register,
+    ListAndWatchResponse, Mount, Options, Plugin, PluginServer, PreStartContainerRequest, PreferredAllocationRequest,
+    PreferredAllocationResponse, RegisterRequest, UNHEALTHY, VERSION, register,
 };
-use keelson_cri::device_plugin::{AllocateRequest, ContainerAllocateRequest};
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
