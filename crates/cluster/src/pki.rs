@@ -79,8 +79,9 @@ impl Pki {
         sign(&self.issuer, params)
     }
 
-    /// The API server's serving certificate and those it shows to kubelets and to aggregated servers, written as
-    /// `apiserver`, `apiserver-kubelet-client` and `front-proxy-client` with `.crt` and `.key`. Made anew at every call: certificates never run out while a cluster is
+    /// The serving certificates of the API server and of the metrics server beside it, and those that the API server shows to
+    /// kubelets and to aggregated servers, written as `apiserver`, `metrics-server`, `apiserver-kubelet-client` and
+    /// `front-proxy-client` with `.crt` and `.key`. Made anew at every call: certificates never run out while a cluster is
     /// started now and then.
     pub fn write_apiserver(&self, service_ip: Ipv4Addr, node_ip: Ipv4Addr, node: &str) -> Result<()> {
         let names = [
@@ -93,6 +94,7 @@ impl Pki {
         ];
         let addresses = [Ipv4Addr::LOCALHOST, service_ip, node_ip].map(IpAddr::V4);
         self.write("apiserver", &self.serving("kube-apiserver", &names, &addresses)?)?;
+        self.write("metrics-server", &self.serving("keelson-metrics", &["keelson-metrics.kube-system.svc"], &[])?)?;
         // Of no group: a node says where its kubelet is, so what is shown there must be worth nothing elsewhere.
         let kubelet_client = Identity { user: "kube-apiserver-kubelet-client", group: None };
         self.write("apiserver-kubelet-client", &self.client(kubelet_client)?)?;

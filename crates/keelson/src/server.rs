@@ -38,6 +38,9 @@ pub(crate) struct Server {
     /// The port of the API server on the advertise address
     #[arg(long, default_value_t = 6443)]
     secure_port: u16,
+    /// The port of the metrics.k8s.io server on the advertise address, the same on every server
+    #[arg(long, default_value_t = 10249)]
+    metrics_port: u16,
     /// Cluster IPs of Services come from here
     #[arg(long, default_value = "10.96.0.0/12")]
     service_cluster_ip_range: Ipv4Net,
@@ -167,6 +170,13 @@ impl Server {
             ("scheduler", keelson_scheduler::run(client, informers, config, stop).await.map_err(Failure::from))
         });
 
+        if let Some(config) = self.metrics_config() {
+            let (client, stop) = (user("keelson-metrics"), shutdown.clone());
+            components.spawn(async move {
+                ("metrics server", keelson_metrics::run(client, config, stop).await.map_err(Failure::from))
+            });
+        }
+
         if let Some(netns) = &self.publish_netns {
             let provider = Arc::new(keelson_cloud::local::Local::new(Some(netns.clone())));
             let config = keelson_cloud::Config { leader_election_identity: Some(identity) };
@@ -177,6 +187,20 @@ impl Server {
                 ("cloud controller manager", Ok(()))
             });
         }
+    }
+
+    /// What the metrics server needs; a data directory without its certificate, or without a front proxy's, does without it.
+    fn metrics_config(&self) -> Option<keelson_metrics::Config> {
+        let pair = |name: &str| (self.pki(&format!("{name}.crt")), self.pki(&format!("{name}.key")));
+        let config = keelson_metrics::Config {
+            address: SocketAddr::from((self.advertise_address, self.metrics_port)),
+            serving: pair("metrics-server"),
+            serving_ca: self.pki("ca.crt"),
+            front_proxy_ca: self.pki("front-proxy-ca.crt"),
+            kubelet_client: pair("apiserver-kubelet-client"),
+            kubelet_ca: self.pki("ca.crt"),
+        };
+        [&config.serving.0, &config.front_proxy_ca].iter().all(|file| file.exists()).then_some(config)
     }
 
     /// By what name the controllers hold their leases. Who holds the lock of a store of his own takes them again at once after

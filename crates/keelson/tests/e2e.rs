@@ -17,6 +17,7 @@ mod e2e {
     mod kubectl;
     mod late_kinds;
     mod lifecycle;
+    mod metrics;
     mod nodes;
     mod policies;
     mod proxies;
