@@ -2,6 +2,7 @@
 //! `<root>/pods/<uid>/volumes/kubernetes.io~<kind>/<name>`, upstream's layout.
 
 pub(crate) mod atomic;
+mod empty_dir;
 mod host_path;
 pub(crate) mod mounts;
 mod ownership;
@@ -23,7 +24,7 @@ use crate::downward::Addresses;
 use crate::error::Error;
 use crate::objects::Watched;
 use crate::pod::view;
-use crate::quantity::{self, ResourceList};
+use crate::quantity::ResourceList;
 use payload::{Gather, Gathered};
 
 /// A pod's volumes by name, and when the first of them must be looked at again.
@@ -86,7 +87,7 @@ impl Volumes {
             let failed = |error| Failed { volume: volume.name.clone(), error };
             let gathered = gather.volume(volume).await.map_err(failed)?;
             let refresh_at = gathered.as_ref().and_then(|gathered| gathered.refresh_at);
-            let path = self.make(pod, volume, gathered).await.map_err(failed)?;
+            let path = self.make(pod, volume, gathered, allocatable).await.map_err(failed)?;
             mounted.paths.insert(volume.name.clone(), path);
             mounted.refresh_at = match (mounted.refresh_at, refresh_at) {
                 (Some(a), Some(b)) => Some(a.min(b)),
@@ -96,32 +97,18 @@ impl Volumes {
         Ok(mounted)
     }
 
-    async fn make(&self, pod: &Pod, volume: &Volume, gathered: Option<Gathered>) -> Result<PathBuf, Error> {
-        if let Some(source) = &volume.host_path {
-            let path = PathBuf::from(&source.path);
-            host_path::check(&path, source.type_.as_deref().unwrap_or_default())?;
-            return Ok(path);
+    async fn make(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        gathered: Option<Gathered>,
+        allocatable: &ResourceList,
+    ) -> Result<PathBuf, Error> {
+        let kind = kind_of(pod, volume, allocatable)?;
+        if let Kind::Host { path, kind } = &kind {
+            host_path::check(path, kind)?;
+            return Ok(path.clone());
         }
-        let kind = match (&gathered, &volume.empty_dir) {
-            (Some(_), _) if volume.config_map.is_some() => Kind::Files { plugin: "configmap", in_memory: false },
-            (Some(_), _) if volume.secret.is_some() => Kind::Files { plugin: "secret", in_memory: true },
-            (Some(_), _) if volume.projected.is_some() => Kind::Files { plugin: "projected", in_memory: true },
-            (Some(_), _) => Kind::Files { plugin: "downward-api", in_memory: true },
-            (None, Some(source)) => {
-                let size = source.size_limit.as_ref().map(quantity::value).filter(|size| *size > 0);
-                match source.medium.as_deref().unwrap_or_default() {
-                    "" => Kind::Empty,
-                    "Memory" => Kind::Memory { size },
-                    other => return Err(Error::message(format!("unknown storage medium {other:?}"))),
-                }
-            }
-            (None, None) => {
-                return Err(Error::message(
-                    "no volume plugin matched: this node has emptyDir, hostPath, configMap, secret, projected and \
-                     downwardAPI",
-                ));
-            }
-        };
         let path = self
             .pod_dir(view::uid(pod))
             .join("volumes")
@@ -172,19 +159,50 @@ impl Volumes {
     }
 }
 
+/// What makes a volume. A new sort of volume (CSI, generic ephemeral) is one variant here, one line in [`kind_of`] and one in
+/// [`fill`]; taking down needs nothing, for whatever is mounted below the pod's directory is unmounted.
 enum Kind {
     Files { plugin: &'static str, in_memory: bool },
-    Empty,
-    Memory { size: Option<i64> },
+    Empty(empty_dir::Medium),
+    Host { path: PathBuf, kind: String },
 }
 
 impl Kind {
     fn plugin(&self) -> &'static str {
         match self {
             Kind::Files { plugin, .. } => plugin,
-            Kind::Empty | Kind::Memory { .. } => "empty-dir",
+            Kind::Empty(_) => "empty-dir",
+            Kind::Host { .. } => "host-path",
         }
     }
+}
+
+fn kind_of(pod: &Pod, volume: &Volume, allocatable: &ResourceList) -> Result<Kind, Error> {
+    let files = |plugin, in_memory| Ok(Kind::Files { plugin, in_memory });
+    if let Some(source) = &volume.host_path {
+        return Ok(Kind::Host { path: source.path.clone().into(), kind: source.type_.clone().unwrap_or_default() });
+    }
+    if let Some(source) = &volume.empty_dir {
+        return empty_dir::medium(source, pod, allocatable).map(Kind::Empty);
+    }
+    if volume.config_map.is_some() {
+        return files("configmap", false);
+    }
+    if volume.secret.is_some() {
+        return files("secret", true);
+    }
+    if volume.projected.is_some() {
+        return files("projected", true);
+    }
+    if volume.downward_api.is_some() {
+        return files("downward-api", true);
+    }
+    Err(Error::message(if volume.git_repo.is_some() {
+        "git-repo volume plugin has been disabled; if necessary, it may be re-enabled by enabling the feature-gate \
+         `GitRepoVolumeDriver`, which this kubelet does not have"
+    } else {
+        "no volume plugin matched: this node has emptyDir, hostPath, configMap, secret, projected and downwardAPI"
+    }))
 }
 
 fn fill(
@@ -195,37 +213,21 @@ fn fill(
     once: bool,
     version: &str,
 ) -> Result<(), Error> {
-    let fresh = !path.exists();
-    fs::create_dir_all(path).map_err(Error::file("create", path))?;
-    let open_to_all =
-        || fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(Error::file("chmod", path));
     match kind {
+        Kind::Host { .. } => Ok(()),
+        Kind::Empty(medium) => empty_dir::set_up(path, *medium, group, once),
         Kind::Files { in_memory, .. } => {
+            fs::create_dir_all(path).map_err(Error::file("create", path))?;
             if *in_memory {
-                mounts::tmpfs(path, None)?;
+                mounts::tmpfs(path)?;
             }
-            if fresh {
-                open_to_all()?;
-            }
+            let open_to_all = fs::Permissions::from_mode(0o777);
+            fs::set_permissions(path, open_to_all).map_err(Error::file("chmod", path))?;
             let own = |version: &Path| match group {
                 Some(group) => ownership::give_to_group(version, group, true, false),
                 None => Ok(()),
             };
-            atomic::write(path, &gathered.payload, version, own)?;
+            atomic::write(path, &gathered.payload, version, own).map(drop)
         }
-        Kind::Memory { size } => {
-            mounts::tmpfs(path, *size)?;
-            if let Some(group) = group.filter(|_| fresh) {
-                ownership::give_to_group(path, group, false, once)?;
-            }
-        }
-        Kind::Empty if fresh => {
-            open_to_all()?;
-            if let Some(group) = group {
-                ownership::give_to_group(path, group, false, once)?;
-            }
-        }
-        Kind::Empty => {}
     }
-    Ok(())
 }

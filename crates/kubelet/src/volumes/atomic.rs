@@ -47,8 +47,33 @@ pub(crate) fn write(
     }
     let name = format!("..{version}");
     let fresh = dir.join(&name);
-    let _ = fs::remove_dir_all(&fresh);
-    make_dir(&fresh)?;
+    remove_versions(dir, current.as_deref());
+    // A version that is not whole (a full disk) must not stay.
+    make_version(&fresh, payload).and_then(|()| own(&fresh)).inspect_err(|_| drop(fs::remove_dir_all(&fresh)))?;
+    let new_data = dir.join(NEW_DATA);
+    let _ = fs::remove_file(&new_data);
+    symlink(&name, &new_data).map_err(Error::file("link", &new_data))?;
+    fs::rename(&new_data, &data).map_err(Error::file("rename", &data))?;
+    link_visible(dir, payload)?;
+    if let Some(current) = current.filter(|current| *current != Path::new(&name)) {
+        let _ = fs::remove_dir_all(dir.join(current));
+    }
+    Ok(true)
+}
+
+/// Takes versions away that somebody who died left behind.
+fn remove_versions(dir: &Path, current: Option<&Path>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let stale = is_version(Path::new(&name)) && current != Some(Path::new(&name));
+        if stale && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn make_version(fresh: &Path, payload: &Payload) -> Result<(), Error> {
+    make_dir(fresh)?;
     for (path, file) in payload {
         let target = fresh.join(path);
         if let Some(parent) = target.parent() {
@@ -65,16 +90,7 @@ pub(crate) fn write(
             std::os::unix::fs::lchown(&target, Some(uid), None).map_err(Error::file("chown", &target))?;
         }
     }
-    own(&fresh)?;
-    let new_data = dir.join(NEW_DATA);
-    let _ = fs::remove_file(&new_data);
-    symlink(&name, &new_data).map_err(Error::file("link", &new_data))?;
-    fs::rename(&new_data, &data).map_err(Error::file("rename", &data))?;
-    link_visible(dir, payload)?;
-    if let Some(current) = current.filter(|current| *current != Path::new(&name)) {
-        let _ = fs::remove_dir_all(dir.join(current));
-    }
-    Ok(true)
+    Ok(())
 }
 
 /// Whether it is one name, of those that versions have.
@@ -216,5 +232,27 @@ mod tests {
             assert!(write(dir.path(), &payload(&[(path, "x")]), "v", |_| Ok(())).is_err(), "{path}");
         }
         assert_eq!(names(dir.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_last_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let small = dir.path().join("small");
+        fs::create_dir(&small).unwrap();
+        super::super::mounts::memory(&small, "tmpfs", "size=64k,mode=0777").unwrap();
+        fs::create_dir(small.join("..2020_dead")).unwrap();
+        let written = (|| {
+            write(&small, &payload(&[("a", "old")]), "1", |_| Ok(()))?;
+            let large = "x".repeat(256 << 10);
+            let full = write(&small, &payload(&[("a", &large)]), "2", |_| Ok(())).map(drop);
+            Ok::<_, Error>((full, fs::read_to_string(small.join("a")), names(&small)))
+        })();
+        let again = write(&small, &payload(&[("a", "new")]), "3", |_| Ok(()));
+        let last = fs::read_to_string(small.join("a"));
+        super::super::mounts::remove_tree(&small).unwrap();
+        let (full, kept, left) = written.unwrap();
+        assert!(full.unwrap_err().to_string().contains("No space left on device"));
+        assert_eq!((kept.unwrap().as_str(), left), ("old", vec!["..1".to_string(), "..data".into(), "a".into()]));
+        assert_eq!((again.unwrap(), last.unwrap().as_str()), (true, "new"), "when there is room again");
     }
 }

@@ -8,18 +8,20 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::error::Error;
 
-/// Mounts a tmpfs of at most `size_bytes` on `path`, unless it is one already.
-pub(crate) fn tmpfs(path: &Path, size_bytes: Option<i64>) -> Result<(), Error> {
+/// Mounts a tmpfs on `path`, unless something is mounted there.
+pub(crate) fn tmpfs(path: &Path) -> Result<(), Error> {
+    memory(path, "tmpfs", "mode=0777")
+}
+
+/// Mounts `filesystem`, which lives in memory, on `path` with its own `options`, unless something is mounted there.
+pub(crate) fn memory(path: &Path, filesystem: &str, options: &str) -> Result<(), Error> {
     if is_mount_point(path) {
         return Ok(());
     }
-    let options = match size_bytes {
-        Some(size) => format!("mode=0777,size={size}"),
-        None => "mode=0777".to_string(),
-    };
     let options = std::ffi::CString::new(options).unwrap_or_default();
-    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
-        .map_err(|errno| Error::file("mount tmpfs on", path)(errno.into()))
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount(filesystem, path, filesystem, flags, Some(options.as_c_str()))
+        .map_err(|errno| Error::file("mount a filesystem in memory on", path)(errno.into()))
 }
 
 /// Bind-mounts the open file or directory `source` on `target`.
@@ -115,8 +117,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("pods/x");
         std::fs::create_dir_all(&inner).unwrap();
-        tmpfs(&inner, Some(1 << 20)).unwrap();
-        tmpfs(&inner, Some(1 << 20)).unwrap();
+        tmpfs(&inner).unwrap();
+        tmpfs(&inner).unwrap();
         assert_eq!(below(dir.path()), std::slice::from_ref(&inner), "mounted once");
         assert!(is_mount_point(&inner));
         std::fs::write(inner.join("file"), "x").unwrap();

@@ -11,6 +11,9 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use super::mounts;
 use crate::error::Error;
 
+/// A directory itself, and no link to one.
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 fn open_in(root: &OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(root, path, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
@@ -28,15 +31,24 @@ fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd, Error> {
         Err(rustix::io::Errno::NOENT) => {}
         other => return other.map_err(failed),
     }
+    // As upstream: what is made here may be used by whoever may use the volume.
+    let mode = rustix::fs::fstat(&open_in(&root, Path::new("."), OFlags::empty()).map_err(failed)?).map_err(failed)?.st_mode;
+    let mode = Mode::from_raw_mode(mode & 0o777);
     let mut prefix = PathBuf::new();
     let mut parent = open_in(&root, Path::new("."), OFlags::DIRECTORY).map_err(failed)?;
     for part in relative.components() {
         prefix.push(part);
         let next = match open_in(&root, &prefix, OFlags::empty()) {
             Err(rustix::io::Errno::NOENT) => {
-                match rustix::fs::mkdirat(&parent, part.as_os_str(), Mode::from_raw_mode(0o750)) {
-                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                let made = match rustix::fs::mkdirat(&parent, part.as_os_str(), mode) {
+                    Ok(()) => true,
+                    Err(rustix::io::Errno::EXIST) => false,
                     Err(errno) => return Err(failed(errno)),
+                };
+                if made {
+                    // The umask must not have a say; a link that took the directory's place is not followed.
+                    let own = rustix::fs::openat(&parent, part.as_os_str(), DIRECTORY, Mode::empty()).map_err(failed)?;
+                    rustix::fs::fchmod(&own, mode).map_err(failed)?;
                 }
                 open_in(&root, &prefix, OFlags::empty()).map_err(failed)?
             }
@@ -74,6 +86,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let volume = dir.path().join("volume");
         fs::create_dir(&volume).unwrap();
+        fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         fs::create_dir(dir.path().join("secret")).unwrap();
         fs::write(dir.path().join("secret/key"), "outside").unwrap();
         std::os::unix::fs::symlink("../secret", volume.join("evil")).unwrap();
@@ -86,6 +99,8 @@ mod tests {
         }
         mount(&volume, "root/made/deep", &target).unwrap();
         fs::write(target.join("file"), "x").unwrap();
+        let mode = |path: &Path| std::os::unix::fs::MetadataExt::mode(&fs::metadata(path).unwrap()) & 0o777;
+        assert_eq!((mode(&volume.join("made")), mode(&volume.join("made/deep"))), (0o777, 0o777));
         assert_eq!(fs::read_to_string(volume.join("made/deep/file")).unwrap(), "x");
         fs::write(volume.join("plain"), "y").unwrap();
         mount(&volume, "plain", &target).unwrap();
