@@ -36,10 +36,13 @@ pub(super) fn medium(source: &EmptyDirVolumeSource, pod: &Pod, allocatable: &Res
         "HugePages" => match page_sizes(pod).as_slice() {
             [one] => Ok(Medium::HugePages(*one)),
             [] => Err(Error::message("medium HugePages: the pod has no huge pages")),
-            _ => Err(Error::message("medium HugePages: the pod has huge pages of several sizes, so the medium must name one")),
+            _ => Err(Error::message(
+                "medium HugePages: the pod has huge pages of several sizes, so the medium must name one",
+            )),
         },
         other => {
-            let size = other.strip_prefix("HugePages-").and_then(|size| size.parse::<keelson_api::quantity::Quantity>().ok());
+            let size =
+                other.strip_prefix("HugePages-").and_then(|size| size.parse::<keelson_api::quantity::Quantity>().ok());
             match size.map(|size| size.value()) {
                 Some(size) if page_sizes(pod).contains(&size) => Ok(Medium::HugePages(size)),
                 Some(_) => Err(Error::message(format!("medium {other:?}: the pod requests no such huge pages"))),
@@ -77,7 +80,11 @@ pub(super) fn set_up(path: &Path, medium: Medium, group: Option<u32>, once: bool
         Some(group) => format!("mode=2777,gid={group}"),
         None => "mode=0777".to_string(),
     };
-    mounts::memory(path, filesystem, &[root, options].into_iter().filter(|o| !o.is_empty()).collect::<Vec<_>>().join(","))
+    mounts::memory(
+        path,
+        filesystem,
+        &[root, options].into_iter().filter(|o| !o.is_empty()).collect::<Vec<_>>().join(","),
+    )
 }
 
 fn on_disk(path: &Path, group: Option<u32>, once: bool) -> Result<(), Error> {
@@ -114,8 +121,16 @@ mod tests {
             (json!({}), json!({}), Ok(Medium::Disk)),
             (json!({"medium": "Memory"}), json!({}), Ok(Medium::Memory(Some(1 << 30)))),
             (json!({"medium": "Memory"}), json!({"memory": "64Mi"}), Ok(Medium::Memory(Some(64 << 20)))),
-            (json!({"medium": "Memory", "sizeLimit": "8Mi"}), json!({"memory": "64Mi"}), Ok(Medium::Memory(Some(8 << 20)))),
-            (json!({"medium": "Memory", "sizeLimit": "8Gi"}), json!({"memory": "64Mi"}), Ok(Medium::Memory(Some(64 << 20)))),
+            (
+                json!({"medium": "Memory", "sizeLimit": "8Mi"}),
+                json!({"memory": "64Mi"}),
+                Ok(Medium::Memory(Some(8 << 20))),
+            ),
+            (
+                json!({"medium": "Memory", "sizeLimit": "8Gi"}),
+                json!({"memory": "64Mi"}),
+                Ok(Medium::Memory(Some(64 << 20))),
+            ),
             (json!({"medium": "HugePages"}), huge.clone(), Ok(Medium::HugePages(2 << 20))),
             (json!({"medium": "HugePages-2Mi"}), huge.clone(), Ok(Medium::HugePages(2 << 20))),
             (json!({"medium": "HugePages-1Gi"}), huge, Err(())),

@@ -32,7 +32,8 @@ fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd, Error> {
         other => return other.map_err(failed),
     }
     // As upstream: what is made here may be used by whoever may use the volume.
-    let mode = rustix::fs::fstat(&open_in(&root, Path::new("."), OFlags::empty()).map_err(failed)?).map_err(failed)?.st_mode;
+    let mode =
+        rustix::fs::fstat(&open_in(&root, Path::new("."), OFlags::empty()).map_err(failed)?).map_err(failed)?.st_mode;
     let mode = Mode::from_raw_mode(mode & 0o777);
     let mut prefix = PathBuf::new();
     let mut parent = open_in(&root, Path::new("."), OFlags::DIRECTORY).map_err(failed)?;
@@ -47,7 +48,8 @@ fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd, Error> {
                 };
                 if made {
                     // The umask must not have a say; a link that took the directory's place is not followed.
-                    let own = rustix::fs::openat(&parent, part.as_os_str(), DIRECTORY, Mode::empty()).map_err(failed)?;
+                    let own =
+                        rustix::fs::openat(&parent, part.as_os_str(), DIRECTORY, Mode::empty()).map_err(failed)?;
                     rustix::fs::fchmod(&own, mode).map_err(failed)?;
                 }
                 open_in(&root, &prefix, OFlags::empty()).map_err(failed)?
