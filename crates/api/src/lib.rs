@@ -12,6 +12,7 @@ pub mod kind;
 pub mod kinds;
 pub mod openapi;
 pub mod patch;
+pub mod placement;
 pub mod quantity;
 pub mod quota;
 pub mod schema;

@@ -39,6 +39,9 @@ pub(crate) struct Agent {
     /// Pull images from this network namespace (a file)
     #[arg(long)]
     pull_netns: Option<PathBuf>,
+    /// Files of static pods: a directory, or one file [default: /etc/kubernetes/manifests]
+    #[arg(long)]
+    pod_manifest_path: Option<PathBuf>,
     /// A `KubeletConfiguration` file; flags go before it
     #[arg(long)]
     config: Option<PathBuf>,
@@ -107,6 +110,7 @@ impl Agent {
         let pki = self.data_dir.join("pki");
         let mut config = keelson_kubelet::Config::new(self.hostname_override.clone(), IpAddr::V4(self.node_ip));
         config.container_runtime_endpoint = String::new();
+        config.static_pod_path = Some("/etc/kubernetes/manifests".into());
         config.address = IpAddr::V4(self.node_ip);
         config.tls_cert_file = Some(pki.join("kubelet.crt"));
         config.tls_private_key_file = Some(pki.join("kubelet.key"));
@@ -120,6 +124,9 @@ impl Agent {
         }
         if let Some(domain) = &self.cluster_domain {
             config.cluster_domain.clone_from(domain);
+        }
+        if let Some(path) = &self.pod_manifest_path {
+            config.static_pod_path = Some(path.clone());
         }
         if let Some(root) = &self.root_dir {
             config.root_dir.clone_from(root);

@@ -19,6 +19,7 @@ mod e2e {
     mod lifecycle;
     mod metrics;
     mod nodes;
+    mod pods;
     mod policies;
     mod proxies;
     mod python;

@@ -37,6 +37,8 @@ pub struct Config {
     pub cluster_domain: String,
     /// The node's own resolver configuration, for `dnsPolicy: Default` and as the base of `ClusterFirst`.
     pub resolv_conf: PathBuf,
+    /// Files of static pods: a directory (made when it is not there) or one file.
+    pub static_pod_path: Option<PathBuf>,
     /// Pods this node takes.
     pub max_pods: u32,
     /// Processes per pod, or unlimited.
@@ -175,6 +177,7 @@ impl Config {
             cluster_dns: vec![IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10))],
             cluster_domain: "cluster.local".into(),
             resolv_conf: "/etc/resolv.conf".into(),
+            static_pod_path: None,
             max_pods: 110,
             pod_pids_limit: None,
             cgroup_root: "/".into(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use keelson_client::{EventRecorder, SharedInformer};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -44,6 +44,8 @@ pub(crate) struct Context {
     pub cgroups: Cgroups,
     pub services: SharedInformer<Service>,
     pub health: watch::Sender<RuntimeHealth>,
+    /// The Node as the API server has it; `None` before its first answer, `Some(None)` while there is none.
+    pub node: watch::Sender<Option<Option<Arc<Node>>>>,
     /// Asks for the runtime's health to be looked at now.
     pub check_health: Notify,
     pub limits: Limits,
@@ -76,8 +78,10 @@ pub(crate) struct PodHandle {
 #[derive(Clone, Debug)]
 pub(crate) struct Latest {
     pub pod: Arc<Pod>,
-    /// The object is gone.
+    /// The object is gone, or the file of a static pod.
     pub removed: bool,
+    /// What the API server has of a static pod.
+    pub mirror: Option<Arc<Pod>>,
 }
 
 /// All pods of this kubelet by uid.

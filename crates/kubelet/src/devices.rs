@@ -215,7 +215,7 @@ impl Devices {
                     // Nothing of a pod that does not run is kept.
                     self.state.lock().shares.retain(|key, share| key.0 != view::uid(pod) || share.response.is_some());
                     let message = format!("Allocate failed due to {why}, which is unexpected");
-                    Ended { reason: "UnexpectedAdmissionError".into(), message }
+                    Ended::rejection("UnexpectedAdmissionError", message)
                 })?;
             }
             if index < view::init_containers(pod).len() && !view::is_sidecar(container) {

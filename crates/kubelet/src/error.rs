@@ -47,6 +47,14 @@ impl Error {
         move |source| Error::File { context, path, source }
     }
 
+    /// Without what gRPC puts before the runtime's own words.
+    pub fn words(&self) -> String {
+        match self {
+            Error::Cri(status) => status.message().to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// An error in words.
     pub fn message(text: impl Into<String>) -> Error {
         Error::Message(text.into())

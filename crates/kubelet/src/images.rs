@@ -65,9 +65,9 @@ impl Images {
         let image = container.image.as_deref().unwrap_or_default();
         let about = crate::pod::events::about_container(pod, &container.name);
         let Some(full) = with_tag(image) else {
-            let message = format!(
-                "Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: invalid reference format"
-            );
+            let why = why_invalid(image);
+            let message =
+                format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {why}");
             self.events.warning(&about, "InspectFailed", message.clone());
             return Err(Problem::new("InvalidImageName", message));
         };
@@ -80,7 +80,11 @@ impl Images {
         match (policy, found) {
             ("Always", _) | ("IfNotPresent", None) => {}
             (_, Some(found)) => {
-                self.events.normal(&about, "Pulled", format!("Container image {image:?} already present on machine"));
+                self.events.normal(
+                    &about,
+                    "Pulled",
+                    format!("Container image {image:?} already present on machine and can be accessed by the pod"),
+                );
                 return Ok(present(found));
             }
             (_, None) => {
@@ -207,6 +211,19 @@ pub(crate) fn with_tag(image: &str) -> Option<String> {
         (_, Some(digest)) if digest.split_once(':').is_none_or(|(_, hex)| hex.len() < 32) => None,
         (None, None) => Some(format!("{image}:latest")),
         _ => Some(image.to_string()),
+    }
+}
+
+/// What is wrong with an image name, in the words of the reference parser.
+fn why_invalid(image: &str) -> String {
+    let full = normalized(image);
+    let path = full.split_once('/').map_or("", |(_, path)| path);
+    let path = path.split(':').next().unwrap_or_default();
+    if path.chars().any(char::is_uppercase) {
+        let library = if image.contains('/') { "" } else { "library/" };
+        format!("invalid reference format: repository name ({library}{path}) must be lowercase")
+    } else {
+        "invalid reference format".into()
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod admit;
 mod cgroup;
+mod changes;
 pub mod config;
 mod context;
 mod devices;
@@ -32,6 +33,7 @@ mod run;
 mod runtime;
 mod security;
 mod server;
+mod static_pods;
 mod stats;
 mod sysctl;
 mod volumes;

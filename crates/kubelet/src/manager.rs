@@ -1,5 +1,5 @@
-//! Pods of this node as the API server lists them, each given to a task of its own; and what is left of pods that no
-//! longer exist, cleaned up.
+//! Pods of this node as the API server lists them and as its own files describe them, each given to a task of its own; and
+//! what is left of pods that no longer exist, cleaned up.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,36 +18,65 @@ use crate::pod::worker::Worker;
 use crate::pod::{start, view};
 use crate::resources::{self, QosClass};
 use crate::runtime::labels;
-use crate::{security, sysctl};
+use crate::static_pods::mirror::{self, Mirrors};
+use crate::{security, static_pods, sysctl};
+
+/// Where pods come from.
+pub(crate) struct Sources {
+    /// Those of this node that the API server lists, mirrors of static pods among them.
+    pub pods: SharedInformer<Pod>,
+    /// Uids of pods that the runtime has and nobody knows.
+    pub unknown: mpsc::Receiver<String>,
+    pub statics: watch::Receiver<static_pods::Set>,
+    /// Told which mirrors there are.
+    pub mirrors: watch::Sender<Mirrors>,
+    /// Told when the task of a pod is over.
+    pub ended: Arc<Notify>,
+}
 
 /// Runs until `shutdown`; the pods' containers go on.
-pub(crate) async fn run(
-    ctx: Arc<Context>,
-    pods: SharedInformer<Pod>,
-    mut unknown: mpsc::Receiver<String>,
-    shutdown: CancellationToken,
-) {
-    let mut manager =
-        Manager { ctx, workers: JoinSet::new(), orphans: JoinSet::new(), cleaning: BTreeSet::new(), shutdown };
+pub(crate) async fn run(ctx: Arc<Context>, sources: Sources, shutdown: CancellationToken) {
+    let Sources { pods, mut unknown, statics, mirrors, ended } = sources;
+    let mut manager = Manager {
+        ctx: ctx.clone(),
+        workers: JoinSet::new(),
+        orphans: JoinSet::new(),
+        cleaning: BTreeSet::new(),
+        statics,
+        mirrors,
+        shutdown,
+    };
     let mut changes = pods.subscribe();
-    let mut synced = false;
+    // Environment variables of Services are read when a container starts: they must be there by then. Pods are admitted by
+    // what the Node says. Static pods wait for neither: the API server may be one of them.
+    let mut node = ctx.node.subscribe();
+    let known = async { drop(node.wait_for(Option::is_some).await) };
+    let ready = async { tokio::join!(ctx.services.synced(), known) };
+    let mut ready = std::pin::pin!(ready);
+    let (mut is_ready, mut synced) = (false, false);
+    manager.take_statics();
     loop {
         tokio::select! {
-            change = changes.next() => match change {
-                Change::Added(pod) | Change::Updated(_, pod) => manager.upsert(pod),
+            _ = &mut ready, if !is_ready => is_ready = true,
+            change = changes.next(), if is_ready => match change {
+                Change::Added(pod) | Change::Updated(_, pod) => manager.from_api(pod),
                 Change::Deleted(pod) => manager.deleted(pod),
                 Change::Resync(all) => {
-                    manager.resync(all).await;
+                    manager.resync(all);
                     if !synced {
                         synced = true;
                         manager.clean_up().await;
                     }
                 }
             },
+            Ok(()) = manager.statics.changed() => manager.take_statics(),
             Some(uid) = manager.workers.join_next() => match uid {
                 Ok(uid) => {
                     manager.ctx.pods.remove(&uid);
                     manager.balance();
+                    // One of the same name may have waited for its end.
+                    manager.take_statics();
+                    ended.notify_one();
                 }
                 Err(error) => tracing::error!(%error, "a pod's task died"),
             },
@@ -68,19 +97,33 @@ struct Manager {
     workers: JoinSet<String>,
     orphans: JoinSet<String>,
     cleaning: BTreeSet<String>,
+    statics: watch::Receiver<static_pods::Set>,
+    mirrors: watch::Sender<Mirrors>,
     shutdown: CancellationToken,
 }
 
 impl Manager {
-    fn upsert(&mut self, pod: Arc<Pod>) {
+    fn from_api(&mut self, pod: Arc<Pod>) {
+        if !mirror::is_mirror(&pod) {
+            return self.upsert(pod, None);
+        }
+        let key = mirror::key(&pod);
+        self.mirrors.send_modify(|known| drop(known.get_or_insert_default().insert(key.clone(), pod)));
+        self.show_mirror(&key);
+    }
+
+    fn upsert(&mut self, pod: Arc<Pod>, mirror: Option<Arc<Pod>>) {
         let uid = view::uid(&pod).to_string();
         if let Some(handle) = self.ctx.pods.get(&uid) {
-            handle.pod.send_modify(|latest| latest.pod = pod);
+            handle.pod.send_modify(|latest| {
+                latest.pod = pod;
+                latest.mirror = mirror;
+            });
             return;
         }
         let refused = self.refuse(&pod);
         let handle = Arc::new(PodHandle {
-            pod: watch::Sender::new(Latest { pod, removed: false }),
+            pod: watch::Sender::new(Latest { pod, removed: false, mirror }),
             observed: watch::Sender::new(Arc::new(Observed::default())),
             look: Notify::new(),
         });
@@ -94,6 +137,38 @@ impl Manager {
         });
     }
 
+    /// Brings the tasks of static pods in line with the files.
+    fn take_statics(&mut self) {
+        let wanted = self.statics.borrow_and_update().clone();
+        for (uid, handle) in self.ctx.pods.all() {
+            let is_static = view::is_static(&handle.pod.borrow().pod);
+            if is_static && !wanted.contains_key(&uid) {
+                handle.pod.send_if_modified(|latest| !std::mem::replace(&mut latest.removed, true));
+            }
+        }
+        for (uid, pod) in wanted {
+            let (namespace, name) = mirror::key(&pod);
+            let other = self.ctx.pods.named(&namespace, &name).is_some();
+            if self.ctx.pods.get(&uid).is_some() || !other {
+                self.take_static(&pod);
+            }
+        }
+    }
+
+    fn take_static(&mut self, pod: &Pod) {
+        let mirror = self.mirrors.borrow().as_ref().and_then(|known| known.get(&mirror::key(pod)).cloned());
+        let mirror = mirror.filter(|mirror| mirror::shows(mirror, pod));
+        self.upsert(Arc::new(mirror::overlay(pod, mirror.as_deref())), mirror);
+    }
+
+    /// Tells a static pod's task what has become of its mirror.
+    fn show_mirror(&mut self, key: &(String, String)) {
+        let pod = self.statics.borrow().values().find(|pod| mirror::key(pod) == *key).cloned();
+        if let Some(pod) = pod.filter(|pod| self.ctx.pods.get(view::uid(pod)).is_some()) {
+            self.take_static(&pod);
+        }
+    }
+
     /// Why a new pod may not run here. One that this node has started before is not asked again.
     fn refuse(&self, pod: &Pod) -> Option<Ended> {
         let started = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
@@ -102,28 +177,38 @@ impl Manager {
         }
         let others: Vec<_> = self.ctx.pods.all().iter().map(|(_, handle)| handle.pod.borrow().pod.clone()).collect();
         let abilities = self.ctx.abilities.read().clone();
+        let node = self.ctx.node.borrow().clone().flatten();
         let refused = sysctl::refuse(pod, &self.ctx.config.allowed_unsafe_sysctls, abilities.kernel)
             .or_else(|| security::refuse(pod, &abilities))
-            .or_else(|| admit::refuse(pod, &others, &self.ctx.allocatable))?;
+            .or_else(|| admit::refuse(pod, &others, &self.ctx.allocatable, node.as_deref()))?;
         self.ctx.events.warning(&keelson_client::reference(pod), &refused.reason, refused.message.clone());
-        Some(refused)
+        Some(refused.in_status())
     }
 
     fn deleted(&mut self, pod: Arc<Pod>) {
+        if mirror::is_mirror(&pod) {
+            let key = mirror::key(&pod);
+            self.mirrors.send_modify(|known| drop(known.get_or_insert_default().remove(&key)));
+            return self.show_mirror(&key);
+        }
         if let Some(handle) = self.ctx.pods.get(view::uid(&pod)) {
-            handle.pod.send_modify(|latest| *latest = Latest { pod, removed: true });
+            handle.pod.send_modify(|latest| *latest = Latest { pod, removed: true, mirror: None });
         }
     }
 
-    async fn resync(&mut self, all: Vec<Arc<Pod>>) {
+    fn resync(&mut self, all: Vec<Arc<Pod>>) {
         let present: BTreeSet<String> = all.iter().map(|pod| view::uid(pod).to_string()).collect();
         for (uid, handle) in self.ctx.pods.all() {
-            if !present.contains(&uid) {
+            let is_static = view::is_static(&handle.pod.borrow().pod);
+            if !is_static && !present.contains(&uid) {
                 handle.pod.send_modify(|latest| latest.removed = true);
             }
         }
-        for pod in all {
-            self.upsert(pod);
+        let (mirrors, pods): (Vec<_>, Vec<_>) = all.into_iter().partition(|pod| mirror::is_mirror(pod));
+        self.mirrors.send_replace(Some(mirrors.into_iter().map(|pod| (mirror::key(&pod), pod)).collect()));
+        self.take_statics();
+        for pod in pods {
+            self.upsert(pod, None);
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) async fn run(ctx: Arc<Context>, machine: Machine, port: u16, shutdown
     let work = async {
         let mut keeper = Keeper::new(ctx.clone(), machine, port);
         keeper.register().await;
-        tokio::join!(keeper.keep(), lease::keep(&ctx), follow_pod_cidr(&ctx));
+        tokio::join!(keeper.keep(), lease::keep(&ctx), follow(&ctx));
     };
     tokio::select! {
         () = work => {}
@@ -46,19 +46,34 @@ pub(crate) fn about(name: &str) -> ObjectReference {
     }
 }
 
-/// Tells the runtime the node's pod CIDR when the API server gives one.
-async fn follow_pod_cidr(ctx: &Context) {
+/// Keeps the Node at hand, and tells the runtime the node's pod CIDR when the API server gives one.
+async fn follow(ctx: &Context) {
     use futures::StreamExt;
     use kube::runtime::{WatchStreamExt, watcher};
     let api = Api::<Node>::all(ctx.client.clone());
     let config = watcher::Config::default().fields(&format!("metadata.name={}", ctx.config.node_name));
-    let mut nodes = watcher(api, config).default_backoff().applied_objects().boxed();
-    let mut told = None;
-    while let Some(node) = nodes.next().await {
-        let Ok(node) = node else { continue };
-        let cidrs = node.spec.and_then(|spec| {
-            let cidrs = spec.pod_cidrs.filter(|cidrs| !cidrs.is_empty()).map(|cidrs| cidrs.join(","));
-            cidrs.or(spec.pod_cidr)
+    let mut events = watcher(api, config).default_backoff().boxed();
+    let (mut listed, mut told) = (None, None);
+    while let Some(event) = events.next().await {
+        let node = match event {
+            Ok(watcher::Event::Init) => {
+                listed = None;
+                continue;
+            }
+            Ok(watcher::Event::InitApply(node)) => {
+                listed = Some(node);
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => listed.take(),
+            Ok(watcher::Event::Apply(node)) => Some(node),
+            Ok(watcher::Event::Delete(_)) => None,
+            Err(_) => continue,
+        };
+        let node = node.map(Arc::new);
+        ctx.node.send_replace(Some(node.clone()));
+        let cidrs = node.as_ref().and_then(|node| node.spec.as_ref()).and_then(|spec| {
+            let cidrs = spec.pod_cidrs.as_ref().filter(|cidrs| !cidrs.is_empty()).map(|cidrs| cidrs.join(","));
+            cidrs.or(spec.pod_cidr.clone())
         });
         if cidrs.is_some() && cidrs != told {
             if let Some(cidrs) = &cidrs

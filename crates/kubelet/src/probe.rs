@@ -40,6 +40,8 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Success,
+    /// A success that is worth an event.
+    Warning(String),
     Failure(String),
     /// Could not be carried out; counts as neither.
     Unknown(String),
@@ -123,7 +125,7 @@ async fn follow(target: &Target, kind: Kind, probe: &Probe, news: &mpsc::Sender<
         let began = tokio::time::Instant::now();
         let outcome = once(target, probe).await;
         let result = match outcome {
-            Outcome::Success => "successful",
+            Outcome::Success | Outcome::Warning(_) => "successful",
             Outcome::Failure(_) => "failed",
             Outcome::Unknown(_) => "unknown",
         };
@@ -152,6 +154,9 @@ fn report(target: &Target, kind: Kind, outcome: &Outcome) {
     let cut = |text: &str| text.get(..text.floor_char_boundary(MAX_OUTPUT)).unwrap_or_default().to_string();
     match outcome {
         Outcome::Success => {}
+        Outcome::Warning(text) => {
+            target.events.warning(&target.about, "ProbeWarning", format!("{name} probe warning: {}", cut(text)));
+        }
         Outcome::Failure(text) => {
             target.events.warning(&target.about, "Unhealthy", format!("{name} probe failed: {}", cut(text)));
         }
@@ -190,7 +195,7 @@ impl Verdict {
     /// The new verdict, when this try turned it.
     fn take(&mut self, outcome: &Outcome) -> Option<bool> {
         let good = match outcome {
-            Outcome::Success => true,
+            Outcome::Success | Outcome::Warning(_) => true,
             Outcome::Failure(_) => false,
             Outcome::Unknown(_) => return None,
         };

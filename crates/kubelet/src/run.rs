@@ -24,6 +24,7 @@ use crate::resources::{self, Limits};
 use crate::runtime::Runtime;
 use crate::security::Abilities;
 use crate::server::Server;
+use crate::static_pods::{self, mirror};
 use crate::stats::Stats;
 use crate::volumes::Volumes;
 use crate::{manager, pleg, quantity, rotation};
@@ -51,6 +52,14 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
         SharedInformer::start(Api::<Pod>::all(ctx.client.clone()), watcher::Config::default().fields(&fields), None);
     let (unknown, unknown_pods) = mpsc::channel(UNKNOWN_CAPACITY);
     let port = server.port();
+    let statics = match &ctx.config.static_pod_path {
+        Some(path) => static_pods::read(path, &ctx.config.node_name),
+        None => static_pods::Set::new(),
+    };
+    let statics = watch::Sender::new(statics);
+    let (static_pods, wanted) = (statics.subscribe(), statics.subscribe());
+    let mirrors = watch::Sender::new(None);
+    let (known_mirrors, static_pod_ended) = (mirrors.subscribe(), Arc::new(Notify::new()));
     tokio::join!(
         node::run(ctx.clone(), machine, port, shutdown.clone()),
         health::run(ctx.clone(), shutdown.clone()),
@@ -58,13 +67,24 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
         rotation::run(ctx.clone(), shutdown.clone()),
         ctx.devices.clone().run(shutdown.clone()),
         server.run(ctx.clone(), shutdown.clone()),
+        manager::run(
+            ctx.clone(),
+            manager::Sources {
+                pods,
+                unknown: unknown_pods,
+                statics: static_pods,
+                mirrors,
+                ended: static_pod_ended.clone()
+            },
+            shutdown.clone(),
+        ),
+        mirror::keep(ctx.clone(), wanted, known_mirrors, static_pod_ended, shutdown.clone()),
         async {
-            // Environment variables of Services are read when a container starts: they must be there by then.
-            tokio::select! {
-                () = ctx.services.synced() => {}
-                () = shutdown.cancelled() => return,
+            if let Some(path) = ctx.config.static_pod_path.clone() {
+                static_pods::follow(path, ctx.config.node_name.clone(), statics, shutdown.clone()).await;
+            } else {
+                shutdown.cancelled().await;
             }
-            manager::run(ctx.clone(), pods, unknown_pods, shutdown.clone()).await;
         },
     );
     Ok(())
@@ -95,6 +115,9 @@ fn make_directories(config: &Config) -> Result<(), Error> {
     for dir in [&config.root_dir, &config.root_dir.join("pods")] {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o750).create(dir).map_err(Error::file("create", dir))?;
+    }
+    if let Some(path) = config.static_pod_path.as_ref().filter(|path| !path.exists()) {
+        std::fs::create_dir_all(path).map_err(Error::file("create", path))?;
     }
     for dir in [&config.pod_logs_dir, &config.container_logs_dir] {
         std::fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
@@ -127,6 +150,7 @@ fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Co
         host_ips: vec![config.node_ip.to_string()],
         node_dns: Resolver::parse(&std::fs::read_to_string(&config.resolv_conf).unwrap_or_default()),
         health: watch::Sender::new(RuntimeHealth::default()),
+        node: watch::Sender::new(None),
         check_health: Notify::new(),
         runtime_name: RwLock::default(),
         abilities: RwLock::new(Abilities::of_kernel()),

@@ -22,7 +22,6 @@ pub(crate) mod labels {
     pub(crate) const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
     pub(crate) const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
     pub(crate) const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
-    pub(crate) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 }
 
 /// Extra time over a stop's or exec's own timeout before the call itself is given up.

@@ -58,7 +58,7 @@ impl Abilities {
 
 /// Why the pod cannot have the protection that it asks for.
 pub(crate) fn refuse(pod: &Pod, abilities: &Abilities) -> Option<Ended> {
-    let ended = |reason: &str, message: &str| Some(Ended { reason: reason.into(), message: message.into() });
+    let ended = |reason: &str, message: &str| Some(Ended::rejection(reason, message));
     if !abilities.apparmor && wants_apparmor(pod) {
         return ended("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host");
     }

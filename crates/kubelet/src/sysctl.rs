@@ -97,7 +97,7 @@ pub(crate) fn refuse(pod: &Pod, allowed_unsafe: &[String], kernel: (u32, u32)) -
                 _ => return None,
             }
         };
-        Some(Ended { reason: "SysctlForbidden".into(), message: format!("forbidden sysctl: {why}") })
+        Some(Ended::rejection("SysctlForbidden", format!("forbidden sysctl: {why}")))
     })
 }
 

@@ -66,7 +66,7 @@ async fn devices_reach_containers_and_survive_restarts() {
     assert_eq!(
         message,
         format!(
-            "Allocate failed due to requested number of devices unavailable for {RESOURCE}. Requested: 2, Available: 1, \
+            "Pod was rejected: Allocate failed due to requested number of devices unavailable for {RESOURCE}. Requested: 2, Available: 1, \
              which is unexpected"
         )
     );

@@ -67,9 +67,9 @@ async fn a_pod_lives_and_dies() {
 
     let events = cluster.events().await;
     for expected in [
-        "web Created: Created container: main",
-        "web Started: Started container first",
-        &format!("web Pulled: Container image \"{IMAGE}\" already present on machine"),
+        "web Created: Container created",
+        "web Started: Container started",
+        &format!("web Pulled: Container image \"{IMAGE}\" already present on machine and can be accessed by the pod"),
         "node-1 NodeReady: Node node-1 status is now: NodeReady",
     ] {
         assert!(events.contains(expected), "{expected} not in\n{events}");

@@ -43,24 +43,7 @@ pub fn default_profile(scheduler_name: &str, scoring: ScoringStrategy) -> Profil
     }
 }
 
-/// Whether a toleration covers a taint.
-fn tolerates(toleration: &core::Toleration, taint: &core::Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    let key = toleration.key.as_deref().unwrap_or_default();
-    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => {
-            !key.is_empty()
-                && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-        }
-        "Exists" => true,
-        _ => false,
-    }
-}
-
 /// Whether any of `tolerations` covers `taint`.
 fn tolerated(tolerations: &[core::Toleration], taint: &core::Taint) -> bool {
-    tolerations.iter().any(|toleration| tolerates(toleration, taint))
+    tolerations.iter().any(|toleration| keelson_api::placement::tolerates(toleration, taint))
 }

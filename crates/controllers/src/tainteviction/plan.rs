@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
+use keelson_api::placement::tolerates;
 
 /// Until when a pod may stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,15 +13,6 @@ pub enum Stay {
     Until(Timestamp),
     /// A taint is not tolerated at all.
     No,
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    let exists = toleration.operator.as_deref() == Some("Exists");
-    (effect.is_empty() || effect == taint.effect)
-        && (key == taint.key || key.is_empty() && exists)
-        && (exists || text(&toleration.value) == text(&taint.value))
 }
 
 /// Judges a pod by its tolerations. A taint that does not say since when it is there counts from `first_seen`.

@@ -314,8 +314,8 @@ fn things_are_described_explained_and_waited_for() {
                 "Status:           Running",
                 "QoS Class:                   BestEffort",
                 "Successfully assigned default/shell to",
-                "Created container: shell",
-                "Started container shell",
+                "Container created",
+                "Container started",
                 "PodReadyToStartContainers   True",
             ],
         ),
@@ -403,7 +403,7 @@ fn things_are_described_explained_and_waited_for() {
     mentions(c, "kubectl explain pod.spec.nope", &["error: field \"nope\" does not exist", "[exit 1]"]);
     says(c, "kubectl explain nope", "the server doesn't have a resource type \"nope\"\n[exit 1]\n");
 
-    mentions(c, "kubectl events --for pod/shell", &["LAST SEEN", "Started container shell"]);
+    mentions(c, "kubectl events --for pod/shell", &["LAST SEEN", "Container started"]);
     mentions(c, "kubectl events --types=Warning", &["No events found in default namespace."]);
     mentions(
         c,

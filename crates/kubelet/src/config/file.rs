@@ -21,6 +21,7 @@ pub(crate) const GATES: &[(&str, bool)] = &[("NodeLogQuery", false)];
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct KubeletConfiguration {
     enable_server: Option<bool>,
+    static_pod_path: Option<String>,
     pod_logs_dir: Option<String>,
     sync_frequency: Option<GoDuration>,
     address: Option<IpAddr>,
@@ -146,6 +147,7 @@ impl KubeletConfiguration {
     /// Moves everything into `config`, then looks at the whole. The error names the field.
     pub(super) fn apply(self, config: &mut Config) -> Result<(), String> {
         put(self.enable_server, &mut config.enable_server);
+        config.static_pod_path = given(self.static_pod_path).or(config.static_pod_path.take());
         put_text(self.pod_logs_dir, &mut config.pod_logs_dir);
         put_time(self.sync_frequency, &mut config.sync_frequency);
         put(self.address, &mut config.address);
@@ -283,6 +285,7 @@ impl KubeletConfiguration {
         let eviction = &config.eviction_hard;
         KubeletConfiguration {
             enable_server: Some(config.enable_server),
+            static_pod_path: config.static_pod_path.as_deref().and_then(path),
             pod_logs_dir: path(&config.pod_logs_dir),
             sync_frequency: time(config.sync_frequency),
             address: Some(config.address),

@@ -5,7 +5,6 @@ use serde_json::Value;
 
 /// The field's name and the values, besides empty ones, that change nothing here.
 const FIELDS: &[(&str, &[&str])] = &[
-    ("staticPodPath", &[]),
     ("staticPodURL", &[]),
     ("staticPodURLHeader", &[]),
     ("fileCheckFrequency", &["20s"]),

@@ -4,11 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rustix::fs::inotify;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
 use super::read::{Options, Progress, Reader};
+use crate::changes::Changes;
 
 /// Bytes per chunk that goes to the client.
 const CHUNK: usize = 32 << 10;
@@ -38,7 +37,7 @@ async fn copy(
 ) -> std::io::Result<()> {
     // Watched before it is read, so that nothing written in between is missed.
     let changes = match &alive {
-        Some(_) => Some(Changes::of(&path)?),
+        Some(_) => Some(Changes::of(path.parent().unwrap_or(Path::new("/")))?),
         None => None,
     };
     let mut inode = inode_of(&path);
@@ -92,36 +91,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
 fn inode_of(path: &Path) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).ok().map(|metadata| metadata.ino())
-}
-
-/// Changes in a log's directory.
-struct Changes(AsyncFd<std::os::fd::OwnedFd>);
-
-impl Changes {
-    fn of(path: &Path) -> std::io::Result<Changes> {
-        let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
-        inotify::add_watch(&fd, directory, what)?;
-        // Deprecated for types whose `as_raw_fd` may lie; an `OwnedFd` does not, and the other way is unsafe code.
-        #[allow(deprecated)]
-        let fd = AsyncFd::new(fd)?;
-        Ok(Changes(fd))
-    }
-
-    async fn wait(&self) -> std::io::Result<()> {
-        let mut ready = self.0.readable().await?;
-        let mut buffer = [0u8; 4096];
-        loop {
-            match rustix::io::read(self.0.get_ref(), &mut buffer) {
-                Ok(0) | Err(rustix::io::Errno::AGAIN) => break,
-                Ok(_) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        ready.clear_ready();
-        Ok(())
-    }
 }
 
 #[cfg(test)]

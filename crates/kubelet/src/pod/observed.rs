@@ -87,11 +87,6 @@ impl Observed {
         self.containers.iter().find(|container| container.name == name)
     }
 
-    /// Whether anything of the pod runs or may run.
-    pub(crate) fn anything_runs(&self) -> bool {
-        self.containers.iter().any(|container| container.state != State::Exited && container.state != State::Created)
-    }
-
     /// The next sandbox's attempt.
     pub(crate) fn next_attempt(&self) -> u32 {
         self.sandboxes.iter().map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0)

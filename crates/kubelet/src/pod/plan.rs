@@ -159,6 +159,17 @@ fn init_restarts(pod: &Pod, container: &Container, exit_code: i32) -> bool {
     view::is_sidecar(container) || (exit_code != 0 && restarts(pod, container, exit_code))
 }
 
+/// Whether a container that has ended is started again, by what sort of container it is.
+pub(crate) fn starts_again(pod: &Pod, container: &Container, record: &ContainerRecord) -> bool {
+    if view::ephemeral_containers(pod).iter().any(|ephemeral| ephemeral.name == container.name) {
+        false
+    } else if view::init_containers(pod).iter().any(|init| init.name == container.name) {
+        init_restarts(pod, container, record.exit_code)
+    } else {
+        restarts(pod, container, record.exit_code)
+    }
+}
+
 /// Whether and how the pod has ended by itself.
 pub(crate) fn outcome(pod: &Pod, observed: &Observed) -> Option<Outcome> {
     match view::phase(pod) {
@@ -331,12 +342,7 @@ fn keep_running(input: &Input<'_>, container: &Container, record: Option<&Contai
                     return;
                 }
                 let changed = record.hash != container_hash(container) && !record.hash.is_empty();
-                let init = view::init_containers(input.pod).iter().any(|init| init.name == container.name);
-                let again = match (record.state, init) {
-                    (State::Unknown, _) => true,
-                    (_, true) => init_restarts(input.pod, container, record.exit_code),
-                    (_, false) => restarts(input.pod, container, record.exit_code),
-                };
+                let again = record.state == State::Unknown || starts_again(input.pod, container, record);
                 if !(again || changed) {
                     return;
                 }

@@ -60,13 +60,14 @@ pub(crate) fn config(pod: &Pod, facts: &Facts<'_>) -> cri::PodSandboxConfig {
     let spec = view::spec(pod);
     let host_network = view::host_network(pod);
     // The node's own name is not the pod's to set: with one, containerd's runc refuses a sandbox in the node's network.
-    let hostname = if host_network { String::new() } else { view::hostname(pod) };
+    let own_name = || view::hostname_in_pod(pod, facts.cluster_domain).unwrap_or_else(|_| view::hostname(pod));
+    let hostname = if host_network { String::new() } else { own_name() };
     let mut own_labels: HashMap<String, String> = pod.metadata.labels.clone().into_iter().flatten().collect();
     own_labels.insert(labels::POD_NAME.into(), name.into());
     own_labels.insert(labels::POD_NAMESPACE.into(), namespace.into());
     own_labels.insert(labels::POD_UID.into(), uid.into());
     let mut annotations: HashMap<String, String> = pod.metadata.annotations.clone().into_iter().flatten().collect();
-    annotations.insert(labels::CONFIG_SOURCE.into(), "api".into());
+    annotations.entry(view::CONFIG_SOURCE.into()).or_insert_with(|| "api".into());
     cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
             name: name.into(),

@@ -73,13 +73,15 @@ pub(crate) async fn create_sandbox(
     for id in stop_first {
         ctx.runtime.stop_pod_sandbox(id).await?;
     }
+    let failed = |error: &Error| {
+        ctx.events.warning(&about, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
+    };
+    view::hostname_in_pod(pod, &ctx.config.cluster_domain).map_err(Error::Message).inspect_err(failed)?;
     let config = sandbox_config(ctx, pod, attempt);
     let log_dir = PathBuf::from(&config.log_directory);
     fs::create_dir_all(&log_dir).map_err(Error::file("create", &log_dir))?;
     let handler = view::spec(pod).and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default();
-    ctx.runtime.run_pod_sandbox(config, &handler).await.inspect_err(|error| {
-        ctx.events.warning(&about, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
-    })
+    ctx.runtime.run_pod_sandbox(config, &handler).await.inspect_err(failed)
 }
 
 /// One container's start.
@@ -107,8 +109,9 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
         removed.map_err(|error| Problem::new("CreateContainerError", error.to_string()))?;
     }
     let fail = |reason: &str, error: Error| {
-        ctx.events.warning(&about, "Failed", format!("Error: {error}"));
-        Problem::new(reason, error.to_string())
+        let words = error.words();
+        ctx.events.warning(&about, "Failed", format!("Error: {words}"));
+        Problem::new(reason, words)
     };
     let sandbox_config = sandbox_config(ctx, pod, sandbox.attempt);
     let image = ctx.images.ensure(pod, &container, &sandbox_config, &start.cancelled).await.inspect_err(|problem| {
@@ -167,12 +170,12 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
     let id = Box::pin(ctx.runtime.create_container(&sandbox.id, config, sandbox_config))
         .await
         .map_err(|error| fail("CreateContainerError", error))?;
-    ctx.events.normal(&about, "Created", format!("Created container: {}", start.name));
+    ctx.events.normal(&about, "Created", "Container created");
     if start.cancelled.is_cancelled() {
         return Ok(());
     }
     ctx.runtime.start_container(&id).await.map_err(|error| fail("RunContainerError", error))?;
-    ctx.events.normal(&about, "Started", format!("Started container {}", start.name));
+    ctx.events.normal(&about, "Started", "Container started");
     let link = logs::link_name(view::name(pod), view::namespace(pod), &start.name, &id);
     let _ = symlink(&log_path, ctx.config.container_logs_dir.join(link));
     let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
@@ -363,6 +366,25 @@ fn hosts(pod: &Pod, addresses: &Addresses, domain: &str) -> String {
     text
 }
 
+/// What the event of a container's end says.
+fn killing(pod: &Pod, name: &str, why: &Why) -> String {
+    let cause = match why {
+        Why::DefinitionChanged => "definition changed",
+        Why::Liveness => "failed liveness probe",
+        Why::Startup => "failed startup probe",
+        Why::PostStart => return "FailedPostStartHook".into(),
+        Why::Pod | Why::SandboxChanged => return format!("Stopping container {name}"),
+    };
+    // Upstream says of sidecars that they are init containers, and does not say that they start again.
+    if view::init_containers(pod).iter().any(|init| init.name == name) {
+        return format!("Init container {name} {cause}");
+    }
+    let container = view::containers(pod).iter().find(|container| container.name == name);
+    let policy = container.and_then(|container| container.restart_policy.as_deref());
+    let again = *why == Why::DefinitionChanged || policy.unwrap_or_else(|| view::restart_policy(pod)) != "Never";
+    format!("Container {name} {cause}{}", if again { ", will be restarted" } else { "" })
+}
+
 /// Ends a container: its event, its preStop hook, then the stop signal and what is left of the grace.
 pub(crate) async fn end(
     ctx: &Context,
@@ -374,13 +396,7 @@ pub(crate) async fn end(
     pod_ip: &str,
 ) -> Result<(), Error> {
     let about = events::about_container(pod, name);
-    let message = match why {
-        Why::DefinitionChanged => format!("Container {name} definition changed, will be restarted"),
-        Why::Liveness => format!("Container {name} failed liveness probe, will be restarted"),
-        Why::Startup => format!("Container {name} failed startup probe, will be restarted"),
-        Why::PostStart => "FailedPostStartHook".into(),
-        Why::Pod | Why::SandboxChanged => format!("Stopping container {name}"),
-    };
+    let message = killing(pod, name, why);
     ctx.events.normal(&about, "Killing", message);
     let started = tokio::time::Instant::now();
     let container = view::find_container(pod, name);

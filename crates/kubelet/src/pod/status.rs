@@ -1,5 +1,7 @@
 //! The pod's status from what is observed. Pure; the reasons and messages are upstream's.
 
+mod phase;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -10,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{ContainerRecord, Observed, State};
-use super::plan::{self, Outcome, Probed};
+use super::plan::Probed;
 use super::view;
 use crate::resources;
 
@@ -26,6 +28,20 @@ pub(crate) struct Waiting {
 pub(crate) struct Ended {
     pub reason: String,
     pub message: String,
+    /// It was never taken: nothing is said of its containers and conditions.
+    pub rejected: bool,
+}
+
+impl Ended {
+    /// Why a pod may not run here.
+    pub(crate) fn rejection(reason: &str, message: impl Into<String>) -> Ended {
+        Ended { reason: reason.into(), message: message.into(), rejected: true }
+    }
+
+    /// A rejection as the status tells it; the event has the bare message.
+    pub(crate) fn in_status(self) -> Ended {
+        Ended { message: format!("Pod was rejected: {}", self.message), ..self }
+    }
 }
 
 /// All a status depends on.
@@ -52,19 +68,28 @@ pub(crate) struct Input<'a> {
 pub(crate) fn status(input: &Input<'_>) -> PodStatus {
     let pod = input.pod;
     let old = input.old;
+    if let Some(ended) = input.ended.filter(|ended| ended.rejected) {
+        return rejected(input, ended);
+    }
     let has_init = !view::init_containers(pod).is_empty();
     let default_reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
-    let init: Vec<_> =
+    let mut init: Vec<_> =
         view::init_containers(pod).iter().map(|c| container_status(input, c, Sort::Init, default_reason)).collect();
-    let apps: Vec<_> =
+    let mut apps: Vec<_> =
         view::containers(pod).iter().map(|c| container_status(input, c, Sort::App, default_reason)).collect();
-    let ephemeral: Vec<_> = view::ephemeral_containers(pod)
+    let mut phase = phase::phase(input, &init, &apps);
+    if input.stopped {
+        phase = phase::settle(phase, &mut init, &mut apps);
+    }
+    let mut ephemeral: Vec<_> = view::ephemeral_containers(pod)
         .iter()
         .map(view::ephemeral_as_container)
         .filter(|c| input.observed.newest(&c.name).is_some() || input.waiting.contains_key(&c.name))
         .map(|c| container_status(input, &c, Sort::Ephemeral, default_reason))
         .collect();
-    let phase = phase(input, &init, &apps);
+    // Upstream's order: init containers as in the spec, the others by name.
+    apps.sort_by(|a, b| a.name.cmp(&b.name));
+    ephemeral.sort_by(|a, b| a.name.cmp(&b.name));
     let mut status = PodStatus {
         phase: Some(phase.to_string()),
         host_ip: input.host_ips.first().cloned(),
@@ -126,7 +151,8 @@ fn container_status(input: &Input<'_>, container: &Container, sort: Sort, defaul
     let mut status = ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
-        started: Some(false),
+        // Nobody probes ephemeral containers, and upstream's prober is who fills this in.
+        started: (sort != Sort::Ephemeral).then_some(false),
         // Never absent in upstream's objects.
         last_state: Some(ContainerState::default()),
         ..Default::default()
@@ -161,7 +187,9 @@ fn container_status(input: &Input<'_>, container: &Container, sort: Sort, defaul
                 ..Default::default()
             });
             let probed = input.probed.get(&record.id);
-            status.started = Some(probed.map(|p| p.started).unwrap_or(container.startup_probe.is_none()));
+            if sort != Sort::Ephemeral {
+                status.started = Some(probed.map(|p| p.started).unwrap_or(container.startup_probe.is_none()));
+            }
             status.ready = match sort {
                 Sort::Init if !view::is_sidecar(container) => false,
                 Sort::Ephemeral => false,
@@ -248,57 +276,29 @@ fn terminated(input: &Input<'_>, record: &ContainerRecord) -> ContainerState {
     }
 }
 
-fn running(status: &ContainerStatus) -> bool {
-    status.state.as_ref().is_some_and(|state| state.running.is_some())
-}
-
-fn ended(state: Option<&ContainerState>) -> Option<&ContainerStateTerminated> {
-    state?.terminated.as_ref()
+fn rejected(input: &Input<'_>, ended: &Ended) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".into()),
+        reason: Some(ended.reason.clone()),
+        message: Some(ended.message.clone()),
+        start_time: input.old.start_time.clone().or(Some(Time(input.now))),
+        qos_class: Some(resources::qos_class(input.pod).as_str().into()),
+        observed_generation: input.pod.metadata.generation,
+        nominated_node_name: input.old.nominated_node_name.clone(),
+        ..Default::default()
+    }
 }
 
 /// Init containers that have not done their part.
 fn incomplete_init(pod: &Pod, statuses: &[ContainerStatus]) -> Vec<String> {
-    view::init_containers(pod)
-        .iter()
-        .zip(statuses)
-        .filter(|(container, status)| {
-            if view::is_sidecar(container) {
-                status.started != Some(true)
-            } else {
-                ended(status.state.as_ref()).is_none_or(|terminated| terminated.exit_code != 0)
-            }
-        })
-        .map(|(container, _)| container.name.clone())
-        .collect()
-}
-
-fn phase(input: &Input<'_>, init: &[ContainerStatus], apps: &[ContainerStatus]) -> &'static str {
-    match input.old.phase.as_deref().unwrap_or_default() {
-        "Succeeded" => return "Succeeded",
-        "Failed" => return "Failed",
-        _ => {}
-    }
-    if input.ended.is_some() {
-        return "Failed";
-    }
-    match plan::outcome(input.pod, input.observed) {
-        Some(outcome) if input.stopped || !input.observed.anything_runs() => {
-            return if outcome == Outcome::Succeeded { "Succeeded" } else { "Failed" };
-        }
-        _ => {}
-    }
-    let count = |test: &dyn Fn(&ContainerStatus) -> bool| apps.iter().filter(|status| test(status)).count();
-    let up = count(&running);
-    let stopped = count(&|status| {
-        ended(status.state.as_ref()).is_some() || (!running(status) && ended(status.last_state.as_ref()).is_some())
-    });
-    if input.stopped && input.pod.metadata.deletion_timestamp.is_some() {
-        let good = count(&|status| ended(status.state.as_ref()).is_some_and(|terminated| terminated.exit_code == 0));
-        return if good == apps.len() { "Succeeded" } else { "Failed" };
-    }
-    // Restarted init containers of a pod whose app containers have run do not bring it back to Pending.
-    let initialized = up + stopped > 0 || incomplete_init(input.pod, init).is_empty();
-    if !initialized || up + stopped < apps.len() { "Pending" } else { "Running" }
+    let init = view::init_containers(pod).iter().zip(statuses);
+    let incomplete =
+        init.filter(
+            |(container, status)| {
+                if view::is_sidecar(container) { status.started != Some(true) } else { !status.ready }
+            },
+        );
+    incomplete.map(|(container, _)| container.name.clone()).collect()
 }
 
 fn conditions(input: &Input<'_>, status: &PodStatus, old: &PodStatus) -> Vec<PodCondition> {
@@ -309,10 +309,10 @@ fn conditions(input: &Input<'_>, status: &PodStatus, old: &PodStatus) -> Vec<Pod
     let sandbox_up = input.observed.sandbox().is_some_and(|sandbox| view::host_network(pod) || !sandbox.ips.is_empty())
         && !input.stopped;
     let incomplete = incomplete_init(pod, init);
-    let any_app_ran = apps.iter().any(|status| status.container_id.is_some());
+    let any_app_ran = apps.iter().any(|status| phase::running(status) || phase::ended(status).is_some());
     let (initialized, init_reason, init_message) = if phase == "Succeeded" {
         (true, "PodCompleted", String::new())
-    } else if incomplete.is_empty() || (any_app_ran && phase == "Running") {
+    } else if incomplete.is_empty() || any_app_ran {
         (true, "", String::new())
     } else {
         (false, "ContainersNotInitialized", format!("containers with incomplete status: [{}]", incomplete.join(" ")))
@@ -440,13 +440,22 @@ pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<serde
         }
         changes.insert(key.clone(), value);
     }
-    for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        changes.insert(key.clone(), serde_json::Value::Null);
+    for (key, before) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
+        let gone = match before.as_array().filter(|_| key == "conditions") {
+            // Those of others stay.
+            Some(known) => known.iter().filter(|condition| is_own(condition)).map(deletion).collect(),
+            None => serde_json::Value::Null,
+        };
+        changes.insert(key.clone(), gone);
     }
     if changes.is_empty() {
         return None;
     }
     Some(serde_json::json!({ "metadata": { "uid": uid }, "status": changes }))
+}
+
+fn deletion(condition: &serde_json::Value) -> serde_json::Value {
+    serde_json::json!({ "$patch": "delete", "type": condition.get("type") })
 }
 
 /// Conditions that the kubelet answers for.

@@ -21,6 +21,15 @@ pub(crate) fn spec(pod: &Pod) -> Option<&PodSpec> {
     pod.spec.as_ref()
 }
 
+/// Annotation that says where the kubelet has a pod from: `api`, or `file` for static pods.
+pub(crate) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+
+/// Whether the pod comes from a file of this node and not from the API server.
+pub(crate) fn is_static(pod: &Pod) -> bool {
+    let source = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CONFIG_SOURCE));
+    source.is_some_and(|source| source != "api")
+}
+
 /// `name_namespace(uid)`, as upstream's messages name a pod.
 pub(crate) fn format(pod: &Pod) -> String {
     format!("{}_{}({})", name(pod), namespace(pod), uid(pod))
@@ -105,6 +114,30 @@ pub(crate) fn last_status<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerS
         .flatten()
         .flatten()
         .find(|status| status.name == name)
+}
+
+/// Longest name a Linux host has.
+const MAX_HOSTNAME: usize = 64;
+
+/// The name that the pod's own `hostname` says: all of it with `setHostnameAsFQDN`. An error is upstream's words.
+pub(crate) fn hostname_in_pod(pod: &Pod, cluster_domain: &str) -> Result<String, String> {
+    let hostname = hostname(pod);
+    let spec = spec(pod);
+    let subdomain = spec.and_then(|spec| spec.subdomain.as_deref()).filter(|subdomain| !subdomain.is_empty());
+    let overridden = spec.is_some_and(|spec| spec.hostname_override.is_some());
+    let (Some(subdomain), Some(true), false) = (subdomain, spec.and_then(|spec| spec.set_hostname_as_fqdn), overridden)
+    else {
+        return Ok(hostname);
+    };
+    let full = format!("{hostname}.{subdomain}.{}.svc.{cluster_domain}", namespace(pod));
+    if full.len() > MAX_HOSTNAME {
+        return Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({MAX_HOSTNAME} \
+             characters is the max, {} characters requested)",
+            full.len()
+        ));
+    }
+    Ok(full)
 }
 
 /// The pod's host name: `spec.hostnameOverride`, `spec.hostname` or its name cut to 63 characters as upstream does.

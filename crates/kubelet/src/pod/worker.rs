@@ -89,6 +89,7 @@ pub(crate) struct Worker {
     uid: String,
     pod: Arc<Pod>,
     removed: bool,
+    mirror: Option<Arc<Pod>>,
     handle: Arc<PodHandle>,
     latest: watch::Receiver<Latest>,
     changed: Arc<Notify>,
@@ -126,14 +127,12 @@ impl Worker {
     /// A worker for the pod behind `handle`; with `refused`, one that only says so.
     pub(crate) fn new(ctx: Arc<Context>, handle: Arc<PodHandle>, refused: Option<Ended>) -> Worker {
         let latest = handle.pod.subscribe();
-        let (pod, removed) = {
-            let latest = latest.borrow();
-            (latest.pod.clone(), latest.removed)
-        };
+        let Latest { pod, removed, mirror } = latest.borrow().clone();
         let status = pod.status.clone().unwrap_or_default();
         Worker {
             uid: view::uid(&pod).to_string(),
             removed,
+            mirror,
             latest,
             changed: Arc::default(),
             stage: Stage::Setup,
@@ -213,6 +212,12 @@ impl Worker {
         let labels_changed = latest.pod.metadata.labels != self.pod.metadata.labels
             || latest.pod.metadata.annotations != self.pod.metadata.annotations;
         self.refresh |= labels_changed && !latest.removed;
+        let mirror_of = |mirror: &Option<Arc<Pod>>| mirror.as_deref().map(|mirror| view::uid(mirror).to_string());
+        if mirror_of(&latest.mirror) != mirror_of(&self.mirror) {
+            // What a new mirror says counts as said.
+            self.sent = latest.mirror.as_ref().and_then(|mirror| mirror.status.clone()).unwrap_or_default();
+        }
+        self.mirror = latest.mirror;
         self.pod = latest.pod;
         self.removed |= latest.removed;
     }
@@ -283,7 +288,7 @@ impl Worker {
                     "DeadlineExceeded",
                     message.clone(),
                 );
-                self.ended = Some(Ended { reason: "DeadlineExceeded".into(), message });
+                self.ended = Some(Ended { reason: "DeadlineExceeded".into(), message, rejected: false });
             } else {
                 wake.at(at);
             }
@@ -420,7 +425,7 @@ impl Worker {
             return;
         }
         // The final status first, so that watchers see how it ended.
-        if self.deleting || self.patching || status::patch(&self.uid, &self.sent, &self.status).is_some() {
+        if self.deleting || self.patching || self.news().is_some() {
             return;
         }
         self.deleting = true;
@@ -432,6 +437,16 @@ impl Worker {
             ..Default::default()
         };
         self.ops.spawn(async move { Done::Deleted(api.delete(&name, &parameters).await.map(drop)) });
+    }
+
+    /// What the API server is to be told: for a static pod, of its mirror.
+    fn news(&self) -> Option<serde_json::Value> {
+        let uid = match &self.mirror {
+            Some(mirror) => view::uid(mirror),
+            None if view::is_static(&self.pod) => return None,
+            None => &self.uid,
+        };
+        status::patch(uid, &self.sent, &self.status)
     }
 
     fn api(&self) -> Api<Pod> {
@@ -546,7 +561,7 @@ impl Worker {
                 self.preparing = false;
                 let about = keelson_client::reference(self.pod.as_ref());
                 self.ctx.events.warning(&about, &refused.reason, refused.message.clone());
-                self.ended.get_or_insert(refused);
+                self.ended.get_or_insert(refused.in_status());
             }
             Done::Sandbox(result) => {
                 self.busy.sandbox = false;
@@ -644,7 +659,13 @@ impl Worker {
     }
 
     fn write_failed(&mut self, what: &str, error: kube::Error, now: Timestamp) {
-        if keelson_client::is_not_found(&error) || (what == "deletion" && keelson_client::is_conflict(&error)) {
+        if view::is_static(&self.pod) {
+            // Another mirror comes.
+            if keelson_client::is_not_found(&error) || keelson_client::is_conflict(&error) {
+                self.mirror = None;
+                return;
+            }
+        } else if keelson_client::is_not_found(&error) || (what == "deletion" && keelson_client::is_conflict(&error)) {
             // Gone, or another pod of the same name: either way this one is no more.
             self.removed = true;
             return;
@@ -654,12 +675,14 @@ impl Worker {
     }
 
     fn start_failed(&mut self, name: String, problem: Problem, now: Timestamp) {
-        let pull = matches!(problem.reason.as_str(), "ErrImagePull" | "ImageInspectError");
         let before = self.failed.get(&name).and_then(|failed| failed.backoff);
+        let pull = problem.reason == "ErrImagePull";
         let backoff = pull.then(|| Backoff::next(before, now, now, Duration::from_secs(300)));
-        let retry_at = match &backoff {
-            Some(backoff) => after(now, backoff.delay),
-            None => now.saturating_add(START_RETRY).unwrap_or(now),
+        let retry_at = match (&backoff, problem.reason.as_str()) {
+            (Some(backoff), _) => after(now, backoff.delay),
+            // There is a dead container now, whose own back-off counts.
+            (None, "RunContainerError" | "PostStartHookError") => now,
+            (None, _) => now.saturating_add(START_RETRY).unwrap_or(now),
         };
         self.failed.insert(name, FailedStart { problem, at: now, retry_at, backoff, told: false });
     }

@@ -65,27 +65,49 @@ impl Request {
     }
 }
 
-/// Makes the request; 200 to 399 is success.
+/// An answer, or as much of it as counts.
+struct Answer {
+    status: u16,
+    location: Option<String>,
+    body: String,
+}
+
+/// Makes the request; 200 to 299 is success, and to be sent elsewhere is one with a warning.
 pub(crate) async fn probe(request: &Request, timeout: Duration) -> Outcome {
-    match tokio::time::timeout(timeout, follow(request.clone())).await {
-        Err(_) => Outcome::Failure(format!(
-            "Get {:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
-            request.url()
-        )),
-        Ok(Err(error)) => Outcome::Failure(format!("Get {:?}: {error}", request.url())),
-        Ok(Ok(status)) if (200..400).contains(&status) => Outcome::Success,
-        Ok(Ok(status)) => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+    match get(request, timeout).await {
+        Err(error) => Outcome::Failure(error),
+        Ok(answer) => match answer.status {
+            200..300 => Outcome::Success,
+            300..400 => Outcome::Warning(format!("Probe terminated redirects, Response body: {}", answer.body)),
+            status => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+        },
     }
 }
 
-async fn follow(mut request: Request) -> Result<u16, String> {
+/// Makes the request for a hook: whatever the answer, it was heard.
+pub(crate) async fn call(request: &Request, timeout: Duration) -> Result<(), String> {
+    get(request, timeout).await.map(drop)
+}
+
+async fn get(request: &Request, timeout: Duration) -> Result<Answer, String> {
+    let why = match tokio::time::timeout(timeout, follow(request.clone())).await {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(error)) => error,
+        Err(_) => "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into(),
+    };
+    Err(format!("Get {:?}: {why}", request.url()))
+}
+
+async fn follow(mut request: Request) -> Result<Answer, String> {
     for _ in 0..=MAX_REDIRECTS {
-        let (status, location) = send(&request).await?;
-        let Some(location) = location.filter(|_| (300..400).contains(&status)) else { return Ok(status) };
+        let answer = send(&request).await?;
+        let Some(location) = answer.location.as_ref().filter(|_| (300..400).contains(&answer.status)) else {
+            return Ok(answer);
+        };
         let uri: http::Uri = location.parse().map_err(|_| format!("failed to parse Location header {location:?}"))?;
         match uri.host() {
             // Elsewhere: the probe has done its part.
-            Some(host) if host.trim_matches(['[', ']']) != request.host => return Ok(status),
+            Some(host) if host.trim_matches(['[', ']']) != request.host => return Ok(answer),
             Some(_) => {
                 request.https = uri.scheme_str() == Some("https");
                 request.port = uri.port_u16().unwrap_or(if request.https { 443 } else { 80 });
@@ -97,7 +119,7 @@ async fn follow(mut request: Request) -> Result<u16, String> {
     Err(format!("stopped after {MAX_REDIRECTS} redirects"))
 }
 
-async fn send(request: &Request) -> Result<(u16, Option<String>), String> {
+async fn send(request: &Request) -> Result<Answer, String> {
     let stream = TcpStream::connect((request.host.as_str(), request.port))
         .await
         .map_err(|error| tcp::dial_error(&request.host, request.port, &error))?;
@@ -113,7 +135,7 @@ async fn send(request: &Request) -> Result<(u16, Option<String>), String> {
 async fn exchange(
     request: &Request,
     stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-) -> Result<(u16, Option<String>), String> {
+) -> Result<Answer, String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let mut builder = http::Request::get(&request.path).header(http::header::CONNECTION, "close");
@@ -134,8 +156,9 @@ async fn exchange(
         let location =
             response.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok()).map(str::to_string);
         // What comes after the limit does not matter, nor do errors in it.
-        let _ = Limited::new(response.into_body(), MAX_BODY).collect().await;
-        Ok((status, location))
+        let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+        let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+        Ok(Answer { status, location, body })
     };
     tokio::pin!(answer);
     tokio::select! {
@@ -237,6 +260,7 @@ mod tests {
         assert_eq!(outcome(&["500 Oops\r\nContent-Length: 0"]).await, failed);
         assert_eq!(outcome(&["302 Found\r\nLocation: /other\r\nContent-Length: 0", ok]).await, Outcome::Success);
         let elsewhere = "302 Found\r\nLocation: http://elsewhere.example/\r\nContent-Length: 0";
-        assert_eq!(outcome(&[elsewhere]).await, Outcome::Success);
+        let warning = Outcome::Warning("Probe terminated redirects, Response body: ".into());
+        assert_eq!(outcome(&[elsewhere]).await, warning);
     }
 }

@@ -1,6 +1,7 @@
 //! `nodeSelector` and node affinity.
 
 use k8s_openapi::api::core::v1 as core;
+use keelson_api::placement;
 
 use crate::cache::Cache;
 use crate::framework::{Event, Plugin, PreFilter, Rejection, default_normalize};
@@ -68,69 +69,6 @@ fn preferred(pod: &PodInfo) -> impl Iterator<Item = &core::PreferredSchedulingTe
     terms.into_iter().flatten().filter(|term| term.weight != 0)
 }
 
-/// Whether a term matches; one without any requirement matches nothing.
 fn matches(term: &core::NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let (labels, fields) = (term.match_expressions.iter().flatten(), term.match_fields.iter().flatten());
-    if labels.clone().next().is_none() && fields.clone().next().is_none() {
-        return false;
-    }
-    labels
-        .map(|r| (r, node.labels.get(&r.key).map(String::as_str)))
-        .chain(fields.map(|r| (r, (r.key == "metadata.name").then_some(node.name.as_str()))))
-        .all(|(requirement, value)| holds(requirement, value))
-}
-
-fn holds(requirement: &core::NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = |value: &str| values.iter().any(|v| v == value);
-    let compare = |wanted: std::cmp::Ordering| {
-        let (Some(have), Some(than)) = (value.and_then(number), values.first().and_then(|v| number(v))) else {
-            return false;
-        };
-        have.cmp(&than) == wanted
-    };
-    match requirement.operator.as_str() {
-        "In" => value.is_some_and(listed),
-        "NotIn" => !value.is_some_and(listed),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compare(std::cmp::Ordering::Greater),
-        "Lt" => compare(std::cmp::Ordering::Less),
-        _ => false,
-    }
-}
-
-fn number(text: &str) -> Option<i64> {
-    text.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requirements() {
-        for (operator, values, value, expected) in [
-            ("In", vec!["a", "b"], Some("b"), true),
-            ("In", vec!["a"], None, false),
-            ("NotIn", vec!["a"], Some("a"), false),
-            ("NotIn", vec!["a"], None, true),
-            ("Exists", vec![], Some(""), true),
-            ("DoesNotExist", vec![], None, true),
-            ("DoesNotExist", vec![], Some("x"), false),
-            ("Gt", vec!["5"], Some("6"), true),
-            ("Gt", vec!["5"], Some("5"), false),
-            ("Gt", vec!["5"], Some("x"), false),
-            ("Lt", vec!["5"], Some("-6"), true),
-            ("Lt", vec!["5"], None, false),
-            ("Bad", vec!["5"], Some("5"), false),
-        ] {
-            let requirement = core::NodeSelectorRequirement {
-                key: "k".into(),
-                operator: operator.into(),
-                values: Some(values.iter().map(|v| (*v).to_string()).collect()),
-            };
-            assert_eq!(holds(&requirement, value), expected, "{operator} {values:?} {value:?}");
-        }
-    }
+    placement::matches(term, &node.name, |key| node.labels.get(key).map(String::as_str))
 }

@@ -2,6 +2,7 @@ use super::*;
 use serde_json::{Value, json};
 
 use crate::pod::observed::SandboxRecord;
+use crate::pod::plan;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()

@@ -24,9 +24,7 @@ impl Worker {
                 continue;
             };
             let Some(container) = view::find_container(&self.pod, name) else { continue };
-            let init = view::init_containers(&self.pod).iter().any(|init| init.name == *name);
-            let again = plan::restarts(&self.pod, &container, record.exit_code) && !(init && record.exit_code == 0);
-            if !again && !view::is_sidecar(&container) {
+            if !plan::starts_again(&self.pod, &container, record) {
                 continue;
             }
             wake.at(until);
@@ -38,7 +36,14 @@ impl Worker {
             waiting.insert(name.clone(), Waiting { reason: "CrashLoopBackOff".into(), message });
         }
         for (name, failed) in self.failed.iter_mut().filter(|(name, _)| name.as_str() != SANDBOX_RETRY) {
-            let image = view::find_container(&self.pod, name).and_then(|container| container.image).unwrap_or_default();
+            let Some(container) = view::find_container(&self.pod, name) else { continue };
+            let dead = self.observed.newest(name).filter(|record| record.state == State::Exited);
+            if waiting.contains_key(name)
+                || dead.is_some_and(|record| !plan::starts_again(&self.pod, &container, record))
+            {
+                continue;
+            }
+            let image = container.image.unwrap_or_default();
             let shown_until = failed.at.saturating_add(SHOW_PULL_ERROR).unwrap_or(failed.at);
             let mut told = Waiting { reason: failed.problem.reason.clone(), message: failed.problem.message.clone() };
             if failed.backoff.is_some() {
@@ -111,7 +116,7 @@ impl Worker {
         if let Some(at) = self.write_at.filter(|at| *at > now) {
             return wake.at(at);
         }
-        let Some(patch) = status::patch(&self.uid, &self.sent, &self.status) else { return };
+        let Some(patch) = self.news() else { return };
         self.patching = true;
         let status = Box::new(self.status.clone());
         let api = self.api();
