@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use keelson_api::status::Status;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use event::{Incoming, Record};
@@ -37,6 +38,8 @@ pub(crate) struct Audit {
     refusals: AtomicU64,
     /// Events that nobody waits for, on their way to the backends.
     later: TaskTracker,
+    /// Room for what they write, in bytes.
+    backlog: Arc<Semaphore>,
 }
 
 impl Audit {
@@ -61,6 +64,7 @@ impl Audit {
             events: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             later: TaskTracker::new(),
+            backlog: Arc::new(Semaphore::new(sink::BUFFER_BYTES)),
         })))
     }
 
@@ -86,8 +90,18 @@ impl Audit {
         let Some(line) = record.event(stage) else { return };
         // Without a runtime the server is gone, and with it who would write.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(bytes) = u32::try_from(line.len()) else { return };
+        // Its request is over and cannot be held up: behind a backend that stands still, it is lost.
+        let Ok(room) = self.backlog.clone().try_acquire_many_owned(bytes) else {
+            return self.sinks.iter().for_each(Sink::lose);
+        };
         let audit = self.clone();
-        self.later.spawn_on(async move { audit.send(line).await }, &runtime);
+        let send = async move {
+            // Errors have been counted.
+            let _ = audit.send(line).await;
+            drop(room);
+        };
+        self.later.spawn_on(send, &runtime);
     }
 
     async fn send(&self, line: Bytes) -> Result<(), Status> {

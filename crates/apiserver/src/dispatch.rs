@@ -155,6 +155,7 @@ async fn stages(
             (user, Some(address))
         }
     };
+    ending.address = address;
     if let Some(audit) = &core.audit {
         ending.audit(audit, (request.uri(), request.headers()), &info, address, user.as_ref().ok()).await?;
     }
@@ -222,13 +223,14 @@ async fn route(
     user: Arc<UserInfo>,
     info: RequestInfo,
     query: Query,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
     mut seats: Option<Seats>,
     ending: &mut Ending,
 ) -> Reply {
     if let Some(remote) = core.aggregator.remote_of(&info) {
         // The other server has limits of its own, and its slowness is nobody else's.
         drop(seats);
+        request.extensions_mut().insert(ending.origin());
         return aggregator::serve(&core, remote, &user, &info, request).await;
     }
     let Some(target) = info.target.clone() else {
@@ -255,6 +257,7 @@ async fn route(
         let permit = core.limits.stream()?;
         let mut request = Request::from_parts(parts, body);
         request.extensions_mut().insert(permit.clone());
+        request.extensions_mut().insert(ending.origin());
         let said = Said::of(&call);
         let response = subresource::stream(call, request).await;
         let mut response = said.with(response)?.map(|body| body.holding(permit.clone()));
@@ -294,7 +297,14 @@ async fn route(
         }
         // As upstream, the time is the whole response's.
         let left = || timeout.saturating_sub(begin.elapsed());
-        Ok(run(call, body).await?.map(|body| body.within(left(), seats)))
+        let reply = if reads {
+            run(call, body).await?
+        } else {
+            // What has begun is done to its end, though nobody waits for it any more.
+            let requests = core.requests.clone();
+            detached::finished(requests.spawn(run(call, body)).await)?
+        };
+        Ok(reply.map(|body| body.within(left(), seats)))
     };
     match tokio::time::timeout_at(begin + timeout, work).await {
         Ok(reply) => reply,

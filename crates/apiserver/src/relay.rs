@@ -4,6 +4,8 @@
 //! A connection that was to be upgraded serves nothing else, whether the upgrade came about or not (CVE-2018-1002105): what
 //! the other server answers instead is passed on as a response, and nothing that the client sends after it.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, UPGRADE};
@@ -20,6 +22,34 @@ use crate::limits::StreamPermit;
 
 /// Headers that concern one connection only.
 const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"];
+
+/// One number for a request at all servers that it comes by.
+pub(crate) const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// An extension of requests that are passed on: where they came from.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    /// `None`: from within this process.
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) audit_id: HeaderValue,
+}
+
+impl Origin {
+    fn tell(self, headers: &mut HeaderMap) {
+        headers.insert(AUDIT_ID, self.audit_id);
+        let Some(address) = self.address else { return };
+        let before: Vec<&[u8]> = headers.get_all(&FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+        let mut all = before.join(&b", "[..]);
+        if !all.is_empty() {
+            all.extend_from_slice(b", ");
+        }
+        all.extend_from_slice(address.to_string().as_bytes());
+        if let Ok(all) = HeaderValue::from_bytes(&all) {
+            headers.insert(FORWARDED_FOR, all);
+        }
+    }
+}
 
 /// Takes out of a request what is for this server only: who the client is, whom it acts for, and its connection. `uri` is
 /// where it goes.
@@ -39,6 +69,9 @@ pub(crate) fn onward(request: Request<RequestBody>, uri: &str, host: &str) -> Re
     let personal: Vec<_> = parts.headers.keys().filter(personal).cloned().collect();
     for name in personal {
         parts.headers.remove(name);
+    }
+    if let Some(origin) = parts.extensions.remove::<Origin>() {
+        origin.tell(&mut parts.headers);
     }
     parts.extensions = http::Extensions::new();
     Ok(Request::from_parts(parts, body))
@@ -140,4 +173,23 @@ pub(crate) fn stream(body: Incoming, shutdown: CancellationToken) -> Body {
 /// An empty request body.
 pub(crate) fn empty_body() -> RequestBody {
     http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_learn_where_a_request_came_from() {
+        let mut headers = HeaderMap::new();
+        for before in ["10.0.0.1", "10.0.0.2, 10.0.0.3"] {
+            headers.append(FORWARDED_FOR, HeaderValue::from_static(before));
+        }
+        headers.insert(AUDIT_ID, HeaderValue::from_static("forged"));
+        let address = Some(IpAddr::from([192, 0, 2, 7]));
+        Origin { address, audit_id: HeaderValue::from_static("7") }.tell(&mut headers);
+        assert_eq!(headers[AUDIT_ID], "7");
+        let all: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
+        assert_eq!(all, ["10.0.0.1, 10.0.0.2, 10.0.0.3, 192.0.2.7"]);
+    }
 }

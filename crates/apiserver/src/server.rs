@@ -148,6 +148,11 @@ impl ApiServer {
         kube::Client::new(InProcess { program, ..self.service_for(user) }, "default")
     }
 
+    /// How long [`ApiServer::serve`] takes at most to end, beyond what the audit log's backends need.
+    pub fn longest_shutdown(&self) -> std::time::Duration {
+        listen::longest_shutdown(&self.core.config)
+    }
+
     /// Serves HTTPS (HTTP/1.1 and HTTP/2) on `listener` until `shutdown`; then finishes what is under way.
     pub async fn serve(&self, listener: std::net::TcpListener, shutdown: CancellationToken) -> Result<(), Error> {
         listen::serve(self.core.clone(), listener, shutdown).await

@@ -65,6 +65,7 @@ impl UserInfo {
 
     /// The node's name, for a kubelet.
     pub fn as_node(&self) -> Option<&str> {
-        if self.in_group("system:nodes") { self.name.strip_prefix("system:node:") } else { None }
+        let name = self.name.strip_prefix("system:node:").filter(|name| !name.is_empty());
+        name.filter(|_| self.in_group("system:nodes"))
     }
 }

@@ -73,6 +73,7 @@ async fn requests_go_on_in_the_users_name() {
         assert!(of(name).is_empty(), "{name}");
     }
     assert_eq!((of("x-mine"), of("host").len()), (vec!["1"], 1));
+    assert_eq!(of("audit-id"), [response.headers()["audit-id"].to_str().unwrap()], "one number everywhere");
 
     // Who may not, does not get there; nor does a path that the other server may read otherwise.
     let (code, status) =

@@ -203,7 +203,9 @@ async fn what_cannot_be_decrypted_is_named() {
     server(&store, &path).await.ok("POST /api/v1/namespaces/default/secrets", secret("old")).await;
     write_config(&path, &format!("[{both}]"));
     let api = server(&store, &path).await;
-    api.ok("POST /api/v1/namespaces/default/secrets", secret("new")).await;
+    for name in ["new", "ol"] {
+        api.ok("POST /api/v1/namespaces/default/secrets", secret(name)).await;
+    }
     api.ok("GET /api/v1/namespaces/default/secrets/old", Value::Null).await;
 
     write_config(&path, &format!("[{}]", provider("aesgcm", &[("two", 2)])));
@@ -227,7 +229,9 @@ async fn what_cannot_be_decrypted_is_named() {
     }
     let (code, _) = api.call("POST /api/v1/namespaces/default/secrets", secret("old")).await;
     assert_eq!(code, 409);
-    api.ok("GET /api/v1/namespaces/default/secrets/new", Value::Null).await;
+    for name in ["new", "ol"] {
+        api.ok(&format!("GET /api/v1/namespaces/default/secrets/{name}"), Value::Null).await;
+    }
     api.ok("GET /api/v1/namespaces/kube-system/secrets", Value::Null).await;
     api.ok("GET /api/v1/namespaces/default/configmaps", Value::Null).await;
 
@@ -236,7 +240,7 @@ async fn what_cannot_be_decrypted_is_named() {
     a_minute_passes().await;
     api.eventually("GET /api/v1/namespaces/default/secrets/old", |code, _| code == 200).await;
     let list = api.ok("GET /api/v1/namespaces/default/secrets", Value::Null).await;
-    assert_eq!(list["items"].as_array().unwrap().len(), 2);
+    assert_eq!(list["items"].as_array().unwrap().len(), 3);
 
     // Moved to another name in the store, a value is refused.
     let value = store.get("/registry/secrets/default/new").await.unwrap().unwrap().value;

@@ -213,6 +213,8 @@ async fn pods_are_deleted_gracefully_and_finalizers_wait() {
     assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
     let shorter = api.ok(&format!("DELETE {PODS}/p"), json!({"gracePeriodSeconds": 5})).await;
     assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 5);
+    let least = api.ok(&format!("DELETE {PODS}/p"), json!({"gracePeriodSeconds": -1})).await;
+    assert_eq!(least["metadata"]["deletionGracePeriodSeconds"], 1, "less than nothing is not at once");
     let kubelet = test.api(UserInfo::new("system:node:n1", ["system:nodes"]));
     kubelet.ok(&format!("PATCH+merge {PODS}/p/status"), json!({"status": {"phase": "Succeeded"}})).await;
     let other = test.api(UserInfo::new("system:node:n2", ["system:nodes"]));

@@ -34,8 +34,8 @@ const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// A component that ran this long is started again at once.
 const STABLE: Duration = Duration::from_secs(30);
-/// How long components get to end when the node is stopped.
-const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long components get to end when the node is stopped: more than an API server without a shutdown delay needs.
+const STOP_GRACE: Duration = Duration::from_secs(15);
 /// A component's log is put aside (`.1`) at its start when it is larger than this.
 const MAX_LOG_BYTES: u64 = 16 << 20;
 

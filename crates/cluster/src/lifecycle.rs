@@ -31,7 +31,7 @@ pub const API_PORT: u16 = 6443;
 /// How long `up` waits for the cluster.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a node gets to stop.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+const STOP_GRACE: Duration = Duration::from_secs(20);
 
 /// What `up` is asked for. `None` keeps what the cluster has, or takes the default for a new one.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Failure;
 use crate::signals;
 
-/// How long components get to end.
+/// How long components get to end, beyond what the API server grants its clients.
 const STOP_GRACE: Duration = Duration::from_secs(4);
 
 /// `keelson server`
@@ -104,7 +104,7 @@ impl Server {
         }
         shutdown.cancel();
         let rest = async { while components.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_GRACE, rest).await.is_err() {
+        if tokio::time::timeout(api.longest_shutdown() + STOP_GRACE, rest).await.is_err() {
             tracing::warn!("some components did not end in time");
         }
         result

@@ -99,7 +99,7 @@ struct Shared {
     /// The newest compaction that is known of.
     compacted: AtomicU64,
     /// Keys by which open watches learn of progress, with how many watch each.
-    nudges: Mutex<HashMap<String, usize>>,
+    nudges: Mutex<HashMap<Vec<u8>, usize>>,
     /// One at a time: who waits for progress is served by that of another, or asks again.
     nudging: tokio::sync::Mutex<()>,
 }
@@ -189,19 +189,19 @@ fn revision_of(header: Option<&etcd_client::ResponseHeader>) -> u64 {
 }
 
 /// The first key after all that start with `prefix`.
-fn after(prefix: &str) -> String {
+fn after(prefix: &str) -> Vec<u8> {
     let mut bytes = prefix.as_bytes().to_vec();
-    // Prefixes end in ASCII: the next byte is one character too.
+    // No byte of UTF-8 is 255.
     if let Some(last) = bytes.last_mut() {
         *last += 1;
     }
-    String::from_utf8(bytes).unwrap_or_default()
+    bytes
 }
 
 impl Shared {
     /// A key as it is in etcd.
     fn key(&self, key: &str) -> Result<String, Error> {
-        let rest = key.strip_prefix(ROOT).filter(|rest| rest.starts_with('/') && rest.is_ascii());
+        let rest = key.strip_prefix(ROOT).filter(|rest| rest.starts_with('/'));
         let rest = rest.ok_or_else(|| Error::Invalid { what: format!("the key {key:?} is not under {ROOT}/") })?;
         Ok(format!("{}{rest}", self.prefix))
     }
@@ -247,7 +247,7 @@ impl Shared {
     }
 
     /// One page.
-    async fn page(&self, from: &str, end: &str, revision: Option<u64>, limit: usize) -> Result<Range, Error> {
+    async fn page(&self, from: &str, end: &[u8], revision: Option<u64>, limit: usize) -> Result<Range, Error> {
         let options = GetOptions::new()
             .with_range(end)
             .with_limit(limit as i64)
@@ -395,7 +395,7 @@ impl Store for EtcdStore {
 
     async fn request_progress(&self) -> Result<(), Error> {
         let Ok(_alone) = self.shared.nudging.try_lock() else { return Ok(()) };
-        let keys: Vec<String> = self.shared.nudges.lock().keys().cloned().collect();
+        let keys: Vec<_> = self.shared.nudges.lock().keys().cloned().collect();
         for key in keys {
             call("progress", self.shared.kv.clone().put(key, Vec::new(), None)).await?;
         }

@@ -86,9 +86,12 @@ pub enum Error {
     /// The files are damaged at the named place; nothing was dropped or changed.
     #[error("{file}: corrupt at byte {offset}: {what}")]
     Corrupt { file: String, offset: u64, what: String },
-    /// The request itself cannot be served: a key or value beyond the limits, or an empty key.
+    /// The request itself cannot be served: an empty key, or one that is elsewhere.
     #[error("invalid request: {what}")]
     Invalid { what: String },
+    /// A key or value is beyond the limits.
+    #[error("too large: {what}")]
+    TooLarge { what: String },
     /// The disk is full or fails; the write did not happen.
     #[error("{context}: {source}")]
     Io { context: String, source: std::io::Error },

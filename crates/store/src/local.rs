@@ -194,7 +194,7 @@ impl LocalStore {
         let len = value.as_ref().map_or(0, Bytes::len);
         if key.is_empty() || key.len() > format::MAX_KEY || len > format::MAX_VALUE {
             let what = format!("a key of {} bytes with a value of {len} bytes", key.len());
-            return Err(Error::Invalid { what });
+            return Err(if key.is_empty() { Error::Invalid { what } } else { Error::TooLarge { what } });
         }
         let cost = ((key.len() + len) / 1024 + 1) as u32;
         let permit = self.shared.room.acquire_many(cost).await.map_err(|_| Error::Closed)?;

@@ -76,6 +76,9 @@ pub async fn compare_and_swap(store: &dyn Store) {
     assert_eq!((kv.create_revision, kv.mod_revision), (fourth, fourth));
     assert_eq!(store.revision().await.expect("revision"), fourth, "failed writes make no revision");
     assert!(matches!(store.put("", bytes(""), Expect::Any).await, Err(Error::Invalid { .. })));
+    store.put("/registry/r\u{f4}le", bytes("4"), Expect::Absent).await.expect("a key beyond ASCII");
+    let found = store.range("/registry/r\u{f4}", "", None, 0).await.expect("range").kvs;
+    assert_eq!(found.first().map(|kv| &*kv.key), Some("/registry/r\u{f4}le"));
 }
 
 /// Of many who write under the same condition at once, one wins; increments are not lost.

@@ -4,7 +4,7 @@ use keelson_api::kind::Scope;
 use keelson_api::status::{Cause, Status};
 use serde::Deserialize;
 
-use super::{Operation, Request};
+use super::{Operation, Plugin, Request};
 use crate::registry::read::freshen;
 
 /// Namespaces that cannot be deleted.
@@ -12,7 +12,7 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// 404 or 403 unless the namespace takes new objects.
 pub(crate) async fn namespace_exists(request: &Request<'_>) -> Result<(), Status> {
-    if request.resource.kind.scope == Scope::Cluster {
+    if request.resource.kind.scope == Scope::Cluster || !request.has(Plugin::NamespaceLifecycle) {
         return Ok(());
     }
     #[derive(Deserialize)]

@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::AuditMode;
 
-/// Bytes of events that wait in batch mode.
-const BUFFER_BYTES: usize = 256 << 20;
+/// Bytes of events that wait: of a backend in batch mode, and of requests that are over.
+pub(super) const BUFFER_BYTES: usize = 256 << 20;
 
 /// An event on its way to a backend.
 pub(super) struct Item {
@@ -87,6 +87,11 @@ impl Sink {
             self.losses.add();
         }
         stored || self.mode == AuditMode::Blocking
+    }
+
+    /// An event that there is no room for is lost.
+    pub(super) fn lose(&self) {
+        self.losses.add();
     }
 
     /// Waits until everything handed over before is stored or given up.

@@ -414,6 +414,7 @@ impl Reference {
                 "imagePullSecrets" => {
                     value.as_array().into_iter().flatten().for_each(|secret| named(Self::Secret, secret, "name"));
                 }
+                "azureFile" => named(Self::Secret, value, "secretName"),
                 "configMap" | "configMapRef" | "configMapKeyRef" => named(Self::ConfigMap, value, "name"),
                 "persistentVolumeClaim" => named(Self::Claim, value, "claimName"),
                 "resourceClaims" => {
@@ -425,6 +426,8 @@ impl Reference {
                         found(Self::Account, name);
                     }
                 }
+                // Keys in these are the user's own words.
+                "nodeSelector" | "volumeAttributes" | "matchLabels" | "options" => continue,
                 _ => {}
             }
             Self::each(value, found);
@@ -441,10 +444,12 @@ mod tests {
     #[test]
     fn references_are_found_wherever_they_are() {
         let spec = json!({
-            "serviceAccountName": "sa", "imagePullSecrets": [{"name": "pull"}],
+            "serviceAccountName": "sa", "nodeSelector": {"serviceAccountName": "other"}, "imagePullSecrets": [{"name": "pull"}],
             "volumes": [
                 {"name": "a", "secret": {"secretName": "vol"}}, {"name": "b", "configMap": {"name": "cm"}},
                 {"name": "d", "persistentVolumeClaim": {"claimName": "pvc"}},
+                {"name": "e", "azureFile": {"secretName": "azure", "shareName": "s"}},
+                {"name": "f", "csi": {"driver": "d", "volumeAttributes": {"serviceAccountName": "other"}}},
                 {"name": "c", "projected": {"sources": [{"secret": {"name": "proj"}}, {"configMap": {"name": "root"}}]}},
             ],
             "resourceClaims": [{"name": "r", "resourceClaimName": "gpu"}, {"name": "t", "resourceClaimTemplateName": "x"}],
@@ -455,7 +460,7 @@ mod tests {
         Reference::each(&spec, &mut |kind, name| found.push((kind, name)));
         found.sort_unstable();
         let of = |kind| found.iter().filter(|(k, _)| *k == kind).map(|(_, n)| *n).collect::<Vec<_>>();
-        assert_eq!(of(Reference::Secret), ["key", "proj", "pull", "vol"], "a volume's name is no secret's");
+        assert_eq!(of(Reference::Secret), ["azure", "key", "proj", "pull", "vol"], "a volume's name is no secret's");
         assert_eq!(of(Reference::ConfigMap), ["cm", "env", "root"]);
         assert_eq!(of(Reference::Account), ["sa"]);
         assert_eq!(of(Reference::Claim), ["pvc"]);

@@ -263,7 +263,7 @@ impl ResourceCache {
     /// One object as it is in the caches now. One that cannot be converted is in the way of nothing but its own reads.
     pub(crate) async fn newest(self: &Arc<Self>, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, Status> {
         let caught_up = self.caught_up().await;
-        self.check_readable(&self.key(namespace, name))?;
+        self.check_one_readable(namespace, name)?;
         match (caught_up, &self.view) {
             (Ok(()), _) => Ok(self.get(namespace, name)),
             (Err(_), Some(view)) => view.one(namespace, name).await,
@@ -279,6 +279,15 @@ impl ResourceCache {
             None => self.get(namespace, name),
         };
         entry.filter(|entry| entry.revision == revision)
+    }
+
+    /// 500 when the object cannot be read.
+    fn check_one_readable(&self, namespace: &str, name: &str) -> Result<(), Status> {
+        let inner = self.stored().inner.read();
+        if inner.unreadable.is_empty() {
+            return Ok(());
+        }
+        inner.unreadable.get(&*self.key(namespace, name)).map_or(Ok(()), |why| Err(Status::internal(why)))
     }
 
     /// 500 when an object whose key starts with `prefix` cannot be read.

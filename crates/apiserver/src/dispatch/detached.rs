@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Response;
 use keelson_api::status::Status;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinError};
 use tokio_util::task::TaskTracker;
 
 use crate::http::body::Body;
@@ -50,10 +50,15 @@ pub(super) async fn run(
 ) -> Response<Body> {
     let task = tasks.spawn(answer);
     let _leash = Leash { begun, task: task.abort_handle() };
-    match task.await.map_err(tokio::task::JoinError::try_into_panic) {
-        Ok(response) => response,
+    finished(task.await.map(Ok)).unwrap_or_else(|status| reply::error(&status, None))
+}
+
+/// What a task came to; its panic goes on here.
+pub(super) fn finished<T>(outcome: Result<Result<T, Status>, JoinError>) -> Result<T, Status> {
+    match outcome.map_err(JoinError::try_into_panic) {
+        Ok(result) => result,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        Err(Err(_)) => reply::error(&Status::unavailable("the server stops"), None),
+        Err(Err(_)) => Err(Status::unavailable("the server stops")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, Uri};
+use http::{HeaderMap, HeaderValue, Response, Uri};
 use keelson_api::codec::Encoding;
 use keelson_api::status::Status;
 use keelson_client::clock;
@@ -23,8 +23,8 @@ use crate::http::path::RequestInfo;
 use crate::limits::StreamPermit;
 use crate::metrics::Measured;
 use crate::registry::body::{decode_any, media_type};
+use crate::relay::{AUDIT_ID, Origin};
 
-const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Bytes of a list that are kept for the audit log; longer ones are left out of their event.
 const MAX_CAPTURED_BYTES: usize = 10 << 20;
 /// Answers beyond this are no `Status`.
@@ -35,6 +35,8 @@ pub(super) struct Ending {
     /// The client's, or one of our own.
     id: HeaderValue,
     pub(super) begin: Instant,
+    /// The client's.
+    pub(super) address: Option<IpAddr>,
     audited: Option<Audited>,
     /// What the request belongs to.
     pub(super) class: Option<Classification>,
@@ -66,7 +68,7 @@ impl Ending {
         let own = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok();
         let id = headers.get(AUDIT_ID).filter(|id| !id.is_empty()).cloned().or_else(own);
         let id = id.unwrap_or_else(|| HeaderValue::from_static(""));
-        Self { id, begin: Instant::now(), audited: None, class: None, measured: None, begun }
+        Self { id, begin: Instant::now(), address: None, audited: None, class: None, measured: None, begun }
     }
 
     /// Begins to write the request down, if the policy wants it. Without a user, authentication has failed.
@@ -91,6 +93,11 @@ impl Ending {
         Ok(())
     }
 
+    /// What another server that the request is passed on to is to know.
+    pub(super) fn origin(&self) -> Origin {
+        Origin { address: self.address, audit_id: self.id.clone() }
+    }
+
     /// The request's record, when it is audited.
     pub(super) fn record(&self) -> Option<&Arc<Record>> {
         self.audited.as_ref().map(|audited| &audited.record)
@@ -106,7 +113,7 @@ impl Ending {
 
     /// Sends what is to be sent now, and leaves the rest to the body's end.
     pub(super) async fn finish(self, mut response: Response<Body>) -> Response<Body> {
-        response.headers_mut().entry(AUDIT_ID).or_insert(self.id);
+        response.headers_mut().insert(AUDIT_ID, self.id);
         if let Some(class) = self.class {
             class.tell(response.headers_mut());
         }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Request;
@@ -11,14 +12,16 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use parking_lot::Mutex;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::authn::trust::Trust;
 use crate::authn::x509::{AnyCertificate, Peer};
@@ -40,12 +43,20 @@ const SEND_BUFFER_BYTES: usize = 128 << 10;
 const MAX_HEADER_BYTES: u32 = 64 << 10;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection on which nothing was asked for so long, and nothing is being answered, is told to end. What is sent on it still,
+/// such as a watch, goes on.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long requests under way may go on after shutdown began.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may take to tell the other servers, when the store does not answer.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long those that are cut off then may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long [`serve`] takes at most once it is told to stop, beyond what the audit log's backends need.
+pub(crate) fn longest_shutdown(config: &Config) -> Duration {
+    config.shutdown_delay + DRAIN_TIMEOUT + LEAVE_TIMEOUT + END_TIMEOUT
+}
 
 /// A certificate chain and key, decoded.
 pub(crate) fn load_identity(
@@ -106,8 +117,8 @@ pub(crate) async fn serve(
     listener.set_nonblocking(true).map_err(Error::Listener)?;
     let listener = TcpListener::from_std(listener).map_err(Error::Listener)?;
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
-    let stop = CancellationToken::new();
+    let connections = TaskTracker::new();
+    let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let stop_taking = async {
         shutdown.cancelled().await;
         core.stopping.cancel();
@@ -116,18 +127,22 @@ pub(crate) async fn serve(
     };
     tokio::pin!(stop_taking);
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { break };
-        let (stream, address) = tokio::select! {
+        let accepted = async {
+            let permit = permits.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
             () = &mut stop_taking => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => (stream, peer.ip()),
-                Err(error) => {
-                    // Out of descriptors, most likely: connections that end will free some.
-                    tracing::warn!(%error, "accept failed");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+            accepted = accepted => accepted,
+        };
+        let (stream, address) = match accepted {
+            Ok((stream, peer)) => (stream, peer.ip()),
+            Err(error) => {
+                // Out of descriptors, most likely: connections that end will free some.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
         };
         // Clients choose among their certificates by the authorities that are named to them.
         if trust.has_changed().unwrap_or_default() {
@@ -137,10 +152,10 @@ pub(crate) async fn serve(
                 Err(error) => tracing::warn!(%error, "new client authorities are not shown to clients"),
             }
         }
-        let (core, acceptor, watcher, stop) = (core.clone(), acceptor.clone(), graceful.watcher(), stop.clone());
-        tokio::spawn(async move {
+        let (core, acceptor, drain, stop) = (core.clone(), acceptor.clone(), drain.clone(), stop.clone());
+        connections.spawn(async move {
             tokio::select! {
-                () = connection(core, acceptor, stream, address, watcher) => {}
+                () = connection(core, acceptor, stream, address, drain) => {}
                 () = stop.cancelled() => {}
             }
             drop(permit);
@@ -148,14 +163,16 @@ pub(crate) async fn serve(
     }
     drop(listener);
     core.draining.cancel();
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
+    drain.cancel();
+    connections.close();
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await;
     let _ = tokio::time::timeout(LEAVE_TIMEOUT, core.left.cancelled()).await;
     stop.cancel();
     // What they end with is written down still.
     let ended = async {
         core.requests.close();
         core.requests.wait().await;
-        let _ = permits.acquire_many(MAX_CONNECTIONS as u32).await;
+        connections.wait().await;
     };
     let _ = tokio::time::timeout(END_TIMEOUT, ended).await;
     if let Some(audit) = &core.audit {
@@ -164,7 +181,55 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, address: IpAddr, watcher: Watcher) {
+/// What is asked on a connection.
+struct Activity {
+    under_way: AtomicUsize,
+    last: Mutex<Instant>,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self { under_way: AtomicUsize::new(0), last: Mutex::new(Instant::now()) }
+    }
+
+    async fn of<T>(&self, request: impl Future<Output = T>) -> T {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let _under_way = UnderWay(self);
+        request.await
+    }
+
+    /// Ends when nothing has been asked for a while.
+    async fn idle(&self) {
+        loop {
+            let mut until = *self.last.lock() + IDLE_TIMEOUT;
+            if self.under_way.load(Ordering::Relaxed) > 0 {
+                until = Instant::now() + IDLE_TIMEOUT;
+            } else if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+/// Counts a request until it is answered, or cut off.
+struct UnderWay<'a>(&'a Activity);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        *self.0.last.lock() = Instant::now();
+    }
+}
+
+/// Serves one connection; lets it end when it is idle or `drain` is cancelled.
+async fn connection(
+    core: Arc<Core>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    address: IpAddr,
+    drain: CancellationToken,
+) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -172,8 +237,13 @@ async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, a
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let peer = stream.get_ref().1.peer_certificates().and_then(Peer::new).map(Arc::new);
-    let service =
-        service_fn(move |request| answer(core.clone(), Caller::Remote { address, certificate: peer.clone() }, request));
+    let activity = Arc::new(Activity::new());
+    let asked = activity.clone();
+    let service = service_fn(move |request| {
+        let caller = Caller::Remote { address, certificate: peer.clone() };
+        let (core, asked) = (core.clone(), asked.clone());
+        async move { asked.of(answer(core, caller, request)).await }
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -190,8 +260,15 @@ async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, a
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(Duration::from_secs(30))
         .adaptive_window(true);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection).await {
+    let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = async { tokio::select! { () = drain.cancelled() => {}, () = activity.idle() => {} } } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
         tracing::debug!(error, "a connection broke");
     }
 }

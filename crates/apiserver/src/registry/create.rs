@@ -194,7 +194,7 @@ pub(crate) async fn put(
 ) -> Result<Result<u64, keelson_store::Error>, Status> {
     let cache = resource.cache()?;
     let result = put_sealed(core, cache, key, stored, expect).await?;
-    if !(matches!(result, Err(keelson_store::Error::Invalid { .. })) && options.tracked) {
+    if !(matches!(result, Err(keelson_store::Error::TooLarge { .. })) && options.tracked) {
         return Ok(result);
     }
     let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);

@@ -171,6 +171,8 @@ pub(crate) fn check_preconditions(
 fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff::Timestamp) -> Result<Step, Status> {
     let strategy = &resource.kind.strategy;
     let is_namespace = is_namespace(resource);
+    // As upstream, less than nothing is almost nothing: only who says 0 gives up waiting.
+    let requested = options.grace_period_seconds.map(|seconds| if seconds < 0 { 1 } else { seconds });
     let mut next = object.clone();
     let deleting = !text(object, "deletionTimestamp").is_empty();
     let finalizers = finalizers_after(object, options, strategy.default_propagation());
@@ -191,7 +193,6 @@ fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff:
         }
         let have = have.unwrap_or(0).min(MAX_GRACE_SECONDS);
         // Only an explicit, shorter grace period changes a deletion that is under way.
-        let requested = options.grace_period_seconds.map(|seconds| seconds.max(0));
         let wanted = match requested.and_then(|s| strategy.grace_period_seconds(object, Some(s)).map(|_| s)) {
             Some(seconds) if seconds < have => Some(seconds),
             _ => None,
@@ -209,7 +210,7 @@ fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff:
         return Ok(if finalizers_changed { Step::Mark(next) } else { Step::Nothing });
     }
     let grace =
-        strategy.grace_period_seconds(object, options.grace_period_seconds).unwrap_or(0).clamp(0, MAX_GRACE_SECONDS);
+        strategy.grace_period_seconds(object, requested).unwrap_or(0).clamp(0, MAX_GRACE_SECONDS);
     if grace == 0 && !holds {
         return Ok(Step::Remove);
     }

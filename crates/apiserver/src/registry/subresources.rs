@@ -147,11 +147,13 @@ async fn delete_collection(call: &Call, body: Bytes) -> Reply {
             let namespace = if cluster { "" } else { entry.namespace() };
             work.push(delete::delete(core, resource, namespace, entry.name(), &options, call.asked()));
         }
+        // What is under way is done to its end, also beside one that fails.
+        let mut failed = None;
         while let Some(result) = work.next().await {
-            match result {
-                Err(status) if status.code != 404 => return Err(status),
-                _ => {}
-            }
+            failed = failed.or(result.err().filter(|status| status.code != 404));
+        }
+        if let Some(status) = failed {
+            return Err(status);
         }
     }
     // As upstream, the objects as they were before.

@@ -269,7 +269,7 @@ fn check_identity(
 /// A store's error as a client sees it.
 pub(crate) fn store_error(error: keelson_store::Error) -> Status {
     match error {
-        keelson_store::Error::Invalid { what } => {
+        keelson_store::Error::TooLarge { what } => {
             Status::too_large(format!("etcdserver: request is too large: {what}"))
         }
         keelson_store::Error::Timeout { what } => Status::timeout(what),

@@ -121,25 +121,10 @@ impl ApiServerFlags {
     }
 }
 
-/// As Go writes durations, of whole seconds at least: `90s`, `1m30s`, `1h`.
+/// As Go writes durations: `90s`, `1m30s`, `1h`; nothing below zero.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration, such as 90s or 1m30s");
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let at = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, unit) = rest.split_at(at);
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let seconds = match unit.chars().next() {
-            Some('h') => number.checked_mul(3600),
-            Some('m') => number.checked_mul(60),
-            Some('s') => Some(number),
-            _ => None,
-        };
-        total += Duration::from_secs(seconds.ok_or_else(wrong)?);
-        rest = unit.get(1..).unwrap_or_default();
-    }
-    Ok(total)
+    let nanos = keelson_api::time::parse_duration(text)?;
+    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| format!("{text:?} is below zero"))
 }
 
 /// `FIRST-LAST`, `FIRST+COUNT` or one port, as upstream reads it.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use keelson_api::time::parse_duration;
 use keelson_apiserver::EncryptionFile;
 use keelson_store::{EtcdStore, LocalStore, Store, etcd};
 
@@ -86,11 +85,6 @@ impl EtcdFlags {
         }
         Ok(Some(store))
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let nanos = parse_duration(text)?;
-    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| format!("{text} is negative"))
 }
 
 impl StorageFlags {

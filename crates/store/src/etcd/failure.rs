@@ -42,7 +42,7 @@ fn failed(what: &str, error: &etcd_client::Error) -> Error {
         return Error::Future { requested: 0, newest: 0 };
     }
     if text.contains("request is too large") || text.contains("trying to send message larger than max") {
-        return Error::Invalid { what: text };
+        return Error::TooLarge { what: text };
     }
     if text.contains("database space exceeded") {
         let source = std::io::Error::new(std::io::ErrorKind::StorageFull, text);

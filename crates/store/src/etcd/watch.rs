@@ -39,7 +39,7 @@ struct Watch {
     shared: Arc<Shared>,
     prefix: String,
     /// The key whose changes say how far the watch has come.
-    nudge: String,
+    nudge: Vec<u8>,
     /// Everything up to here was told.
     seen: u64,
     stream: Option<etcd_client::WatchStream>,
@@ -90,7 +90,7 @@ impl Watch {
     async fn connect(&mut self) -> Result<(), Error> {
         let unreachable = |what: String| Error::Unreachable { what: format!("etcd: watch: {what}") };
         let options = WatchOptions::new()
-            .with_range(format!("{}\0", self.nudge))
+            .with_range([&self.nudge[..], b"\0"].concat())
             .with_start_revision((self.seen + 1).cast_signed())
             .with_prev_key();
         let mut client = self.shared.client.watch_client().max_decoding_message_size(ANSWER_BYTES);
@@ -134,7 +134,7 @@ impl Watch {
             if revision <= self.seen {
                 continue;
             }
-            if kv.key() == self.nudge.as_bytes() {
+            if kv.key() == self.nudge {
                 progress = Some(revision);
                 continue;
             }
