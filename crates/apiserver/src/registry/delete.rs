@@ -209,8 +209,7 @@ fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: jiff:
         }
         return Ok(if finalizers_changed { Step::Mark(next) } else { Step::Nothing });
     }
-    let grace =
-        strategy.grace_period_seconds(object, requested).unwrap_or(0).clamp(0, MAX_GRACE_SECONDS);
+    let grace = strategy.grace_period_seconds(object, requested).unwrap_or(0).clamp(0, MAX_GRACE_SECONDS);
     if grace == 0 && !holds {
         return Ok(Step::Remove);
     }
