@@ -122,6 +122,27 @@ impl Collector for Running {
     }
 }
 
+/// By what name upstream's metrics know a controller's queue: mostly what the controller is about.
+fn queue_of(controller: &str) -> &str {
+    match controller {
+        "bootstrap-signer-controller" => "bootstrap_signer_queue",
+        "csrapproving" | "csrsigning" => "certificate",
+        "endpoint-slice-controller" => "endpoint_slice",
+        "garbage-collector" => "garbage_collector_attempt_to_delete",
+        "persistentvolume-protection-controller" => "pvprotection",
+        "persistentvolumeclaim-protection-controller" => "pvcprotection",
+        "pod-garbage-collector" => "orphaned_pods_nodes",
+        "replication-controller" => "replicationmanager",
+        "resourcequota-controller" => "resourcequota_primary",
+        "root-ca-cert-publisher" => "root_ca_cert_publisher",
+        "serviceaccount-token-controller" => "serviceaccount_tokens_secret",
+        "taint-eviction-controller" => "noexec_taint_node",
+        "token-cleaner-controller" => "token_cleaner",
+        "volumeattributesclass-protection-controller" => "vacprotection",
+        other => other.strip_suffix("-controller").unwrap_or(other),
+    }
+}
+
 /// The series of one queue.
 pub(crate) struct Queue {
     pub(crate) depth: IntGauge,
@@ -133,8 +154,9 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(name: &str) -> Option<Self> {
-        let families = FAMILIES.as_ref()?;
+    /// Of a controller.
+    pub(crate) fn new(controller: &str) -> Option<Self> {
+        let (families, name) = (FAMILIES.as_ref()?, queue_of(controller));
         let began = Arc::<Began>::default();
         families.running.queues.lock().push((name.to_owned(), Arc::downgrade(&began)));
         Some(Self {

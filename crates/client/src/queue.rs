@@ -328,7 +328,7 @@ impl<T: Clone + Eq + Hash> Drop for Item<T> {
     }
 }
 
-/// Works on the queue, which `workqueue_*` tells of as `name`, with up to `concurrency` keys at once until `shutdown`, then shuts it down. `reconcile` returns
+/// Works on the queue of the controller `name`, which `workqueue_*` tells of as upstream calls it, with up to `concurrency` keys at once until `shutdown`, then shuts it down. `reconcile` returns
 /// when it wants to see the key again, if at all; after an error the key comes back with its back-off.
 pub async fn run_workers<T, F, R, E>(
     name: &'static str,

@@ -54,6 +54,11 @@ impl Compiled {
         self.program.as_ref().is_ok_and(|program| program.uses(variable))
     }
 
+    /// Whether it is an expression at all.
+    pub(super) fn compiles(&self) -> bool {
+        self.program.is_ok()
+    }
+
     /// The type of its values.
     pub(super) fn ty(&self) -> Type {
         self.program.as_ref().map_or(Type::Dyn, |program| program.output_type().clone())

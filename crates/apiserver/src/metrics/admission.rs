@@ -11,9 +11,13 @@ use crate::admission::Operation;
 
 /// Seconds.
 const STEP_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
+/// Of one expression.
+const EXPRESSION_SECONDS: &[f64] = &[0.0000005, 0.001, 0.01, 0.1, 1.0];
 const WEBHOOK_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
 /// Codes above are counted as this one, so that a webhook cannot make series without end.
 const MAX_CODE: u16 = 600;
+
+const POLICY: [&str; 4] = ["policy", "policy_binding", "error_type", "enforcement_action"];
 
 /// What is done to a request: upstream's `type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +77,8 @@ pub(crate) struct Admission {
     requests: IntCounterVec,
     condition_errors: IntCounterVec,
     condition_exclusions: IntCounterVec,
+    policy_checks: IntCounterVec,
+    policy_durations: HistogramVec,
     steps: Series,
     /// By plugin, in the order of [`crate::admission::controllers`].
     controllers: Vec<(&'static str, Series)>,
@@ -129,6 +135,19 @@ impl Admission {
                 "Requests that match conditions kept from a webhook or policy.",
                 &["name", "kind", "type", "operation"],
             )?,
+            policy_checks: counters(
+                registry,
+                "apiserver_validating_admission_policy_check_total",
+                "Checks of ValidatingAdmissionPolicies that failed or could not be made, by what was done about it.",
+                &POLICY,
+            )?,
+            policy_durations: histograms(
+                registry,
+                "apiserver_validating_admission_policy_check_duration_seconds",
+                "How long the expressions of these checks took (seconds).",
+                EXPRESSION_SECONDS,
+                &POLICY,
+            )?,
             steps: Series::default(),
             controllers: crate::admission::controllers().map(|name| (name, Series::default())).collect(),
         })
@@ -167,6 +186,13 @@ impl Admission {
         self.requests.with_label_values(&[name, kind, operation, code.as_str(), rejected]).inc();
         let took = asked.took.as_secs_f64();
         self.webhook.with_label_values(&[name, kind, operation, rejected]).observe(took);
+    }
+
+    /// A validation of a policy failed or could not be made, and that was done about it.
+    pub(crate) fn policy(&self, policy: &str, binding: &str, error: &str, action: &str, took: Duration) {
+        let labels = [policy, binding, error, action];
+        self.policy_checks.with_label_values(&labels).inc();
+        self.policy_durations.with_label_values(&labels).observe(took.as_secs_f64());
     }
 
     /// Match conditions say that a webhook or policy is not meant, or cannot be evaluated.

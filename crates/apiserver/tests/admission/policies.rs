@@ -427,3 +427,36 @@ async fn types_are_checked() {
     let policy = api.eventually(&format!("GET {path}"), done(2)).await;
     assert_eq!(policy["status"]["typeChecking"], json!({}), "{policy}");
 }
+
+/// Checks that fail are counted by policy, binding and what was done.
+#[tokio::test]
+async fn checks_are_counted() {
+    let server = TestServer::start().await;
+    let api = server.admin();
+    let named = json!({"validations": [{"expression": "object.metadata.name != 'bad'"}]});
+    check(&api, "names", "configmaps", named, json!({"validationActions": ["Audit", "Warn"]})).await;
+    let broken = json!({"failurePolicy": "Ignore", "validations": [{"expression": "object.data.none == ''"}]});
+    check(&api, "open", "configmaps", broken, json!({})).await;
+    let denied = json!({"validations": [{"expression": "object.metadata.name != 'worse'"}]});
+    check(&api, "denies", "configmaps", denied, json!({})).await;
+    for (name, expected) in [("good", 201), ("bad", 201), ("worse", 422)] {
+        assert_eq!(api.call(&format!("POST {MAPS}"), map(name)).await.0, expected, "{name}");
+    }
+    let text = api.raw("GET /metrics", String::new()).await.1;
+    let family = "apiserver_validating_admission_policy_check_total";
+    let mut found: Vec<_> = text.lines().filter(|line| line.starts_with(family)).collect();
+    found.sort_unstable();
+    let line = |action: &str, error: &str, policy: &str, count: u32| {
+        format!(
+            "{family}{{enforcement_action=\"{action}\",error_type=\"{error}\",policy=\"{policy}\",policy_binding=\"{policy}\"}} {count}"
+        )
+    };
+    let expected = [
+        line("allow", "invalid_error", "open", 3),
+        line("audit", "no_error", "names", 1),
+        line("deny", "no_error", "denies", 1),
+        line("warn", "no_error", "names", 1),
+    ];
+    assert_eq!(found, expected);
+    assert!(text.contains("apiserver_validating_admission_policy_check_duration_seconds_count{"));
+}

@@ -131,7 +131,7 @@ async fn queues_are_measured_under_upstreams_names() {
     let (queue, shutdown) = (WorkQueue::new(), CancellationToken::new());
     let told = |family: &str| told(family, "measured");
     queue.add("before");
-    let work = tokio::spawn(run_workers("measured", queue.clone(), 1, shutdown.clone(), |key| async move {
+    let work = tokio::spawn(run_workers("measured-controller", queue.clone(), 1, shutdown.clone(), |key| async move {
         tokio::time::sleep(Duration::from_secs(3)).await;
         if key == "fails" { Err("no") } else { Ok(None) }
     }));

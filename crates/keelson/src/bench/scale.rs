@@ -59,9 +59,14 @@ pub(super) async fn memory(
         let path = format!("{PATH}/object-{}", i % objects);
         async move { send(client, "PATCH", &path, Some(json!({"data": {"n": "1"}}))).await }
     };
-    load(size.of(CHANGES), IN_FLIGHT, patch).await?;
+    let changes = size.of(CHANGES);
+    load(changes, IN_FLIGHT, patch).await?;
     let measured = times(server.resident_mib()?);
-    print(Row::new("API: the same with 100 watchers that see 1,000 changes", budget, measured));
+    print(Row::new(
+        format!("API: the same with 100 watchers that see {} changes", thousands(changes)),
+        budget,
+        measured,
+    ));
     readers.shutdown().await;
     Ok(objects)
 }

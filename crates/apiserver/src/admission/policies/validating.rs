@@ -1,9 +1,12 @@
 //! ValidatingAdmissionPolicy: what must hold of an object, and what becomes of a request for which it does not.
 
+use std::time::Duration;
+
 use keelson_api::status::{Cause, Status};
 use keelson_cel::limits::{MESSAGE_BYTES, RUNTIME_BUDGET};
 use keelson_cel::{Env, Type, Value as Cel};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{Active, Binding, Common, Work, namespace_object};
 use crate::admission::Request;
@@ -63,13 +66,29 @@ pub(in crate::admission) struct Denial {
     index: usize,
     message: String,
     reason: Option<String>,
+    checked: Checked,
 }
+
+/// How a check went, as metrics tell of it.
+#[derive(Clone, Copy)]
+pub(in crate::admission) struct Checked {
+    /// Upstream's `error_type`.
+    error: &'static str,
+    took: Duration,
+}
+
+const NO_ERROR: &str = "no_error";
+const COMPILE_ERROR: &str = "compile_error";
+const INVALID_ERROR: &str = "invalid_error";
+const OUT_OF_BUDGET: &str = "out_of_budget";
 
 /// What a policy says of a request.
 #[derive(Default)]
 pub(in crate::admission) struct Verdict {
     denials: Vec<Denial>,
     annotations: Vec<(String, String)>,
+    /// Checks that could not be made, by a policy that fails open.
+    ignored: Vec<Checked>,
     /// Annotations that could not be found.
     faults: Vec<String>,
 }
@@ -85,39 +104,54 @@ impl Judge for Validations {
 
 impl Validations {
     /// A verdict of one error, if the policy fails closed.
-    fn fault(&self, message: String) -> Verdict {
-        let denial = Denial { index: 0, message, reason: None };
-        let denials = if self.fails_closed { vec![denial] } else { Vec::new() };
-        Verdict { denials, ..Verdict::default() }
+    fn fault(&self, message: String, error: &'static str, begin: Instant) -> Verdict {
+        let checked = Checked { error, took: begin.elapsed() };
+        match self.fails_closed {
+            true => {
+                let denials = vec![Denial { index: 0, message, reason: None, checked }];
+                Verdict { denials, ..Verdict::default() }
+            }
+            false => Verdict { ignored: vec![checked], ..Verdict::default() },
+        }
     }
 
     fn evaluate<'a>(&'a self, run: &'a Run<'a>, variables: &'a Variables<'a>) -> Verdict {
+        let begin = Instant::now();
         match self.common.conditions.judged(run) {
             Held::All => {}
             Held::NotAll => return Verdict::default(),
-            Held::Unknown(why) => return self.fault(why),
+            Held::Unknown(why) => return self.fault(why, INVALID_ERROR, begin),
         }
         let mut verdict = Verdict::default();
         let mut budget = RUNTIME_BUDGET;
         let mut failed = Vec::new();
         for (index, validation) in self.list.iter().enumerate() {
-            match run.evaluate(&validation.expression, Some(variables), &mut budget) {
-                Err(out) => return self.fault(out.to_string()),
-                Ok(Err(message)) if self.fails_closed => {
-                    verdict.denials.push(Denial { index, message, reason: None });
+            let begin = Instant::now();
+            let value = run.evaluate(&validation.expression, Some(variables), &mut budget);
+            let checked = |error| Checked { error, took: begin.elapsed() };
+            match value {
+                Err(out) => return self.fault(out.to_string(), OUT_OF_BUDGET, begin),
+                Ok(Err(message)) => {
+                    let compiles = validation.expression.compiles();
+                    let checked = checked(if compiles { INVALID_ERROR } else { COMPILE_ERROR });
+                    if self.fails_closed {
+                        verdict.denials.push(Denial { index, message, reason: None, checked });
+                    } else {
+                        verdict.ignored.push(checked);
+                    }
                 }
-                Ok(Err(_)) => {}
                 Ok(Ok(value)) if value.as_bool() == Some(true) => {}
-                Ok(Ok(_)) => failed.push((index, validation)),
+                Ok(Ok(_)) => failed.push((index, validation, checked(NO_ERROR))),
             }
         }
-        for (index, validation) in failed {
+        for (index, validation, checked) in failed {
             let computed = validation.computed.as_ref().map(|e| run.evaluate(e, Some(variables), &mut budget));
             let message = match computed {
                 Some(Err(out)) => {
                     if self.fails_closed {
                         let message = format!("failed messageExpression: {out}");
-                        verdict.denials.push(Denial { index, message, reason: None });
+                        let checked = Checked { error: OUT_OF_BUDGET, ..checked };
+                        verdict.denials.push(Denial { index, message, reason: None, checked });
                     }
                     continue;
                 }
@@ -129,13 +163,14 @@ impl Validations {
                 message => message.to_owned(),
             });
             let reason = Some(validation.reason.clone().unwrap_or_else(|| "Invalid".into()));
-            verdict.denials.push(Denial { index, message, reason });
+            verdict.denials.push(Denial { index, message, reason, checked });
         }
         verdict.denials.sort_by_key(|denial| denial.index);
         let mut budget = RUNTIME_BUDGET;
         for (key, expression) in &self.annotations {
+            let begin = Instant::now();
             match run.evaluate(expression, Some(variables), &mut budget) {
-                Err(out) => return self.fault(out.to_string()),
+                Err(out) => return self.fault(out.to_string(), OUT_OF_BUDGET, begin),
                 Ok(Err(why)) if self.fails_closed => verdict.faults.push(why),
                 Ok(Ok(Cel::String(text))) if !text.as_str().trim().is_empty() => {
                     verdict.annotations.push((key.clone(), text.as_str().trim().to_owned()));
@@ -243,8 +278,14 @@ fn act(
             message: message.to_owned(),
             reason: reason.cloned(),
         };
-        for Denial { index, message, reason } in &verdict.denials {
+        let note = |checked: &Checked, action: &str| {
+            let metrics = &request.core.metrics.admission;
+            metrics.policy(policy, &binding.name, checked.error, action, checked.took);
+        };
+        verdict.ignored.iter().for_each(|checked| note(checked, "allow"));
+        for Denial { index, message, reason, checked } in &verdict.denials {
             for action in &binding.actions {
+                note(checked, &action.to_ascii_lowercase());
                 match action.as_str() {
                     "Deny" => refusals.push(refusal(message, reason.as_ref())),
                     "Warn" => request.notes.warn(format!(
