@@ -22,7 +22,7 @@ pub(super) struct StorageFlags {
     #[command(flatten)]
     etcd: EtcdFlags,
     /// How often history is forgotten, which is kept for so long; 0 for never
-    #[arg(long, default_value = "5m0s", value_parser = duration)]
+    #[arg(long, default_value = "5m0s", value_parser = super::flags::duration)]
     etcd_compaction_interval: Duration,
     /// Which objects are encrypted in the store, and with what [default: Secrets, with a key made at the first start]
     #[arg(long)]
