@@ -13,7 +13,7 @@ TOOLS := $(abspath $(TARGET))/tools
 KUBECTL := $(TOOLS)/kubectl
 PROFILE ?= demo
 # The API's tests that run a second time, on a real etcd.
-ON_ETCD := verbs lists watch writes churn apply custom
+ON_ETCD := verbs lists watch writes churn apply custom kinds admission authn discovery plugins rbac
 # Debian packages that only tests use: real programs to be tested with.
 TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables openssl python3 python3-pip etcd-server
 
