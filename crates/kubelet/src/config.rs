@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::eviction::signal::{Signal, Thresholds};
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -82,7 +83,25 @@ pub struct Config {
     /// Capacity reported instead of the machine's (`cpu`, `memory`, `ephemeral-storage`), for nodes that are a part of it.
     pub capacity_override: BTreeMap<String, Quantity>,
     /// Hard eviction thresholds.
-    pub eviction_hard: EvictionThresholds,
+    pub eviction_hard: Thresholds,
+    /// Soft eviction thresholds, each of which has an `eviction_soft_grace_period`.
+    pub eviction_soft: Thresholds,
+    /// How long a soft threshold must be met.
+    pub eviction_soft_grace_period: BTreeMap<Signal, Duration>,
+    /// How much more than its threshold must be there before reclaiming ends.
+    pub eviction_minimum_reclaim: Thresholds,
+    /// The longest grace of pods that a soft threshold evicts, seconds.
+    pub eviction_max_pod_grace_period_seconds: u64,
+    /// How often the thresholds are looked at; no field of upstream's.
+    pub eviction_monitoring_interval: Duration,
+    /// Images are removed when the image filesystem is this full, percent; 100 for never.
+    pub image_gc_high_threshold_percent: u8,
+    /// Until it is this full.
+    pub image_gc_low_threshold_percent: u8,
+    /// Unused images younger than this are not removed for space.
+    pub image_minimum_gc_age: Duration,
+    /// Unused images older than this are removed.
+    pub image_maximum_gc_age: Option<Duration>,
     /// How long a pressure condition outlives its cause.
     pub eviction_pressure_transition_period: Duration,
     /// Longest time between two syncs of a pod.
@@ -139,30 +158,6 @@ pub struct Config {
     pub feature_gates: BTreeMap<String, bool>,
 }
 
-/// `evictionHard`.
-#[derive(Clone, Copy, Debug)]
-pub struct EvictionThresholds {
-    /// `memory.available`, bytes.
-    pub memory_available_bytes: u64,
-    /// `nodefs.available`, percent of the filesystem's size.
-    pub nodefs_available_percent: u8,
-    /// `nodefs.inodesFree`, percent.
-    pub nodefs_inodes_free_percent: u8,
-    /// `pid.available`, percent of `pid_max`; 0 for never.
-    pub pid_available_percent: u8,
-}
-
-impl Default for EvictionThresholds {
-    fn default() -> Self {
-        EvictionThresholds {
-            memory_available_bytes: 100 << 20,
-            nodefs_available_percent: 10,
-            nodefs_inodes_free_percent: 5,
-            pid_available_percent: 0,
-        }
-    }
-}
-
 impl Config {
     /// Upstream's defaults for a node of this name, with our runtime.
     pub fn new(node_name: impl Into<String>, node_ip: IpAddr) -> Self {
@@ -199,7 +194,16 @@ impl Config {
             kube_reserved: BTreeMap::new(),
             system_reserved: BTreeMap::new(),
             capacity_override: BTreeMap::new(),
-            eviction_hard: EvictionThresholds::default(),
+            eviction_hard: crate::eviction::signal::default_hard(),
+            eviction_soft: Thresholds::new(),
+            eviction_soft_grace_period: BTreeMap::new(),
+            eviction_minimum_reclaim: Thresholds::new(),
+            eviction_max_pod_grace_period_seconds: 0,
+            eviction_monitoring_interval: Duration::from_secs(10),
+            image_gc_high_threshold_percent: 85,
+            image_gc_low_threshold_percent: 80,
+            image_minimum_gc_age: Duration::from_secs(120),
+            image_maximum_gc_age: None,
             eviction_pressure_transition_period: Duration::from_secs(300),
             sync_frequency: Duration::from_secs(60),
             node_status_update_frequency: Duration::from_secs(10),

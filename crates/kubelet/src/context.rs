@@ -1,7 +1,8 @@
 //! What all tasks of one kubelet share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use keelson_client::{EventRecorder, SharedInformer};
@@ -11,11 +12,15 @@ use tokio::sync::{Notify, watch};
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::devices::Devices;
+use crate::eviction::signal::Condition;
+use crate::image_gc::ImageGc;
 use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::node::machine::Machine;
 use crate::pod::observed::Observed;
+use crate::pod::resize;
 use crate::pod::sandbox::Resolver;
+use crate::pod::status::Ended;
 use crate::quantity::ResourceList;
 use crate::resources::Limits;
 use crate::runtime::Runtime;
@@ -58,6 +63,11 @@ pub(crate) struct Context {
     pub abilities: RwLock<Abilities>,
     pub pods: PodTable,
     pub stats: Stats,
+    pub image_gc: ImageGc,
+    /// What the eviction manager says of the node.
+    pub node_conditions: watch::Sender<BTreeSet<Condition>>,
+    /// What all pods together may have, bytes.
+    pub pods_memory_bytes: u64,
     pub metrics: Arc<Metrics>,
     /// When this kubelet started.
     pub started: jiff::Timestamp,
@@ -72,6 +82,34 @@ pub(crate) struct PodHandle {
     pub observed: watch::Sender<Arc<Observed>>,
     /// Look at the runtime again.
     pub look: Notify,
+    /// The pod with the resources it was granted, once that is not what the API server says.
+    pub allocated: RwLock<Option<Arc<Pod>>>,
+    /// It is over, and what it used was taken away.
+    pub released: watch::Sender<bool>,
+    /// A resize of it is deferred.
+    pub waits_for_room: AtomicBool,
+}
+
+impl PodHandle {
+    pub(crate) fn new(pod: Arc<Pod>, mirror: Option<Arc<Pod>>, allocated: Option<Arc<Pod>>) -> Self {
+        PodHandle {
+            pod: watch::Sender::new(Latest { pod, removed: false, mirror, evicted: None }),
+            observed: watch::Sender::new(Arc::new(Observed::default())),
+            look: Notify::new(),
+            allocated: RwLock::new(allocated),
+            released: watch::Sender::new(false),
+            waits_for_room: AtomicBool::new(false),
+        }
+    }
+
+    /// The pod with the resources it has been granted.
+    pub(crate) fn as_allocated(&self) -> Arc<Pod> {
+        let latest = self.pod.borrow().pod.clone();
+        match self.allocated.read().as_ref() {
+            Some(allocated) => resize::with_resources_of(&latest, allocated),
+            None => latest,
+        }
+    }
 }
 
 /// The API server's word.
@@ -82,6 +120,15 @@ pub(crate) struct Latest {
     pub removed: bool,
     /// What the API server has of a static pod.
     pub mirror: Option<Arc<Pod>>,
+    /// The node gave the pod up.
+    pub evicted: Option<Arc<Evicted>>,
+}
+
+/// An order to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Evicted {
+    pub ended: Ended,
+    pub grace_seconds: i64,
 }
 
 /// All pods of this kubelet by uid.

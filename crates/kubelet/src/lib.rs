@@ -16,7 +16,9 @@ mod devices;
 mod downward;
 mod env;
 mod error;
+mod eviction;
 mod expansion;
+mod image_gc;
 mod images;
 mod logs;
 mod manager;
@@ -38,6 +40,7 @@ mod stats;
 mod sysctl;
 mod volumes;
 
-pub use config::{Config, EvictionThresholds};
+pub use config::Config;
 pub use error::Error;
+pub use eviction::signal::{Amount, Signal, Thresholds};
 pub use run::run;

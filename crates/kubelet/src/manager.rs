@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use k8s_openapi::api::core::v1::Pod;
 use keelson_client::{Change, SharedInformer};
@@ -10,16 +11,14 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admit;
-use crate::context::{Context, Latest, PodHandle};
-use crate::pod::observed::Observed;
+use crate::context::{Context, PodHandle};
 use crate::pod::status::Ended;
 use crate::pod::worker::Worker;
-use crate::pod::{start, view};
+use crate::pod::{resize, start, view};
 use crate::resources::{self, QosClass};
 use crate::runtime::labels;
 use crate::static_pods::mirror::{self, Mirrors};
-use crate::{security, static_pods, sysctl};
+use crate::{admit, eviction, security, static_pods, sysctl};
 
 /// Where pods come from.
 pub(crate) struct Sources {
@@ -73,6 +72,7 @@ pub(crate) async fn run(ctx: Arc<Context>, sources: Sources, shutdown: Cancellat
             Some(uid) = manager.workers.join_next() => match uid {
                 Ok(uid) => {
                     manager.ctx.pods.remove(&uid);
+                    manager.tell_of_room();
                     manager.balance();
                     // One of the same name may have waited for its end.
                     manager.take_statics();
@@ -122,11 +122,9 @@ impl Manager {
             return;
         }
         let refused = self.refuse(&pod);
-        let handle = Arc::new(PodHandle {
-            pod: watch::Sender::new(Latest { pod, removed: false, mirror }),
-            observed: watch::Sender::new(Arc::new(Observed::default())),
-            look: Notify::new(),
-        });
+        let told = resize::as_told(&pod);
+        let allocated = (!Arc::ptr_eq(&told, &pod)).then_some(told);
+        let handle = Arc::new(PodHandle::new(pod, mirror, allocated));
         self.ctx.pods.insert(&uid, handle.clone());
         self.balance();
         let worker = Worker::new(self.ctx.clone(), handle, refused);
@@ -175,10 +173,12 @@ impl Manager {
         if started || pod.metadata.deletion_timestamp.is_some() || view::phase(pod) != "Pending" {
             return None;
         }
-        let others: Vec<_> = self.ctx.pods.all().iter().map(|(_, handle)| handle.pod.borrow().pod.clone()).collect();
+        let others: Vec<_> = self.ctx.pods.all().iter().map(|(_, handle)| handle.as_allocated()).collect();
         let abilities = self.ctx.abilities.read().clone();
         let node = self.ctx.node.borrow().clone().flatten();
-        let refused = sysctl::refuse(pod, &self.ctx.config.allowed_unsafe_sysctls, abilities.kernel)
+        let conditions = self.ctx.node_conditions.borrow().clone();
+        let refused = eviction::refuse(pod, &conditions)
+            .or_else(|| sysctl::refuse(pod, &self.ctx.config.allowed_unsafe_sysctls, abilities.kernel))
             .or_else(|| security::refuse(pod, &abilities))
             .or_else(|| admit::refuse(pod, &others, &self.ctx.allocatable, node.as_deref()))?;
         self.ctx.events.warning(&keelson_client::reference(pod), &refused.reason, refused.message.clone());
@@ -192,7 +192,7 @@ impl Manager {
             return self.show_mirror(&key);
         }
         if let Some(handle) = self.ctx.pods.get(view::uid(&pod)) {
-            handle.pod.send_modify(|latest| *latest = Latest { pod, removed: true, mirror: None });
+            handle.pod.send_modify(|latest| (latest.pod, latest.removed, latest.mirror) = (pod, true, None));
         }
     }
 
@@ -212,12 +212,21 @@ impl Manager {
         }
     }
 
+    /// Lets pods whose resize is deferred look again: another pod is gone.
+    fn tell_of_room(&self) {
+        for (_, handle) in self.ctx.pods.all() {
+            if handle.waits_for_room.load(Ordering::Relaxed) {
+                handle.look.notify_one();
+            }
+        }
+    }
+
     /// CPU weight of all burstable pods together: the sum of what they asked for.
     fn balance(&self) {
         let pods = self.ctx.pods.all();
         let milli = pods
             .iter()
-            .map(|(_, handle)| handle.pod.borrow().pod.clone())
+            .map(|(_, handle)| handle.as_allocated())
             .filter(|pod| resources::qos_class(pod) == QosClass::Burstable)
             .map(|pod| resources::pod_requests(&pod).0)
             .sum();

@@ -92,7 +92,6 @@ struct Keeper {
     ctx: Arc<Context>,
     machine: Machine,
     port: u16,
-    pressure: status::Pressure,
     sent: NodeStatus,
     sent_at: Timestamp,
     backoff: keelson_client::Backoff,
@@ -104,7 +103,6 @@ impl Keeper {
             ctx,
             machine,
             port,
-            pressure: status::Pressure::default(),
             sent: NodeStatus::default(),
             sent_at: Timestamp::UNIX_EPOCH,
             backoff: keelson_client::Backoff::new(RETRY.0, RETRY.1),
@@ -192,8 +190,7 @@ impl Keeper {
     }
 
     async fn status(&mut self, now: Timestamp) -> NodeStatus {
-        let usage = machine::Usage::read(&self.ctx.config.root_dir);
-        self.pressure.update(&usage, &self.ctx.config, now);
+        let pressure = self.ctx.node_conditions.borrow().clone();
         let images = self.ctx.runtime.list_images().await.unwrap_or_default();
         let version = self.ctx.runtime.version().await.ok();
         if let Some(version) = &version {
@@ -208,7 +205,7 @@ impl Keeper {
             machine: &machine,
             allocatable: &allocatable,
             health: &self.ctx.health.borrow(),
-            pressure: &self.pressure,
+            pressure: &pressure,
             images: &images,
             version: version.as_ref(),
             port: self.port,
@@ -221,12 +218,14 @@ impl Keeper {
     async fn keep(&mut self) {
         let ctx = self.ctx.clone();
         let mut health = ctx.health.subscribe();
+        let mut pressure = ctx.node_conditions.subscribe();
         let mut ticks = tokio::time::interval(ctx.config.node_status_update_frequency);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 _ = health.changed() => {}
+                _ = pressure.changed() => {}
                 () = ctx.images.changed.notified() => {}
                 () = ctx.devices.changed.notified() => {}
             }

@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod hooks;
 pub(crate) mod observed;
 pub(crate) mod plan;
+pub(crate) mod resize;
 pub(crate) mod sandbox;
 pub(crate) mod start;
 pub(crate) mod status;

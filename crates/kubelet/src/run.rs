@@ -1,5 +1,6 @@
 //! Putting a kubelet together and running it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -15,6 +16,7 @@ use crate::config::Config;
 use crate::context::{Context, PodTable, RuntimeHealth};
 use crate::devices::Devices;
 use crate::error::Error;
+use crate::image_gc::ImageGc;
 use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::node::machine::{self, Machine};
@@ -27,7 +29,7 @@ use crate::server::Server;
 use crate::static_pods::{self, mirror};
 use crate::stats::Stats;
 use crate::volumes::Volumes;
-use crate::{manager, pleg, quantity, rotation};
+use crate::{eviction, image_gc, manager, pleg, quantity, rotation};
 
 /// Unknown pods waiting to be cleaned up.
 const UNKNOWN_CAPACITY: usize = 256;
@@ -45,8 +47,7 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
         *ctx.runtime_name.write() = version.runtime_name;
     }
     let cpu = ctx.allocatable.get("cpu").map(quantity::milli).unwrap_or(machine.cpu_milli);
-    let memory = ctx.allocatable.get("memory").map(quantity::value).unwrap_or(machine.memory_bytes);
-    ctx.cgroups.set_up(resources::shares(cpu), memory)?;
+    ctx.cgroups.set_up(resources::shares(cpu), i64::try_from(ctx.pods_memory_bytes).unwrap_or(i64::MAX))?;
     let fields = format!("spec.nodeName={}", ctx.config.node_name);
     let pods =
         SharedInformer::start(Api::<Pod>::all(ctx.client.clone()), watcher::Config::default().fields(&fields), None);
@@ -66,6 +67,8 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
         pleg::run(ctx.clone(), unknown, shutdown.clone()),
         rotation::run(ctx.clone(), shutdown.clone()),
         ctx.devices.clone().run(shutdown.clone()),
+        eviction::run(ctx.clone(), shutdown.clone()),
+        image_gc::run(ctx.clone(), shutdown.clone()),
         server.run(ctx.clone(), shutdown.clone()),
         manager::run(
             ctx.clone(),
@@ -156,6 +159,9 @@ fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Co
         abilities: RwLock::new(Abilities::of_kernel()),
         pods: PodTable::default(),
         stats: Stats::default(),
+        image_gc: ImageGc::default(),
+        node_conditions: watch::Sender::new(BTreeSet::new()),
+        pods_memory_bytes: machine::pods_memory_bytes(machine, &config).max(0) as u64,
         metrics,
         started: keelson_client::clock::now(),
         machine: machine.clone(),

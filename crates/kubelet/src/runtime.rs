@@ -258,6 +258,15 @@ impl Runtime {
         Ok(self.within("list_images", self.timeout, self.clients.image.clone().list_images(request)).await?.images)
     }
 
+    /// Changes a container's limits.
+    pub(crate) async fn update_container(&self, id: &str, linux: cri::LinuxContainerResources) -> Result<(), Error> {
+        let request =
+            cri::UpdateContainerResourcesRequest { container_id: id.into(), linux: Some(linux), ..Default::default() };
+        let mut client = self.clients.runtime.clone();
+        self.within("update_container", self.timeout, client.update_container_resources(request)).await?;
+        Ok(())
+    }
+
     /// Usage of all running containers.
     pub(crate) async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>, Error> {
         let request = cri::ListContainerStatsRequest { filter: None };

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::duration::GoDuration;
+use crate::eviction::signal::{Thresholds, default_hard};
 use crate::quantity;
 
 /// Feature gates that change something here, with upstream's default.
@@ -54,6 +55,19 @@ pub(crate) struct KubeletConfiguration {
     serialize_image_pulls: Option<bool>,
     max_parallel_image_pulls: Option<i32>,
     eviction_hard: Option<BTreeMap<String, String>>,
+    eviction_soft: Option<BTreeMap<String, String>>,
+    eviction_soft_grace_period: Option<BTreeMap<String, GoDuration>>,
+    eviction_minimum_reclaim: Option<BTreeMap<String, String>>,
+    eviction_max_pod_grace_period: Option<i32>,
+    merge_default_eviction_settings: Option<bool>,
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    image_gc_high_threshold_percent: Option<i32>,
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    image_gc_low_threshold_percent: Option<i32>,
+    #[serde(rename = "imageMinimumGCAge")]
+    image_minimum_gc_age: Option<GoDuration>,
+    #[serde(rename = "imageMaximumGCAge")]
+    image_maximum_gc_age: Option<GoDuration>,
     eviction_pressure_transition_period: Option<GoDuration>,
     feature_gates: Option<BTreeMap<String, bool>>,
     fail_swap_on: Option<bool>,
@@ -218,8 +232,54 @@ impl KubeletConfiguration {
             (_, Some(pulls)) => config.max_parallel_image_pulls = pulls as usize,
             (_, None) => {}
         }
-        for (signal, threshold) in self.eviction_hard.iter().flatten() {
-            eviction(signal, threshold, config).map_err(|why| format!("evictionHard.{signal}: {why}"))?;
+        if let Some(given) = &self.eviction_hard {
+            // Upstream: who names one threshold names all, unless the defaults are asked for.
+            let mut hard =
+                if self.merge_default_eviction_settings == Some(true) { default_hard() } else { Thresholds::new() };
+            hard.extend(thresholds("evictionHard", given)?);
+            config.eviction_hard = hard;
+        }
+        if let Some(given) = &self.eviction_soft {
+            config.eviction_soft = thresholds("evictionSoft", given)?;
+        }
+        for (signal, period) in self.eviction_soft_grace_period.into_iter().flatten() {
+            let known = signal.parse().map_err(|why| format!("evictionSoftGracePeriod.{signal}: {why}"))?;
+            config.eviction_soft_grace_period.insert(known, period.0);
+        }
+        let periods = &config.eviction_soft_grace_period;
+        if let Some(signal) = config.eviction_soft.keys().find(|signal| !periods.contains_key(signal)) {
+            return Err(format!(
+                "evictionSoft.{0}: grace period must be specified for the soft eviction threshold {0}",
+                signal.name()
+            ));
+        }
+        if let Some(given) = &self.eviction_minimum_reclaim {
+            config.eviction_minimum_reclaim = thresholds("evictionMinimumReclaim", given)?;
+        }
+        if let Some(seconds) = self.eviction_max_pod_grace_period {
+            config.eviction_max_pod_grace_period_seconds =
+                u64::try_from(seconds).map_err(|_| "evictionMaxPodGracePeriod: must not be negative".to_string())?;
+        }
+        let percent = |given: Option<i32>, field: &str, config: &mut u8| match given.map(u8::try_from) {
+            None => Ok(()),
+            Some(Ok(percent @ 0..=100)) => {
+                *config = percent;
+                Ok(())
+            }
+            Some(_) => Err(format!("{field}: must be between 0 and 100, inclusive")),
+        };
+        let (high, low) = (self.image_gc_high_threshold_percent, self.image_gc_low_threshold_percent);
+        percent(high, "imageGCHighThresholdPercent", &mut config.image_gc_high_threshold_percent)?;
+        percent(low, "imageGCLowThresholdPercent", &mut config.image_gc_low_threshold_percent)?;
+        if config.image_gc_low_threshold_percent >= config.image_gc_high_threshold_percent {
+            return Err("imageGCLowThresholdPercent: must be less than imageGCHighThresholdPercent".into());
+        }
+        put_time(self.image_minimum_gc_age, &mut config.image_minimum_gc_age);
+        if let Some(age) = self.image_maximum_gc_age {
+            config.image_maximum_gc_age = Some(age.0).filter(|age| !age.is_zero());
+            if config.image_maximum_gc_age.is_some_and(|age| age <= config.image_minimum_gc_age) {
+                return Err("imageMaximumGCAge: must be greater than imageMinimumGCAge".into());
+            }
         }
         put_time(self.eviction_pressure_transition_period, &mut config.eviction_pressure_transition_period);
         for (gate, on) in self.feature_gates.into_iter().flatten() {
@@ -282,7 +342,6 @@ impl KubeletConfiguration {
     pub(crate) fn of(config: &Config) -> KubeletConfiguration {
         let time = |duration| Some(GoDuration(duration));
         let path = |path: &std::path::Path| Some(path.to_string_lossy().into_owned());
-        let eviction = &config.eviction_hard;
         KubeletConfiguration {
             enable_server: Some(config.enable_server),
             static_pod_path: config.static_pod_path.as_deref().and_then(path),
@@ -327,16 +386,22 @@ impl KubeletConfiguration {
             node_status_max_images: Some(config.node_status_max_images),
             serialize_image_pulls: Some(config.max_parallel_image_pulls == 1),
             max_parallel_image_pulls: i32::try_from(config.max_parallel_image_pulls).ok(),
-            eviction_hard: Some(
-                [
-                    ("memory.available", format!("{}", eviction.memory_available_bytes)),
-                    ("nodefs.available", format!("{}%", eviction.nodefs_available_percent)),
-                    ("nodefs.inodesFree", format!("{}%", eviction.nodefs_inodes_free_percent)),
-                    ("pid.available", format!("{}%", eviction.pid_available_percent)),
-                ]
-                .map(|(signal, threshold)| (signal.to_string(), threshold))
-                .into(),
+            eviction_hard: amounts(&config.eviction_hard),
+            eviction_soft: amounts(&config.eviction_soft),
+            eviction_soft_grace_period: Some(
+                config
+                    .eviction_soft_grace_period
+                    .iter()
+                    .map(|(signal, period)| (signal.name().to_string(), GoDuration(*period)))
+                    .collect(),
             ),
+            eviction_minimum_reclaim: amounts(&config.eviction_minimum_reclaim),
+            eviction_max_pod_grace_period: i32::try_from(config.eviction_max_pod_grace_period_seconds).ok(),
+            merge_default_eviction_settings: Some(false),
+            image_gc_high_threshold_percent: Some(config.image_gc_high_threshold_percent.into()),
+            image_gc_low_threshold_percent: Some(config.image_gc_low_threshold_percent.into()),
+            image_minimum_gc_age: time(config.image_minimum_gc_age),
+            image_maximum_gc_age: time(config.image_maximum_gc_age.unwrap_or_default()),
             eviction_pressure_transition_period: time(config.eviction_pressure_transition_period),
             feature_gates: Some(config.feature_gates.clone()),
             fail_swap_on: Some(config.fail_swap_on),
@@ -365,27 +430,14 @@ fn given<T: From<String>>(text: Option<String>) -> Option<T> {
     text.filter(|text| !text.is_empty()).map(T::from)
 }
 
-fn eviction(signal: &str, threshold: &str, config: &mut Config) -> Result<(), String> {
-    let limits = &mut config.eviction_hard;
-    let percent = || -> Result<u8, String> {
-        let number = threshold.strip_suffix('%').ok_or_else(|| format!("{threshold:?} must be a percentage"))?;
-        let number: f64 = number.parse().map_err(|_| format!("{threshold:?} must be a percentage"))?;
-        if (0.0..=100.0).contains(&number) {
-            Ok(number.round() as u8)
-        } else {
-            Err("must be within 0% and 100%".into())
-        }
+fn thresholds(field: &str, given: &BTreeMap<String, String>) -> Result<Thresholds, String> {
+    let one = |(signal, amount): (&String, &String)| {
+        let parsed = signal.parse().and_then(|signal| amount.parse().map(|amount| (signal, amount)));
+        parsed.map_err(|why: String| format!("{field}.{signal}: {why}"))
     };
-    match signal {
-        "memory.available" => {
-            let amount: keelson_api::quantity::Quantity =
-                threshold.parse().map_err(|_| format!("{threshold:?} must be a quantity"))?;
-            limits.memory_available_bytes = u64::try_from(amount.value()).map_err(|_| "must not be negative")?;
-        }
-        "nodefs.available" => limits.nodefs_available_percent = percent()?,
-        "nodefs.inodesFree" => limits.nodefs_inodes_free_percent = percent()?,
-        "pid.available" => limits.pid_available_percent = percent()?,
-        _ => return Err("unknown eviction signal".into()),
-    }
-    Ok(())
+    given.iter().map(one).collect()
+}
+
+fn amounts(thresholds: &Thresholds) -> Option<BTreeMap<String, String>> {
+    Some(thresholds.iter().map(|(signal, amount)| (signal.name().to_string(), amount.to_string())).collect())
 }

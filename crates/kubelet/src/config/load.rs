@@ -171,6 +171,7 @@ fn merge(target: &mut Value, source: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eviction::signal::{Amount, Signal};
 
     fn config() -> Config {
         Config::new("n", "127.0.0.1".parse().unwrap())
@@ -266,8 +267,9 @@ mod tests {
         let mut config = config();
         load(&mut config, Some(&main), Some(&drop)).unwrap();
         assert_eq!((config.max_pods, config.cluster_dns.len()), (30, 1));
-        assert_eq!(config.eviction_hard.memory_available_bytes, 1 << 30);
-        assert_eq!(config.eviction_hard.nodefs_available_percent, 8);
+        let hard =
+            [(Signal::MemoryAvailable, Amount::Quantity(1 << 30)), (Signal::NodefsAvailable, Amount::Percent(8.0))];
+        assert_eq!(config.eviction_hard, hard.into(), "what is not named has no threshold");
         assert_eq!(config.authentication_webhook_cache_ttl.as_secs(), 90);
         assert_eq!(config.node_status_report_frequency.as_secs(), 3, "follows the update's frequency");
         let shown = serde_json::to_value(KubeletConfiguration::of(&config)).unwrap();

@@ -6,6 +6,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 
 use crate::config::Config;
+use crate::eviction::signal::Signal;
 use crate::quantity::{self, ResourceList};
 
 /// As Go names it.
@@ -67,6 +68,10 @@ impl Machine {
             let of = |list: &ResourceList| list.get(name).map(quantity::milli).unwrap_or(0);
             of(&config.kube_reserved).saturating_add(of(&config.system_reserved))
         };
+        let evict = |signal, total: i64| {
+            let held = config.eviction_hard.get(&signal).map_or(0, |amount| amount.of(total.max(0) as u64));
+            i64::try_from(held).unwrap_or(i64::MAX)
+        };
         let mut allocatable = self.capacity.clone();
         for (name, amount) in &mut allocatable {
             let total = quantity::value(amount);
@@ -75,10 +80,10 @@ impl Machine {
                     *amount = quantity::from_milli((quantity::milli(amount) - reserved("cpu")).max(0));
                     continue;
                 }
-                "memory" => reserved(name) / 1000 + config.eviction_hard.memory_available_bytes as i64,
+                "memory" => reserved(name) / 1000 + evict(Signal::MemoryAvailable, total),
                 "ephemeral-storage" => {
-                    let evict = total as i128 * i128::from(config.eviction_hard.nodefs_available_percent) / 100;
-                    *amount = quantity::from_count((total - reserved(name) / 1000 - evict as i64).max(0));
+                    let held = reserved(name) / 1000 + evict(Signal::NodefsAvailable, total);
+                    *amount = quantity::from_count((total - held).max(0));
                     continue;
                 }
                 _ => reserved(name) / 1000,
@@ -89,6 +94,12 @@ impl Machine {
         }
         allocatable
     }
+}
+
+/// What pods together may really take of the memory: what is kept for eviction is theirs to be evicted from.
+pub(crate) fn pods_memory_bytes(machine: &Machine, config: &Config) -> i64 {
+    let of = |list: &ResourceList| list.get("memory").map(quantity::value).unwrap_or(0);
+    (machine.memory_bytes - of(&config.kube_reserved) - of(&config.system_reserved)).max(0)
 }
 
 /// A value of /proc/meminfo, bytes.

@@ -1,6 +1,8 @@
 //! The Node's status from what is known. Pure; reasons and messages are upstream's.
 
-use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
     NodeRuntimeHandlerFeatures, NodeStatus,
@@ -8,46 +10,15 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use keelson_cri::v1 as cri;
 
-use super::machine::{Machine, Usage};
+use super::machine::Machine;
 use crate::config::Config;
 use crate::context::RuntimeHealth;
+use crate::eviction::signal::Condition;
 use crate::quantity::ResourceList;
 use crate::security::Abilities;
 
 /// Names per image.
 const MAX_NAMES: usize = 5;
-
-/// Pressure now, or not long enough ago.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pressure {
-    memory_at: Option<Timestamp>,
-    disk_at: Option<Timestamp>,
-    pid_at: Option<Timestamp>,
-}
-
-impl Pressure {
-    /// Takes in a measurement.
-    pub(crate) fn update(&mut self, usage: &Usage, config: &Config, now: Timestamp) {
-        let limits = &config.eviction_hard;
-        let short =
-            |free: u64, total: u64, percent: u8| u128::from(free) * 100 < u128::from(total) * u128::from(percent);
-        let memory = usage.memory_available_bytes.is_some_and(|free| free < limits.memory_available_bytes);
-        let disk = usage.nodefs.is_some_and(|space| {
-            short(space.free_bytes, space.size_bytes, limits.nodefs_available_percent)
-                || short(space.inodes_free, space.inodes, limits.nodefs_inodes_free_percent)
-        });
-        let pids_left = usage.pids_max.saturating_sub(usage.pids);
-        let pid = usage.pids_max > 0 && short(pids_left, usage.pids_max, limits.pid_available_percent);
-        let hold = SignedDuration::try_from(config.eviction_pressure_transition_period).unwrap_or_default();
-        for (seen, is) in [(&mut self.memory_at, memory), (&mut self.disk_at, disk), (&mut self.pid_at, pid)] {
-            if is {
-                *seen = Some(now);
-            } else if seen.is_some_and(|at| now.duration_since(at) >= hold) {
-                *seen = None;
-            }
-        }
-    }
-}
 
 /// All a status depends on.
 pub(crate) struct Input<'a> {
@@ -55,7 +26,8 @@ pub(crate) struct Input<'a> {
     pub machine: &'a Machine,
     pub allocatable: &'a ResourceList,
     pub health: &'a RuntimeHealth,
-    pub pressure: &'a Pressure,
+    /// What the eviction manager says.
+    pub pressure: &'a BTreeSet<Condition>,
     pub images: &'a [cri::Image],
     pub abilities: &'a Abilities,
     pub version: Option<&'a cri::VersionResponse>,
@@ -130,17 +102,17 @@ fn conditions(input: &Input<'_>) -> Vec<NodeCondition> {
     };
     let pressure = input.pressure;
     let memory = either(
-        pressure.memory_at.is_some(),
+        pressure.contains(&Condition::MemoryPressure),
         ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
         ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
     );
     let disk = either(
-        pressure.disk_at.is_some(),
+        pressure.contains(&Condition::DiskPressure),
         ["KubeletHasDiskPressure", "kubelet has disk pressure"],
         ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
     );
     let pid = either(
-        pressure.pid_at.is_some(),
+        pressure.contains(&Condition::PidPressure),
         ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
         ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
     );
@@ -239,7 +211,7 @@ mod tests {
         config: &'a Config,
         machine: &'a Machine,
         health: &'a RuntimeHealth,
-        pressure: &'a Pressure,
+        pressure: &'a BTreeSet<Condition>,
         old: &'a NodeStatus,
         now: i64,
     ) -> Input<'a> {
@@ -263,7 +235,7 @@ mod tests {
         let mut config = Config::new("n", "10.0.0.1".parse().unwrap());
         config.root_dir = "/".into();
         let machine = Machine::read(&config);
-        let (good, pressure) = (RuntimeHealth::default(), Pressure::default());
+        let (good, pressure) = (RuntimeHealth::default(), BTreeSet::new());
         let nothing = NodeStatus::default();
         let first = status(&input(&config, &machine, &good, &pressure, &nothing, 100));
         assert_eq!(
@@ -281,20 +253,5 @@ mod tests {
         assert_eq!(transitions(&same, &broken), ["NodeNotReady"]);
         let keys = patch(&same, &broken, false).unwrap();
         assert_eq!(keys["status"].as_object().unwrap().keys().collect::<Vec<_>>(), ["conditions"]);
-    }
-
-    #[test]
-    fn pressure_outlives_its_cause() {
-        let config = Config::new("n", "10.0.0.1".parse().unwrap());
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let usage = |bytes| Usage { memory_available_bytes: Some(bytes), ..Usage::default() };
-        let mut pressure = Pressure::default();
-        pressure.update(&usage(200 << 20), &config, at(0));
-        assert_eq!(pressure, Pressure::default());
-        pressure.update(&usage(50 << 20), &config, at(10));
-        pressure.update(&usage(200 << 20), &config, at(20));
-        assert!(pressure.memory_at.is_some());
-        pressure.update(&usage(200 << 20), &config, at(311));
-        assert_eq!(pressure, Pressure::default());
     }
 }

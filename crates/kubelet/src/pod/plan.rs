@@ -48,6 +48,8 @@ pub(crate) enum Why {
     SandboxChanged,
     /// Its postStart hook failed.
     PostStart,
+    /// Its resources changed, and its policy is to be restarted for that.
+    Resized,
 }
 
 /// What the probes of a running container say.

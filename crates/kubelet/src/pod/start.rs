@@ -373,6 +373,7 @@ fn killing(pod: &Pod, name: &str, why: &Why) -> String {
         Why::Liveness => "failed liveness probe",
         Why::Startup => "failed startup probe",
         Why::PostStart => return "FailedPostStartHook".into(),
+        Why::Resized => return format!("Container {name} resize requires restart"),
         Why::Pod | Why::SandboxChanged => return format!("Stopping container {name}"),
     };
     // Upstream says of sidecars that they are init containers, and does not say that they start again.

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{ContainerRecord, Observed, State};
 use super::plan::Probed;
+use super::resize;
 use super::view;
 use crate::resources;
 
@@ -30,12 +31,14 @@ pub(crate) struct Ended {
     pub message: String,
     /// It was never taken: nothing is said of its containers and conditions.
     pub rejected: bool,
+    /// The node took it away from work it had: the condition DisruptionTarget says so.
+    pub disrupted: bool,
 }
 
 impl Ended {
     /// Why a pod may not run here.
     pub(crate) fn rejection(reason: &str, message: impl Into<String>) -> Ended {
-        Ended { reason: reason.into(), message: message.into(), rejected: true }
+        Ended { reason: reason.into(), message: message.into(), rejected: true, disrupted: false }
     }
 
     /// A rejection as the status tells it; the event has the bare message.
@@ -56,6 +59,8 @@ pub(crate) struct Input<'a> {
     pub waiting: &'a BTreeMap<String, Waiting>,
     /// The pod ends (or ended) because of this.
     pub ended: Option<&'a Ended>,
+    /// Where a resize in place is.
+    pub resize: &'a resize::Progress,
     /// Nothing of the pod runs any more, nor will.
     pub stopped: bool,
     pub host_ips: &'a [String],
@@ -348,10 +353,24 @@ fn conditions(input: &Input<'_>, status: &PodStatus, old: &PodStatus) -> Vec<Pod
         make("ContainersReady", containers_ready, ready_reason, &ready_message),
         make("PodScheduled", true, "", ""),
     ];
+    if let Some(ended) = input.ended.filter(|ended| ended.disrupted) {
+        conditions.push(make("DisruptionTarget", true, "TerminationByKubelet", &ended.message));
+    }
+    if let Some(pending) = &input.resize.pending {
+        conditions.push(make("PodResizePending", true, pending.reason, &pending.message));
+    }
+    if let Some(error) = &input.resize.under_way {
+        let reason = if error.is_some() { "Error" } else { "" };
+        conditions.push(make("PodResizeInProgress", true, reason, error.as_deref().unwrap_or_default()));
+    }
     // Conditions of others stay as they are.
     let foreign = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default().iter();
-    let foreign: Vec<_> =
-        foreign.filter(|other| conditions.iter().all(|own| own.type_ != other.type_)).cloned().collect();
+    let foreign: Vec<_> = foreign
+        .filter(|other| {
+            conditions.iter().all(|own| own.type_ != other.type_) && !PASSING.contains(&other.type_.as_str())
+        })
+        .cloned()
+        .collect();
     conditions.extend(foreign);
     conditions
 }
@@ -415,11 +434,15 @@ pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<serde
         if key == "conditions" {
             let known = before.and_then(|before| before.as_array()).cloned().unwrap_or_default();
             let wanted = value.as_array().map(Vec::as_slice).unwrap_or_default();
-            let changed: Vec<_> = wanted
+            let mut changed: Vec<_> = wanted
                 .iter()
                 .filter(|condition| is_own(condition) && !known.contains(condition))
                 .map(|c| erase_missing(c, &known))
                 .collect();
+            let type_of = |condition: &serde_json::Value| condition["type"].as_str().unwrap_or_default().to_owned();
+            let over = known.iter().map(type_of).filter(|kind| PASSING.contains(&kind.as_str()));
+            let over = over.filter(|kind| !wanted.iter().any(|condition| type_of(condition) == *kind));
+            changed.extend(over.map(|kind| serde_json::json!({ "type": kind, "$patch": "delete" })));
             if !changed.is_empty() {
                 changes.insert(key.clone(), changed.into());
             }
@@ -459,7 +482,18 @@ fn deletion(condition: &serde_json::Value) -> serde_json::Value {
 }
 
 /// Conditions that the kubelet answers for.
-const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN: [&str; 8] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "DisruptionTarget",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
+/// Conditions that are there only while they are true.
+const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 fn is_own(condition: &serde_json::Value) -> bool {
     condition.get("type").and_then(|kind| kind.as_str()).is_some_and(|kind| OWN.contains(&kind))

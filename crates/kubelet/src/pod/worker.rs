@@ -2,6 +2,7 @@
 //! the time, plans, starts the steps, and tells the API server. Steps run beside it, so it always listens.
 
 mod probing;
+mod resizing;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::backoff::Backoff;
 use super::observed::{Observed, State, observe};
 use super::plan::{self, Action, Busy, Plan, Probed, SANDBOX_RETRY, Stop};
+use super::resize;
 use super::start::{self, Start};
 use super::status::{self, Ended};
 use super::view;
@@ -72,6 +74,7 @@ enum Done {
     Patched(Box<PodStatus>, Result<(), kube::Error>),
     TornDown(bool, Result<(), Error>),
     Deleted(Result<(), kube::Error>),
+    Resized(Arc<Pod>, Result<(), Error>),
 }
 
 /// Failed starts of one container.
@@ -87,7 +90,15 @@ struct FailedStart {
 pub(crate) struct Worker {
     ctx: Arc<Context>,
     uid: String,
+    /// As allocated: with the resources it has been given.
     pod: Arc<Pod>,
+    /// As the API server wants it.
+    desired: Arc<Pod>,
+    resize: resize::Progress,
+    resizing: bool,
+    resize_at: Option<Timestamp>,
+    /// Another pod may have gone.
+    judge_again: bool,
     removed: bool,
     mirror: Option<Arc<Pod>>,
     handle: Arc<PodHandle>,
@@ -112,6 +123,8 @@ pub(crate) struct Worker {
     stopped: BTreeSet<String>,
     stop: Option<Stop>,
     ended: Option<Ended>,
+    /// An eviction's own grace.
+    urgent_grace_seconds: Option<i64>,
     setup_backoff: keelson_client::Backoff,
     write_backoff: keelson_client::Backoff,
     retry_at: Option<Timestamp>,
@@ -127,10 +140,15 @@ impl Worker {
     /// A worker for the pod behind `handle`; with `refused`, one that only says so.
     pub(crate) fn new(ctx: Arc<Context>, handle: Arc<PodHandle>, refused: Option<Ended>) -> Worker {
         let latest = handle.pod.subscribe();
-        let Latest { pod, removed, mirror } = latest.borrow().clone();
+        let Latest { pod, removed, mirror, .. } = latest.borrow().clone();
         let status = pod.status.clone().unwrap_or_default();
         Worker {
             uid: view::uid(&pod).to_string(),
+            desired: pod,
+            resize: resize::Progress::default(),
+            resizing: false,
+            resize_at: None,
+            judge_again: false,
             removed,
             mirror,
             latest,
@@ -154,6 +172,7 @@ impl Worker {
             stopped: BTreeSet::new(),
             stop: None,
             ended: refused,
+            urgent_grace_seconds: None,
             setup_backoff: keelson_client::Backoff::new(SETUP_RETRY.0, SETUP_RETRY.1).jitter(0.0),
             write_backoff: keelson_client::Backoff::new(WRITE_RETRY.0, WRITE_RETRY.1),
             retry_at: None,
@@ -163,7 +182,7 @@ impl Worker {
             sent: status.clone(),
             status,
             final_status: false,
-            pod,
+            pod: handle.as_allocated(),
             handle,
             ctx,
         }
@@ -193,7 +212,7 @@ impl Worker {
                         self.take_latest();
                     }
                 }
-                () = self.handle.look.notified() => self.look = true,
+                () = self.handle.look.notified() => (self.look, self.judge_again) = (true, true),
                 Some(done) = self.ops.join_next() => match done {
                     Ok(done) => self.take(done),
                     Err(error) => tracing::error!(pod = view::format(&self.pod), %error, "a step of the pod's task failed"),
@@ -209,6 +228,10 @@ impl Worker {
 
     fn take_latest(&mut self) {
         let latest = self.latest.borrow_and_update().clone();
+        if let Some(evicted) = latest.evicted.as_ref().filter(|_| self.ended.is_none() && !self.final_status) {
+            self.ended = Some(evicted.ended.clone());
+            self.urgent_grace_seconds = Some(evicted.grace_seconds);
+        }
         let labels_changed = latest.pod.metadata.labels != self.pod.metadata.labels
             || latest.pod.metadata.annotations != self.pod.metadata.annotations;
         self.refresh |= labels_changed && !latest.removed;
@@ -218,7 +241,11 @@ impl Worker {
             self.sent = latest.mirror.as_ref().and_then(|mirror| mirror.status.clone()).unwrap_or_default();
         }
         self.mirror = latest.mirror;
-        self.pod = latest.pod;
+        if !resize::is_same(&latest.pod, &self.desired) {
+            self.resize_at = None;
+        }
+        self.pod = resize::with_resources_of(&latest.pod, &self.pod);
+        self.desired = latest.pod;
         self.removed |= latest.removed;
     }
 
@@ -263,6 +290,7 @@ impl Worker {
             Stage::Living(mounted) => {
                 self.live(&mounted, now, &mut wake);
                 if !over {
+                    self.resize(now, &mut wake);
                     self.keep_fresh(&mounted, now, &mut wake);
                 }
             }
@@ -288,14 +316,15 @@ impl Worker {
                     "DeadlineExceeded",
                     message.clone(),
                 );
-                self.ended = Some(Ended { reason: "DeadlineExceeded".into(), message, rejected: false });
+                self.ended =
+                    Some(Ended { reason: "DeadlineExceeded".into(), message, rejected: false, disrupted: false });
             } else {
                 wake.at(at);
             }
         }
         if self.removed || self.pod.metadata.deletion_timestamp.is_some() || self.ended.is_some() {
-            let grace = SignedDuration::from_secs(view::grace_seconds(&self.pod));
-            let deadline = now.saturating_add(grace).unwrap_or(now);
+            let grace = self.urgent_grace_seconds.unwrap_or_else(|| view::grace_seconds(&self.pod));
+            let deadline = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(now);
             match &mut self.stop {
                 Some(stop) => stop.deadline = stop.deadline.min(deadline),
                 None => {
@@ -626,6 +655,9 @@ impl Worker {
             }
             Done::TornDown(all, result) => {
                 self.tearing_down = false;
+                if result.is_ok() {
+                    self.handle.released.send_replace(true);
+                }
                 match result {
                     Ok(()) if all => self.stage = Stage::Removed,
                     Ok(()) => self.stage = Stage::Released,
@@ -641,6 +673,7 @@ impl Worker {
                     }
                 }
             }
+            Done::Resized(wanted, result) => self.resized(&wanted, result, now),
             Done::Deleted(result) => {
                 self.deleting = false;
                 match result {

@@ -49,8 +49,6 @@ pub(crate) struct Disks {
 #[derive(Clone, Debug)]
 pub(crate) struct ImageFs {
     pub space: Space,
-    /// Whether it is another filesystem than the kubelet's.
-    pub dedicated: bool,
     /// Taken by images.
     pub images: Usage,
 }
@@ -107,10 +105,8 @@ impl Disks {
             let image_fs = image_fs.and_then(|usage| {
                 let mount = PathBuf::from(usage.fs_id?.mountpoint);
                 let (space, known) = filesystem(&mount);
-                let device = |path: &Path| fs::metadata(path).ok().map(|found| found.dev());
                 known.then(|| ImageFs {
                     space,
-                    dedicated: device(&mount) != device(root),
                     images: Usage {
                         bytes: usage.used_bytes.map_or(0, |value| value.value),
                         inodes: usage.inodes_used.map_or(0, |value| value.value),

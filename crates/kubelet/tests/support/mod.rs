@@ -228,10 +228,19 @@ pub struct Cluster {
     cgroup: String,
     serving: CancellationToken,
     kubelet: Option<(CancellationToken, tokio::task::JoinHandle<Result<(), keelson_kubelet::Error>>)>,
+    adjust: Box<dyn Fn(&mut keelson_kubelet::Config) + Send + Sync>,
 }
 
 impl Cluster {
     pub async fn start(name: &str) -> Cluster {
+        Cluster::start_with(name, |_| {}).await
+    }
+
+    /// With a kubelet that is configured by `adjust` in the end.
+    pub async fn start_with(
+        name: &str,
+        adjust: impl Fn(&mut keelson_kubelet::Config) + Send + Sync + 'static,
+    ) -> Cluster {
         let dir = tempfile::Builder::new().prefix(&format!("kl-test-{name}-")).tempdir().unwrap();
         let pki = Pki::new();
         let store = Arc::new(LocalStore::open(&dir.path().join("store"), Options::default()).unwrap());
@@ -270,6 +279,7 @@ impl Cluster {
             cgroup,
             serving,
             kubelet: None,
+            adjust: Box::new(adjust),
         };
         // What the ServiceAccount controller does in a whole cluster.
         let accounts = Api::<ServiceAccount>::namespaced(cluster.admin(), "default");
@@ -339,8 +349,8 @@ impl Cluster {
         config.port = 0;
         config.healthz_port = 0;
         // This machine's disk may be as full as it likes.
-        config.eviction_hard.nodefs_available_percent = 0;
-        config.eviction_hard.nodefs_inodes_free_percent = 0;
+        config.eviction_hard.clear();
+        config.image_gc_high_threshold_percent = 100;
         config.container_log_max_size_bytes = 64 << 10;
         config.container_log_monitor_interval = Duration::from_millis(200);
         let write = |name: &str, content: &str| {
@@ -352,6 +362,7 @@ impl Cluster {
         config.tls_cert_file = Some(write("kubelet.crt", &certificate));
         config.tls_private_key_file = Some(write("kubelet.key", &key));
         config.client_ca_file = Some(write("ca.crt", &self.pki.pem));
+        (self.adjust)(&mut config);
         let client = self.server.kube_client(UserInfo::new("system:node:node-1", ["system:nodes"]));
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(keelson_kubelet::run(client, config, shutdown.clone()));
@@ -413,7 +424,12 @@ impl Cluster {
     }
 
     /// Deletes all pods and checks that nothing is left of them on this machine.
-    pub async fn finish(mut self) {
+    pub async fn finish(self) {
+        self.finish_with_mounts(0).await;
+    }
+
+    /// The same where the test itself mounted `own` filesystems at the kubelet's directory.
+    pub async fn finish_with_mounts(mut self, own: usize) {
         let pods = self.pods();
         for pod in pods.list(&ListParams::default()).await.unwrap() {
             let _ = pods.delete(&pod.metadata.name.unwrap(), &kube::api::DeleteParams::default().grace_period(1)).await;
@@ -425,7 +441,7 @@ impl Cluster {
         let dir = self.path().to_path_buf();
         eventually("the pods' directories are gone", async || {
             let left = fs::read_dir(dir.join("kubelet/pods")).unwrap().count();
-            (left == 0 && mounts_below(&dir.join("kubelet")).is_empty()).then_some(())
+            (left == 0 && mounts_below(&dir.join("kubelet")).len() == own).then_some(())
         })
         .await;
         assert!(self.containerd.as_ref().unwrap().containers().await.is_empty(), "no container is left");

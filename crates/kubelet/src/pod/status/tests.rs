@@ -61,6 +61,7 @@ impl World {
             probed: &self.probed,
             waiting: &self.waiting,
             ended: None,
+            resize: &Default::default(),
             stopped: self.stopped,
             host_ips: &["10.1.1.1".to_string()],
             runtime_name: "rt",

@@ -81,6 +81,7 @@ impl Worker {
             probed: &self.probed,
             waiting: &waiting,
             ended: self.ended.as_ref(),
+            resize: &self.resize,
             stopped,
             host_ips: &self.ctx.host_ips,
             runtime_name: &self.ctx.runtime_name.read(),
