@@ -1,12 +1,14 @@
 //! The Container Runtime Interface, v1: message types, gRPC client and server traits (from the `k8s-cri` crate), and how
 //! to reach a runtime over its Unix socket. No behaviour lives here: the kubelet calls, the runtime answers. Beside it the
-//! [`device_plugin`] interface, the kubelet's other gRPC over Unix sockets.
+//! [`device_plugin`] interface, the kubelet's other gRPC over Unix sockets, and the [`steps`] that tests of both kill at.
 
 pub mod device_plugin;
 
 use std::path::{Path, PathBuf};
 
 pub use k8s_cri::v1;
+
+pub mod steps;
 
 use k8s_cri::v1::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient};
 use tonic::transport::{Channel, Endpoint, Uri};

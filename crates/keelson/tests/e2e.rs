@@ -10,6 +10,7 @@ mod e2e {
     mod changes;
     mod controller;
     mod custom;
+    mod faults;
     mod generators;
     mod hello;
     mod helm;

@@ -2,7 +2,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use keelson_cri::v1::{ContainerConfig, ContainerEventType, LinuxContainerUser, NamespaceMode, PodSandboxConfig};
+use keelson_cri::{
+    steps,
+    v1::{ContainerConfig, ContainerEventType, LinuxContainerUser, NamespaceMode, PodSandboxConfig},
+};
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -16,7 +19,7 @@ use crate::{
         protocol::{Reply, Request},
         read_json, write_json,
     },
-    shim_client, steps, user,
+    shim_client, user,
     witness::Witness,
 };
 
@@ -63,7 +66,7 @@ pub(crate) async fn create(
     };
     let container = core.add_container(sandbox, record)?;
     let (core_, container_) = (core.clone(), container.clone());
-    let made = spawn_blocking(move || make(&core_, &container_, &config, &sandbox_config, &image)).await;
+    let made = core.in_turn(spawn_blocking(move || make(&core_, &container_, &config, &sandbox_config, &image))).await;
     if let Err(error) = made.map_err(|error| Error::Other(error.to_string())).and_then(|made| made) {
         discard(core, &container).await;
         return Err(error);
@@ -262,7 +265,8 @@ pub(crate) async fn start(core: &Arc<Core>, container: &Arc<Container>) -> Resul
     let settled = container.settled.notified();
     tokio::pin!(settled);
     settled.as_mut().enable();
-    let mut answer = shim_client::ask(&container.sandbox.state, &Request::Start { launch }).await;
+    let request = Request::Start { launch };
+    let mut answer = core.in_turn(shim_client::ask(&container.sandbox.state, &request)).await;
     if answer.is_err() {
         // The shim was killed. Its successor says how far it got.
         let _ = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;

@@ -7,10 +7,13 @@ use std::{
     time::Duration,
 };
 
-use keelson_cri::v1::{ContainerEventResponse, ContainerEventType};
+use keelson_cri::{
+    steps,
+    v1::{ContainerEventResponse, ContainerEventType},
+};
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, broadcast, watch},
+    sync::{Notify, Semaphore, broadcast, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,11 +26,13 @@ use crate::{
     oci::Machine,
     records::{self, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord},
     shim::{Exit, protocol::container_dir},
-    steps,
     streaming::Streaming,
     witness::Witness,
 };
 
+/// Turns at once for each core, and how long one lasts.
+const TURNS_PER_CORE: usize = 3;
+const LONGEST_TURN: Duration = Duration::from_secs(10);
 /// Container events a slow listener may lag behind.
 const EVENT_BACKLOG: usize = 1024;
 /// File in a container's directory that says how it ended; written by its shim.
@@ -44,6 +49,9 @@ pub(crate) struct Core {
     pub shutdown: CancellationToken,
     pub events: broadcast::Sender<ContainerEventResponse>,
     pub streaming: Streaming,
+    /// Turns at what takes processor time and the kernel's mount lock. Many starts at once would only keep each other from
+    /// getting done.
+    turns: Semaphore,
     tables: Mutex<Tables>,
 }
 
@@ -96,8 +104,21 @@ impl Core {
             shutdown,
             events: broadcast::channel(EVENT_BACKLOG).0,
             streaming: Streaming::default(),
+            turns: Semaphore::new(TURNS_PER_CORE * std::thread::available_parallelism().map_or(1, |cores| cores.get())),
             tables: Mutex::new(Tables::default()),
         }
+    }
+
+    /// Waits for a turn, does `work`, and gives the turn back when it is done or has taken too long: what hangs is not to
+    /// keep others waiting.
+    pub(crate) async fn in_turn<T>(&self, work: impl Future<Output = T>) -> T {
+        let turn = self.turns.acquire().await.ok();
+        tokio::pin!(work);
+        if let Ok(done) = tokio::time::timeout(LONGEST_TURN, work.as_mut()).await {
+            return done;
+        }
+        drop(turn);
+        work.await
     }
 
     pub(crate) fn sandbox_root(&self, id: &str) -> PathBuf {

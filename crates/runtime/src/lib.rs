@@ -32,7 +32,6 @@ mod shim;
 mod shim_client;
 mod stats;
 mod status;
-mod steps;
 mod streaming;
 mod user;
 mod witness;

@@ -11,7 +11,9 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::{Error, mounts, steps};
+use keelson_cri::steps;
+
+use crate::{Error, mounts};
 
 /// What a sandbox wants of its own.
 #[derive(Clone, Debug, Default)]

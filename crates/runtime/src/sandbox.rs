@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keelson_cri::v1::{ContainerEventType, NamespaceMode, PodSandboxConfig};
+use keelson_cri::{
+    steps,
+    v1::{ContainerEventType, NamespaceMode, PodSandboxConfig},
+};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
@@ -23,7 +26,6 @@ use crate::{
         protocol::{Event, Request},
     },
     shim_client::{self, Subscription},
-    steps,
 };
 
 /// The network attachment's record in a sandbox's root directory.
@@ -49,7 +51,7 @@ pub(crate) async fn run(core: &Arc<Core>, config: PodSandboxConfig, runtime_hand
     };
     let sandbox = core.add_sandbox(record)?;
     let _changing = sandbox.changing.lock().await;
-    if let Err(error) = start(core, &sandbox).await {
+    if let Err(error) = core.in_turn(start(core, &sandbox)).await {
         dismantle(core, &sandbox).await;
         discard(core, &sandbox);
         return Err(match error {

@@ -18,10 +18,11 @@ use tokio::{
     time::timeout,
 };
 
+use keelson_cri::steps;
+
 use crate::{
     Error,
     shim::protocol::{Event, HEADER_BYTES, Kind, MAX_DATA_BYTES, Reply, Request, SOCKET, frame, parse_header},
-    steps,
 };
 
 /// A shim that does not come up in this time has failed.

@@ -174,3 +174,126 @@ async fn ports_are_forwarded() {
     assert!(message.contains("failed to connect to localhost:9") && message.contains("refused"), "{message}");
     world.finish().await;
 }
+
+/// Memory of a process that is its own, in KiB.
+fn anonymous_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+fn shim(world: &World) -> u32 {
+    let found = world::processes_of(&world.dir.path().join("state/sandboxes"), world.server_pid());
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].try_into().unwrap()
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_costs_no_memory() {
+    let mut world = World::new().await;
+    let pod = world.pod("slow");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "sleep 1000");
+    let id = world.run(&sandbox, &pod, config).await;
+    let before = anonymous_kib(world.server_pid());
+    let script = format!(": {}; exec tr '\\0' x < /dev/zero", world.dir.path().join("flood").display());
+    let mut client = exec(&mut world, &id, &script, OUTPUTS).await;
+    // It has written what it may once it only waits to write.
+    let root = format!("/proc/{}/task", shim(&world));
+    let children = std::path::Path::new(&root).join(shim(&world).to_string()).join("children");
+    let written = || {
+        let children = std::fs::read_to_string(&children).unwrap_or_default();
+        let io = |pid: &str| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+            let io = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+            let line = io.lines().find_map(|line| line.strip_prefix("wchar: "))?;
+            (name.trim() == "tr").then(|| line.parse::<u64>().ok())?
+        };
+        children.split_whitespace().find_map(io)
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let (mut last, mut quiet) = (None, 0);
+    while quiet < 30 {
+        assert!(std::time::Instant::now() < deadline, "it goes on writing: {last:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = written().filter(|count| *count > 0);
+        quiet = if now.is_some() && now == last { quiet + 1 } else { 0 };
+        last = now;
+    }
+    assert!(last.unwrap() < 16 << 20, "{last:?} bytes are under way");
+    assert!(anonymous_kib(shim(&world)) < 4 << 10, "the shim has {} KiB", anonymous_kib(shim(&world)));
+    let grown = anonymous_kib(world.server_pid()).saturating_sub(before);
+    assert!(grown < 16 << 10, "the runtime has {grown} KiB more");
+    // It goes on when it is read again.
+    let mut stdout = client.stdout.take().unwrap();
+    let mut buffer = vec![0; 64 << 10];
+    let mut total = 0;
+    while total < 32 << 20 {
+        let count = tokio::time::timeout(Duration::from_secs(20), stdout.read(&mut buffer)).await.unwrap().unwrap();
+        assert!(count > 0 && buffer[..count].iter().all(|byte| *byte == b'x'));
+        total += count;
+    }
+    drop((client, stdout));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_read_stops_its_client() {
+    let mut world = World::new().await;
+    let pod = world.pod("deaf");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "sleep 1000");
+    let id = world.run(&sandbox, &pod, config).await;
+    let options = Options { stdin: true, ..OUTPUTS };
+    world.sh(&id, "mkfifo /tmp/pipe").await;
+    let mut client = exec(&mut world, &id, "read x < /tmp/pipe; exec wc -c", options).await;
+    let mut stdin = client.stdin.take().unwrap();
+    let chunk = vec![b'y'; 64 << 10];
+    let mut sent = 0u64;
+    while let Ok(written) = tokio::time::timeout(Duration::from_secs(1), stdin.write(&chunk)).await {
+        sent += written.unwrap() as u64;
+        assert!(sent < 16 << 20, "it takes everything");
+    }
+    assert!(anonymous_kib(shim(&world)) < 4 << 10);
+    world.sh(&id, "echo go > /tmp/pipe").await;
+    let finishing = async {
+        stdin.flush().await.unwrap();
+        stdin.shutdown().await.unwrap();
+    };
+    let (counted, ()) = tokio::join!(all(client.stdout), finishing);
+    assert_eq!(counted.trim().parse::<u64>().unwrap(), sent);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn many_ports_are_forwarded_at_once() {
+    const STREAMS: usize = 64;
+    let mut world = World::new().await;
+    let pod = world.pod("ports");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "nc -lk -p 7 -e cat & echo up; wait");
+    world.run(&sandbox, &pod, config).await;
+    world.logged("main.log", "stdout F up").await;
+    let request = PortForwardRequest { pod_sandbox_id: sandbox, port: vec![] };
+    let url = world.clients.runtime.port_forward(request).await.unwrap().into_inner().url;
+    let uri = url.parse().unwrap();
+    let io = portforward::request(dial(&uri).await.unwrap(), &uri).await.unwrap();
+    let mut client = portforward::Client::new(Connection::client(io, Config::default()));
+    let mut echoes = tokio::task::JoinSet::new();
+    for number in 0..STREAMS {
+        let (mut data, error) = client.open(7).await.unwrap();
+        echoes.spawn(async move {
+            let _error = error;
+            let sent: Vec<u8> = (0..200_000usize).map(|at| (at * 31 + number) as u8).collect();
+            let mut got = vec![0; sent.len()];
+            let (mut reader, mut writer) = tokio::io::split(&mut data);
+            let (written, read) = tokio::join!(writer.write_all(&sent), reader.read_exact(&mut got));
+            written.unwrap();
+            read.unwrap();
+            assert!(got == sent, "stream {number} came back changed");
+        });
+    }
+    let all = tokio::time::timeout(Duration::from_secs(60), echoes.join_all()).await;
+    assert_eq!(all.unwrap().len(), STREAMS);
+    world.finish().await;
+}

@@ -15,6 +15,8 @@ pub struct Cluster {
     kubectl: PathBuf,
     profile: String,
     dir: tempfile::TempDir,
+    /// In the environment of its components.
+    variable: Option<(&'static str, &'static str)>,
 }
 
 impl Cluster {
@@ -36,14 +38,36 @@ impl Cluster {
     /// When the cluster does not come up.
     pub fn up_with_files(exe: &str, files: &[(&str, &str)], args: &[&str]) -> Self {
         let cluster = Self::planned(exe);
-        let shared = cluster.path("shared");
+        let shared = cluster.share(files);
+        cluster.keelson_ok("up", &[&[shared.as_str()], args].concat());
+        cluster
+    }
+
+    /// The same, whose components have a variable in their environment.
+    ///
+    /// # Panics
+    /// When the cluster does not come up.
+    pub fn up_with_variable(
+        exe: &str,
+        variable: (&'static str, &'static str),
+        files: &[(&str, &str)],
+        args: &[&str],
+    ) -> Self {
+        let mut cluster = Self::planned(exe);
+        cluster.variable = Some(variable);
+        let shared = cluster.share(files);
+        cluster.keelson_ok("up", &[&[shared.as_str()], args].concat());
+        cluster
+    }
+
+    /// Makes the shared directory; the argument of `up` that mounts it.
+    fn share(&self, files: &[(&str, &str)]) -> String {
+        let shared = self.path("shared");
         std::fs::create_dir(&shared).expect("a directory");
         for (name, text) in files {
             std::fs::write(shared.join(name), text).expect("writing a file");
         }
-        let mount = format!("--mount={}:/mnt/shared", shared.display());
-        cluster.keelson_ok("up", &[&[mount.as_str()], args].concat());
-        cluster
+        format!("--mount={}:/mnt/shared", shared.display())
     }
 
     fn planned(exe: &str) -> Self {
@@ -55,6 +79,7 @@ impl Cluster {
             kubectl,
             profile: format!("test-{}-{number}", std::process::id()),
             dir: tempfile::Builder::new().prefix("keelson-test-").tempdir().expect("a temporary directory"),
+            variable: None,
         }
     }
 
@@ -75,6 +100,7 @@ impl Cluster {
         if command == "up" {
             keelson.arg("--kubeconfig").arg(self.kubeconfig());
         }
+        keelson.envs(self.variable);
         keelson.args(args).stdin(Stdio::null()).output().expect("running keelson")
     }
 

@@ -188,3 +188,70 @@ fn the_api_server_proxies_to_pods_and_services() {
         assert!(answer.contains("Hello from web") && answer.contains("GET /abc HTTP/1.1"), "{path}: {answer}");
     }
 }
+
+/// Both ways that kubectl has of reaching the API server.
+const TRANSPORTS: [&str; 2] = ["true", "false"];
+
+#[test]
+fn a_gibibyte_is_copied_intact() {
+    let cluster = up_with_busybox();
+    let c = &cluster;
+    run_busybox(c, "shell");
+    let sum = c.shell("seq 200000000 | head -c 1G > big; sha256sum < big");
+    says(c, "kubectl cp big shell:/big", "");
+    says(c, "kubectl exec shell -- sha256sum < /dev/null /big | cut -c-64", &sum.replace("  -", ""));
+    c.shell("rm big");
+    says(c, "kubectl exec shell -- cat /big | sha256sum", &sum);
+}
+
+#[test]
+fn many_connections_go_through_one_port_forward() {
+    let cluster = up();
+    cluster.kubectl("run web --image keelson.local/hello --port 80");
+    cluster.kubectl("wait --for=condition=Ready pod/web --timeout=60s");
+    for websockets in TRANSPORTS {
+        let line = format!("KUBECTL_PORT_FORWARD_WEBSOCKETS={websockets} kubectl port-forward pod/web :80");
+        let forward = cluster.background(&line);
+        let said = forward.wait_for(|said| said.contains("Forwarding from 127.0.0.1:"));
+        let local = said.split("127.0.0.1:").nth(1).and_then(|rest| rest.split_once(' ')).expect("a port").0;
+        let local: u16 = local.parse().expect("a port");
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..40)
+                .map(|number| scope.spawn(move || http_get(("127.0.0.1", local), &format!("/number/{number}/"))))
+                .collect();
+            for (number, answer) in asking.into_iter().enumerate() {
+                let answer = answer.join().expect("a thread").expect("an answer");
+                assert!(answer.contains(&format!("GET /number/{number}/")), "{websockets}: {answer}");
+            }
+        });
+    }
+}
+
+#[test]
+fn pods_are_debugged() {
+    let cluster = up_with_busybox();
+    let c = &cluster;
+    run_busybox(c, "shell");
+    // Beside: another container in the pod, which sees the processes of its target.
+    c.kubectl(&format!(
+        "debug shell --image {BUSYBOX} -c beside --target shell --profile general -- sh -c ps;echo${{IFS}}over;sleep${{IFS}}3600"
+    ));
+    let seen = c.wait_for("logs shell -c beside", |log| log.contains("over"));
+    assert!(seen.contains("sleep 3600"), "{seen}");
+    let state = "get pod shell -o jsonpath={.status.ephemeralContainerStatuses[0].state}";
+    c.wait_for(state, |state| state.contains("running"));
+    says(c, "kubectl exec shell -c beside -- sh -c 'echo here'", "here\n");
+    // A copy with another command.
+    c.kubectl(&format!(
+        "debug shell --copy-to copy --container shell --image {BUSYBOX} --share-processes -- sh -c echo${{IFS}}copied;sleep${{IFS}}3600"
+    ));
+    c.wait_for("logs copy -c shell", |log| log.contains("copied"));
+    // The node, whose file system is at /host.
+    let said = c.kubectl(&format!(
+        "debug node/{} --image {BUSYBOX} --profile sysadmin -- sh -c ls${{IFS}}/host;echo${{IFS}}over",
+        c.profile()
+    ));
+    let name = said.split_whitespace().find(|word| word.starts_with("node-debugger-")).expect("the pod's name");
+    let log = c.wait_for(&format!("logs {name}"), |log| log.contains("over"));
+    assert!(log.contains("etc\n") && log.contains("mnt\n"), "{log}");
+}

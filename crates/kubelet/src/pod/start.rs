@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
-use keelson_cri::v1 as cri;
+use keelson_cri::{steps, v1 as cri};
 use tokio_util::sync::CancellationToken;
 
 use super::observed::{ContainerRecord, Observed};
@@ -56,7 +56,10 @@ pub(crate) fn prepare(ctx: &Context, pod: &Pod) -> Result<(), Error> {
         fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
     }
     let limits = resources::pod_cgroup(pod, ctx.config.cpu_cfs_quota);
-    ctx.cgroups.set_up_pod(resources::qos_class(pod), uid, &limits, ctx.config.pod_pids_limit)
+    steps::reached("kubelet-directories");
+    ctx.cgroups.set_up_pod(resources::qos_class(pod), uid, &limits, ctx.config.pod_pids_limit)?;
+    steps::reached("kubelet-cgroup");
+    Ok(())
 }
 
 /// Stops what is left of older sandboxes and makes a new one.
@@ -81,7 +84,9 @@ pub(crate) async fn create_sandbox(
     let log_dir = PathBuf::from(&config.log_directory);
     fs::create_dir_all(&log_dir).map_err(Error::file("create", &log_dir))?;
     let handler = view::spec(pod).and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default();
-    ctx.runtime.run_pod_sandbox(config, &handler).await.inspect_err(failed)
+    let made = ctx.runtime.run_pod_sandbox(config, &handler).await.inspect_err(failed);
+    steps::reached("kubelet-sandbox");
+    made
 }
 
 /// One container's start.
@@ -170,11 +175,13 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
     let id = Box::pin(ctx.runtime.create_container(&sandbox.id, config, sandbox_config))
         .await
         .map_err(|error| fail("CreateContainerError", error))?;
+    steps::reached("kubelet-created");
     ctx.events.normal(&about, "Created", "Container created");
     if start.cancelled.is_cancelled() {
         return Ok(());
     }
     ctx.runtime.start_container(&id).await.map_err(|error| fail("RunContainerError", error))?;
+    steps::reached("kubelet-started");
     ctx.events.normal(&about, "Started", "Container started");
     let link = logs::link_name(view::name(pod), view::namespace(pod), &start.name, &id);
     let _ = symlink(&log_path, ctx.config.container_logs_dir.join(link));
@@ -399,6 +406,7 @@ pub(crate) async fn end(
     let about = events::about_container(pod, name);
     let message = killing(pod, name, why);
     ctx.events.normal(&about, "Killing", message);
+    steps::reached("kubelet-killing");
     let started = tokio::time::Instant::now();
     let container = view::find_container(pod, name);
     let hook = container.as_ref().and_then(|c| c.lifecycle.as_ref()).and_then(|lifecycle| lifecycle.pre_stop.as_ref());
@@ -442,11 +450,13 @@ pub(crate) async fn remove_container(
 pub(crate) async fn tear_down(ctx: &Context, pod: &Pod, observed: &Observed, all: bool) -> Result<(), Error> {
     let uid = view::uid(pod);
     if all {
+        steps::reached("kubelet-removing");
         let removals = observed.containers.iter().map(|record| ctx.runtime.remove_container(&record.id));
         futures::future::try_join_all(removals).await?;
         for sandbox in &observed.sandboxes {
             ctx.runtime.remove_pod_sandbox(&sandbox.id).await?;
         }
+        steps::reached("kubelet-removed");
         for record in &observed.containers {
             let link = logs::link_name(view::name(pod), view::namespace(pod), &record.name, &record.id);
             let _ = fs::remove_file(ctx.config.container_logs_dir.join(link));
@@ -459,8 +469,10 @@ pub(crate) async fn tear_down(ctx: &Context, pod: &Pod, observed: &Observed, all
             }
             _ => {}
         }
+        steps::reached("kubelet-dismantled");
     } else {
         ctx.volumes.unmount(uid).await?;
+        steps::reached("kubelet-unmounted");
     }
     ctx.devices.release(uid).await;
     remove_cgroup(ctx, uid).await

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use keelson_cri::steps;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use tokio::sync::{Notify, mpsc, watch};
@@ -377,7 +378,9 @@ impl Worker {
                 Ok(()) => {}
             }
             let addresses = start::addresses(&ctx, &pod, &ips);
-            Done::Prepared(ctx.volumes.set_up(&pod, &addresses, &ctx.allocatable, &changed).await)
+            let mounted = ctx.volumes.set_up(&pod, &addresses, &ctx.allocatable, &changed).await;
+            steps::reached("kubelet-mounted");
+            Done::Prepared(mounted)
         });
     }
 
@@ -465,7 +468,12 @@ impl Worker {
             preconditions: Some(Preconditions { uid: Some(self.uid.clone()), resource_version: None }),
             ..Default::default()
         };
-        self.ops.spawn(async move { Done::Deleted(api.delete(&name, &parameters).await.map(drop)) });
+        self.ops.spawn(async move {
+            steps::reached("kubelet-deleting");
+            let deleted = api.delete(&name, &parameters).await;
+            steps::reached("kubelet-deleted");
+            Done::Deleted(deleted.map(drop))
+        });
     }
 
     /// What the API server is to be told: for a static pod, of its mirror.

@@ -27,7 +27,9 @@ use super::{
     protocol::{Event, Kind, Reply, container_dir},
     reactor::{Shim, Token, file_name},
 };
-use crate::{cgroup, processes, steps};
+use keelson_cri::steps;
+
+use crate::{cgroup, processes};
 
 /// How long an adopted process's parent may take to reap it, for its exit code to be known.
 const REAP_PATIENCE: Duration = Duration::from_secs(2);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
 
 use super::{LaunchResult, executor::Filtering, process_start_time, write_json};
-use crate::steps;
+use keelson_cri::steps;
 
 /// Directory of `libcontainer`'s own state inside a container's directory.
 const STATE: &str = "lc";

@@ -16,7 +16,7 @@ use nix::{
 };
 
 use super::{LaunchResult, process_start_time, read_json, write_json};
-use crate::steps;
+use keelson_cri::steps;
 
 /// Reaps children until SIGTERM or SIGINT, once its shim has noted it and says so with a byte on standard input. A shim
 /// that dies before leaves nobody who could end this process.

@@ -31,7 +31,7 @@ use super::{
     process::Process,
     protocol::{Event, Kind, Reply, Request, SOCKET},
 };
-use crate::steps;
+use keelson_cri::steps;
 
 /// A session's unwritten output above which its process is no longer read, and below which it is again, in bytes.
 const BACKLOG_HIGH_BYTES: usize = 256 << 10;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use keelson_cri::steps;
 use kube::api::{Patch, PatchParams};
 
 use super::{Done, SHOW_PULL_ERROR, Wake, Worker};
@@ -124,6 +125,7 @@ impl Worker {
         let name = view::name(&self.pod).to_string();
         self.ops.spawn(async move {
             let result = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
+            steps::reached("kubelet-told");
             Done::Patched(status, result.map(drop))
         });
     }

@@ -1,15 +1,15 @@
-//! Named steps of a pod's life, at which a test can have processes killed (`tests/steps.rs` goes through all of them). In
-//! release builds there are none.
+//! Named steps of a pod's life in kubelet and runtime, at which a test can have processes killed (the runtime's
+//! `tests/steps.rs` and the end-to-end test `faults` go through all of them). In release builds there are none.
 //!
-//! The environment variable [`VARIABLE`] names a directory. A process that comes to the step `x` takes the file `x` out of
+//! The environment variable `KEELSON_TEST_STEPS` names a directory. A process that comes to the step `x` takes the file `x` out of
 //! it, if there is one, and kills whom its text names, separated by spaces: `parent`, process IDs, and last `self`.
 
-/// Names the directory; handed on to shims and helpers.
-pub(crate) const VARIABLE: &str = "KEELSON_TEST_STEPS";
+#[cfg(debug_assertions)]
+const VARIABLE: &str = "KEELSON_TEST_STEPS";
 
 /// Says that this process has come to `step`.
 #[cfg(debug_assertions)]
-pub(crate) fn reached(step: &str) {
+pub fn reached(step: &str) {
     use std::{path::PathBuf, sync::OnceLock};
     static DIR: OnceLock<Option<PathBuf>> = OnceLock::new();
     let Some(dir) = DIR.get_or_init(|| std::env::var_os(VARIABLE).map(PathBuf::from)) else { return };
@@ -29,9 +29,17 @@ pub(crate) fn reached(step: &str) {
 }
 
 #[cfg(not(debug_assertions))]
-pub(crate) fn reached(_step: &str) {}
+/// Says that this process has come to `step`.
+pub fn reached(_step: &str) {}
 
 /// What children that get no other environment need of it.
-pub(crate) fn environment() -> Option<(&'static str, std::ffi::OsString)> {
-    if cfg!(debug_assertions) { std::env::var_os(VARIABLE).map(|dir| (VARIABLE, dir)) } else { None }
+#[cfg(debug_assertions)]
+pub fn environment() -> Option<(&'static str, std::ffi::OsString)> {
+    std::env::var_os(VARIABLE).map(|dir| (VARIABLE, dir))
+}
+
+#[cfg(not(debug_assertions))]
+/// What children that get no other environment need of it.
+pub fn environment() -> Option<(&'static str, std::ffi::OsString)> {
+    None
 }
