@@ -7,6 +7,7 @@ mod authentication;
 mod authorization;
 mod etcd;
 mod lifecycle;
+mod node;
 mod pipeline;
 mod process;
 mod request;
@@ -30,7 +31,7 @@ const GROUP_TIMEOUT: Duration = Duration::from_secs(900);
 #[derive(Args)]
 pub(crate) struct Bench {
     /// Only the groups whose name contains this: scheduler, binary, pipeline, admission, authentication, authorization, etcd,
-    /// startup, pod, API, API watchers, API memory, scheduling
+    /// startup, pod, node, API, API watchers, API memory, scheduling
     #[arg(long)]
     only: Option<String>,
     /// Divide every load by this, to see quickly whether all groups work; the figures are then none to hold against the budgets
@@ -159,7 +160,7 @@ fn print(row: Row) {
 }
 
 /// The groups that need a cluster.
-const ON_A_CLUSTER: [&str; 6] = ["startup", "pod", "API", "API watchers", "scheduling", "API memory"];
+const ON_A_CLUSTER: [&str; 7] = ["startup", "pod", "node", "API", "API watchers", "scheduling", "API memory"];
 
 impl Bench {
     /// Prints the table; a row that is over its budget is marked, and is no failure. A group that cannot be measured is one,
@@ -196,6 +197,7 @@ impl Bench {
 async fn on_a_cluster(cluster: &mut lifecycle::Cluster, size: Size, table: &mut Table<'_>) {
     cluster.startup().for_each(print);
     table.group("pod", cluster.pods(size, print)).await;
+    table.group("node", node::loads(cluster, size, print)).await;
     table.group("API", async { api::rates(cluster.client(), &cluster.server()?, size, print).await }).await;
     let watchers = async { watch::deliveries(cluster.client(), &cluster.server()?, size, print).await };
     table.group("API watchers", watchers).await;

@@ -271,7 +271,10 @@ async fn many_ports_are_forwarded_at_once() {
     let mut world = World::new().await;
     let pod = world.pod("ports");
     let sandbox = world.run_pod(&pod).await;
-    let config = world.shell("main", "nc -lk -p 7 -e cat & echo up; wait");
+    let config = world.shell(
+        "main",
+        "nc -ll -p 7 -e cat & until grep -q ':0007 ' /proc/net/tcp*; do sleep 0.02; done; echo up; wait",
+    );
     world.run(&sandbox, &pod, config).await;
     world.logged("main.log", "stdout F up").await;
     let request = PortForwardRequest { pod_sandbox_id: sandbox, port: vec![] };

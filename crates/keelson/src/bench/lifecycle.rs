@@ -93,6 +93,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// Proportional set size of all of the node's processes, without containers', MiB.
+    pub(super) fn memory_mib(&self) -> Result<f64, Failure> {
+        Ok(process::memory_mib(&self.data_dir, &self.profile)?.0)
+    }
+
+    /// Processor time of all of the node's processes so far, without containers'.
+    pub(super) fn cpu(&self) -> Result<Duration, Failure> {
+        process::cpu(&self.data_dir, &self.profile)
+    }
+
+    /// The node's first process.
+    pub(super) fn init_pid(&self) -> Result<u32, Failure> {
+        process::init_pid(&self.data_dir, &self.profile)
+    }
+
     /// Removes it.
     pub(super) fn delete(self) -> Result<(), Failure> {
         lifecycle::delete(&self.data_dir, &self.profile.name)?;
@@ -145,7 +160,7 @@ fn is_running(pod: &Pod) -> bool {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

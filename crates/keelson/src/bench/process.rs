@@ -76,6 +76,20 @@ fn is_server(pid: &str) -> bool {
     command.split(|b| *b == 0).nth(1) == Some(b"server")
 }
 
+/// Processor time of all processes of the first node so far.
+pub(super) fn cpu(data_dir: &Path, profile: &Profile) -> Result<Duration, Failure> {
+    let all = node_processes(data_dir, profile)?.into_iter().map(|pid| Server { pid });
+    // One that has just ended counts no more.
+    Ok(all.filter_map(|process| process.cpu().ok()).sum())
+}
+
+/// The first process of the first node.
+pub(super) fn init_pid(data_dir: &Path, profile: &Profile) -> Result<u32, Failure> {
+    let layout = Layout::new(data_dir, &profile.name)?;
+    let node = profile.nodes.first().ok_or("no node")?;
+    Ok(Handle::read(&layout.node_process(&node.name))?.ok_or("the node does not run")?.pid)
+}
+
 /// Every process of the first node.
 fn node_processes(data_dir: &Path, profile: &Profile) -> Result<Vec<String>, Failure> {
     let layout = Layout::new(data_dir, &profile.name)?;

@@ -210,7 +210,7 @@ fn many_connections_go_through_one_port_forward() {
     cluster.kubectl("run web --image keelson.local/hello --port 80");
     cluster.kubectl("wait --for=condition=Ready pod/web --timeout=60s");
     for websockets in TRANSPORTS {
-        let line = format!("KUBECTL_PORT_FORWARD_WEBSOCKETS={websockets} kubectl port-forward pod/web :80");
+        let line = format!("env KUBECTL_PORT_FORWARD_WEBSOCKETS={websockets} kubectl port-forward pod/web :80");
         let forward = cluster.background(&line);
         let said = forward.wait_for(|said| said.contains("Forwarding from 127.0.0.1:"));
         let local = said.split("127.0.0.1:").nth(1).and_then(|rest| rest.split_once(' ')).expect("a port").0;
