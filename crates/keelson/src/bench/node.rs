@@ -1,7 +1,7 @@
 //! A node under load: a hundred pods at once, split into the phases of a start, what they need while they idle, and what the
 //! runtime takes for one step. Times within a pod's start come from the runtime's own event stream and records.
 
-mod alone;
+pub(super) mod alone;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -43,7 +43,6 @@ struct Course {
 
 /// Prints the rows.
 pub(super) async fn loads(cluster: &Cluster, size: Size, print: impl Fn(Row)) -> Result<(), Failure> {
-    alone::beside_others(size, &print).await?;
     let clients = keelson_cri::connect(&socket(cluster)?.to_string_lossy())?;
     let before = cluster.memory_mib()?;
     let count = size.of(PODS);

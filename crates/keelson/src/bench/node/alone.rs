@@ -15,7 +15,7 @@ const ROUNDS: usize = 20;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Prints a row for each that is installed.
-pub(super) async fn beside_others(size: Size, print: &impl Fn(Row)) -> Result<(), Failure> {
+pub(in super::super) async fn beside_others(size: Size, print: impl Fn(Row)) -> Result<(), Failure> {
     let scratch = Scratch::new()?;
     let root = scratch.path().to_owned();
     let rounds = size.of(ROUNDS);
