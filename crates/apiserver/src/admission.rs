@@ -323,7 +323,9 @@ async fn judge(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     }
     request.ask(Plugin::LimitRanger, Validate, || limit_ranger::validate(request, object))?;
     request.ask(Plugin::ServiceAccount, Validate, || service_account::validate(request, object))?;
-    request.ask(Plugin::PodSecurity, Validate, || pod_security::validate(request, object))?;
+    if request.has(Plugin::PodSecurity) {
+        request.wait(Plugin::PodSecurity, Validate, pod_security::validate(request, object)).await?;
+    }
     request.ask(Plugin::Priority, Validate, || priority::validate(request, object))?;
     request.ask(Plugin::PersistentVolumeClaimResize, Validate, || claim_resize::validate(request, object))?;
     if request.has(Plugin::CertificateApproval) {

@@ -1,6 +1,6 @@
 //! What all handlers share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use keelson_store::Store;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,8 @@ use crate::registry::Registry;
 
 /// The server's insides.
 pub(crate) struct Core {
+    /// This, for tasks that outlive who begins them.
+    pub(crate) me: Weak<Core>,
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,

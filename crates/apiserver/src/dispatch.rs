@@ -368,7 +368,7 @@ async fn read_body<'a>(
 }
 
 /// Which verb of the kind an HTTP verb of the path needs.
-fn kind_verb(verb: &str) -> Option<Verb> {
+pub(crate) fn kind_verb(verb: &str) -> Option<Verb> {
     Some(match verb {
         "get" => Verb::Get,
         "list" => Verb::List,

@@ -79,7 +79,8 @@ impl ApiServer {
         let revision = feed.load().await?;
         encryption.check_made(config.encryption.as_ref(), &cache)?;
         tokio::spawn(feed.run(revision, shutdown.clone()));
-        let core = Arc::new(Core {
+        let core = Arc::new_cyclic(|me| Core {
+            me: me.clone(),
             config,
             store,
             registry,

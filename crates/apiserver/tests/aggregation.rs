@@ -158,11 +158,10 @@ async fn certificates_are_checked() {
 /// A server that answers nothing, breaks, or goes away costs those who ask it, and nobody else.
 #[tokio::test]
 async fn a_server_that_is_slow_or_gone() {
-    let test = start_with(Duration::from_millis(700)).await;
+    let test = start_with(Duration::from_secs(3)).await;
     let extension = aggregated(&test).await;
     let api = test.admin();
     extension.is(Mood::Hangs);
-    let begin = Instant::now();
     let waiting: Vec<_> = (0..50)
         .map(|_| {
             let api = api.clone();
@@ -172,7 +171,7 @@ async fn a_server_that_is_slow_or_gone() {
     for _ in 0..50 {
         api.ok("GET /api/v1/namespaces/default", json!(null)).await;
     }
-    assert!(begin.elapsed() < Duration::from_millis(600), "{:?}", begin.elapsed());
+    assert!(waiting.iter().all(|task| !task.is_finished()), "others are served meanwhile");
     for answer in waiting {
         let (code, status) = answer.await.unwrap();
         assert_eq!((code, &status["reason"]), (504, &json!("Timeout")), "{status}");

@@ -183,6 +183,34 @@ async fn watches_have_a_beginning_and_an_end() {
     assert_eq!(stages(&found), ["RequestReceived", "ResponseStarted", "ResponseComplete"]);
 }
 
+/// A body that does not come.
+struct Silent;
+
+impl http_body::Body for Silent {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn who_goes_away_is_written_down() {
+    let Audited { test, log, _dir } = start(POLICY, AuditMode::Blocking).await;
+    let service = test.server.service_for(UserInfo::new("admin", ["system:masters"]));
+    let request = http::Request::builder().method("POST").header("audit-id", "gone");
+    let request = request.uri("/api/v1/namespaces/default/secrets").body(Silent).unwrap();
+    let answer = tokio::spawn(tower::ServiceExt::oneshot(service, request));
+    eventually(&log, "gone", 1).await;
+    answer.abort();
+    let found = eventually(&log, "gone", 2).await;
+    assert_eq!((&found[1]["stage"], &found[1]["responseStatus"]["code"]), (&json!("ResponseComplete"), &json!(499)));
+}
+
 #[tokio::test]
 async fn no_secret_is_written_at_metadata() {
     let Audited { test, log, _dir } = start(POLICY, AuditMode::Batch).await;

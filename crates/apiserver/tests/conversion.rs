@@ -9,9 +9,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use support::https::Https;
 use support::{Pki, TestServer};
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -73,15 +72,14 @@ fn answer(review: &Value, mood: Mood) -> Value {
         "response": {"uid": uid, "convertedObjects": objects, "result": result}})
 }
 
-/// A definition with two versions, stored as v1, whose webhook is in this mood; served.
-async fn define(server: &TestServer, mood: Arc<Mutex<Mood>>) -> Arc<Mutex<Vec<usize>>> {
-    let calls = Arc::new(Mutex::new(Vec::new()));
-    let address = serve(&server.pki, mood, calls.clone()).await;
+/// A definition with two versions, stored as v1, whose webhook, which is returned, is in this mood; served.
+async fn define(server: &TestServer, mood: Arc<Mutex<Mood>>) -> Https {
+    let webhook = serve(&server.pki, mood, Arc::default()).await;
     let bundle = base64::prelude::BASE64_STANDARD.encode(&server.pki.ca_pem);
     let api = server.admin();
-    api.ok(&format!("POST {CRDS}"), definition(address, &bundle, "v1")).await;
+    api.ok(&format!("POST {CRDS}"), definition(webhook.address, &bundle, "v1")).await;
     api.eventually(&format!("GET {V2}"), |code, _| code == 200).await;
-    calls
+    webhook
 }
 
 /// Managers, the versions that they wrote in, and what of the spec they own.
@@ -104,7 +102,7 @@ async fn owners_in_two_versions() {
     let server = TestServer::start().await;
     let api = server.admin();
     let mood = Arc::new(Mutex::new(Mood::Works));
-    define(&server, mood.clone()).await;
+    let _webhook = define(&server, mood.clone()).await;
     let apply = |path: &str, more: &str, spec: Value| {
         let api_version = if path == V1 { "example.com/v1" } else { "example.com/v2" };
         let config = json!({"apiVersion": api_version, "kind": "Point", "metadata": {"name": "a"}, "spec": spec});
@@ -147,7 +145,7 @@ async fn one_object_that_cannot_be_converted() {
     let server = TestServer::start().await;
     let api = server.admin();
     let mood = Arc::new(Mutex::new(Mood::Works));
-    define(&server, mood.clone()).await;
+    let _webhook = define(&server, mood.clone()).await;
     let point = |name: &str, at: &str| json!({"metadata": {"name": name}, "spec": {"at": at}});
     api.ok(&format!("POST {V1}"), point("good", "1,1")).await;
     let list = api.ok(&format!("GET {V2}"), json!(null)).await;
@@ -193,45 +191,20 @@ async fn event(body: &mut keelson_apiserver::Body) -> Value {
     serde_json::from_slice(frame.data_ref().unwrap()).unwrap()
 }
 
-/// Serves conversions on a free port.
-async fn serve(pki: &Pki, mood: Arc<Mutex<Mood>>, calls: Arc<Mutex<Vec<usize>>>) -> SocketAddr {
-    let (certificate, key) = pki.issue("webhook", &[]);
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let tls = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (tls, mood, calls) = (tls.clone(), mood.clone(), calls.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = tls.accept(stream).await else { return };
-                let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                    let (mood, calls) = (*mood.lock(), calls.clone());
-                    async move {
-                        assert_eq!(request.uri().path(), "/convert");
-                        let body = request.into_body().collect().await.unwrap().to_bytes();
-                        let review: Value = serde_json::from_slice(&body).unwrap();
-                        calls.lock().push(review["request"]["objects"].as_array().unwrap().len());
-                        let code = if mood == Mood::Breaks { 500 } else { 200 };
-                        let body = answer(&review, mood).to_string();
-                        http::Response::builder().status(code).body(Full::new(bytes::Bytes::from(body)))
-                    }
-                });
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
-                    .await;
-            });
+/// Serves conversions.
+async fn serve(pki: &Pki, mood: Arc<Mutex<Mood>>, calls: Arc<Mutex<Vec<usize>>>) -> Https {
+    Https::start(pki, move |request| {
+        let (mood, calls) = (*mood.lock(), calls.clone());
+        async move {
+            assert_eq!(request.uri().path(), "/convert");
+            let review: Value = serde_json::from_slice(request.body()).unwrap();
+            calls.lock().push(review["request"]["objects"].as_array().unwrap().len());
+            let code = if mood == Mood::Breaks { 500 } else { 200 };
+            let body = answer(&review, mood).to_string();
+            http::Response::builder().status(code).body(Full::new(bytes::Bytes::from(body))).unwrap()
         }
-    });
-    address
+    })
+    .await
 }
 
 fn definition(address: SocketAddr, bundle: &str, storage: &str) -> Value {
@@ -258,9 +231,9 @@ async fn versions_by_webhook() {
     let server = TestServer::start().await;
     let api = server.admin();
     let (mood, calls) = (Arc::new(Mutex::new(Mood::Works)), Arc::new(Mutex::new(Vec::new())));
-    let address = serve(&server.pki, mood.clone(), calls.clone()).await;
+    let webhook = serve(&server.pki, mood.clone(), calls.clone()).await;
     let bundle = base64::prelude::BASE64_STANDARD.encode(&server.pki.ca_pem);
-    api.ok(&format!("POST {CRDS}"), definition(address, &bundle, "v1")).await;
+    api.ok(&format!("POST {CRDS}"), definition(webhook.address, &bundle, "v1")).await;
     let ready = async {
         while api.call(&format!("GET {V2}"), json!(null)).await.0 != 200 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -330,7 +303,7 @@ async fn versions_by_webhook() {
     assert_eq!(api.ok(&format!("GET {V2}/b"), json!(null)).await["spec"]["x"], 1);
 
     // The storage version changes: both are read, and a write migrates.
-    let storage = definition(address, &bundle, "v2");
+    let storage = definition(webhook.address, &bundle, "v2");
     let patch = json!({"spec": {"versions": storage["spec"]["versions"]}});
     api.ok(&format!("PATCH+merge {CRDS}/points.example.com"), patch).await;
     let stored = || async {
@@ -354,9 +327,9 @@ async fn a_webhook_that_cannot_be_trusted_or_reached() {
     let server = TestServer::start().await;
     let api = server.admin();
     let (mood, calls) = (Arc::new(Mutex::new(Mood::Works)), Arc::new(Mutex::new(Vec::new())));
-    let address = serve(&Pki::new(), mood, calls.clone()).await;
+    let webhook = serve(&Pki::new(), mood, calls.clone()).await;
     let bundle = base64::prelude::BASE64_STANDARD.encode(&server.pki.ca_pem);
-    api.ok(&format!("POST {CRDS}"), definition(address, &bundle, "v1")).await;
+    api.ok(&format!("POST {CRDS}"), definition(webhook.address, &bundle, "v1")).await;
     let ready = async {
         while api.call(&format!("GET {V1}"), json!(null)).await.0 != 200 {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use keelson_apiserver::{ApiServer, Config, UserInfo};
 use serde_json::{Value, json};
+use support::events::Events;
 use support::{Api, TestServer};
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -92,32 +93,6 @@ async fn wait_code(api: &Api, request: &str, code: u16) -> Value {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), poll).await.expect("the code comes")
-}
-
-/// The lines of a watch.
-struct Events {
-    body: keelson_apiserver::Body,
-    ready: Vec<u8>,
-}
-
-impl Events {
-    async fn of(api: &Api, path: &str) -> Self {
-        let response = api.send(&format!("GET {path}"), String::new()).await;
-        assert_eq!(response.status(), 200);
-        Self { body: response.into_body(), ready: Vec::new() }
-    }
-
-    /// The next event; `None` at the end.
-    async fn next(&mut self) -> Option<Value> {
-        loop {
-            if let Some(end) = self.ready.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = self.ready.drain(..=end).collect();
-                return Some(serde_json::from_slice(&line).unwrap());
-            }
-            let frame = tokio::time::timeout(Duration::from_secs(30), self.body.frame()).await.unwrap()?;
-            self.ready.extend_from_slice(frame.unwrap().data_ref().unwrap());
-        }
-    }
 }
 
 #[tokio::test]

@@ -2,15 +2,14 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
-use bytes::Bytes;
+use async_trait::async_trait;
 use http_body_util::BodyExt;
 use keelson_apiserver::{ApiServer, Config, UserInfo};
-use keelson_store::{Error, Expect, KeyValue, LocalStore, Options, Range, Store, WatchStream};
+use keelson_store::Error;
 use serde_json::{Value, json};
+use support::store::{Hook, Hooked};
 use support::{Api, TestServer};
 
 #[tokio::test]
@@ -124,9 +123,7 @@ async fn health_is_told_by_check() {
     assert!(text.ends_with(&format!("{warning}readyz check passed\n")), "{text}");
 
     // A store that hangs, and one that says no.
-    let dir = tempfile::tempdir().unwrap();
-    let local = LocalStore::open(dir.path(), Options::default()).unwrap();
-    let store = Arc::new(Moody { local, mood: AtomicU8::new(FINE) });
+    let store = Hooked::open(Moody { mood: AtomicU8::new(FINE) });
     let server = ApiServer::new(Config::default(), store.clone()).await.unwrap();
     let api = Api::new(server, UserInfo::new("admin", ["system:masters"]));
     let get = async |path: &str| {
@@ -158,6 +155,8 @@ async fn metrics_have_upstreams_names() {
     api.raw("GET /api/v1/namespaces/default/configmaps", String::new()).await;
     api.call("GET /api/v1/namespaces/default/configmaps/none", json!(null)).await;
     api.call("GET /api/v1/namespaces/default/nonsense", json!(null)).await;
+    api.call("GET /api/v1/namespaces/default/secrets?dryRun=nonsense", json!(null)).await;
+    api.call("PUT /api/v1/namespaces/default/bindings/a?dryRun=All", json!({})).await;
     let ann = test.api(UserInfo::new("ann", Vec::<String>::new()));
     assert_eq!(ann.call("GET /api/v1/namespaces/default/configmaps/a", json!(null)).await.0, 403);
     let mut watch = api.send("GET /api/v1/namespaces/default/configmaps?watch=1", "").await.into_body();
@@ -206,6 +205,8 @@ async fn metrics_have_upstreams_names() {
         assert!(text.lines().any(|there| there.starts_with(family)), "{family}\n{}", similar(text, family));
     }
     assert!(!text.contains("nonsense"), "what does not exist has no series");
+    let odd = text.lines().find(|line| line.contains(r#"dry_run="All""#) || line.contains(r#"resource="bindings""#));
+    assert_eq!(odd, None, "nor what nothing serves");
     let slis = api.raw("GET /metrics/slis", String::new()).await.1;
     assert!(slis.lines().any(|line| line == r#"kubernetes_healthcheck{name="etcd",type="readyz"} 1"#), "{slis}");
     drop(watch);
@@ -235,63 +236,18 @@ const FINE: u8 = 0;
 const SILENT: u8 = 1;
 const BROKEN: u8 = 2;
 
-/// A store that may stop to answer reads of single keys.
+/// Reads of single keys may be left without an answer, or fail.
 struct Moody {
-    local: LocalStore,
     mood: AtomicU8,
 }
 
-#[async_trait::async_trait]
-impl Store for Moody {
-    async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<u64, Error> {
-        self.local.put(key, value, expect).await
-    }
-
-    async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, KeyValue), Error> {
-        self.local.delete(key, expect).await
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
+#[async_trait]
+impl Hook for Moody {
+    async fn before_get(&self, _key: &str) -> Result<(), Error> {
         match self.mood.load(Ordering::SeqCst) {
             SILENT => std::future::pending().await,
             BROKEN => Err(Error::Closed),
-            _ => self.local.get(key).await,
+            _ => Ok(()),
         }
-    }
-
-    async fn range(&self, prefix: &str, start: &str, revision: Option<u64>, limit: usize) -> Result<Range, Error> {
-        self.local.range(prefix, start, revision, limit).await
-    }
-
-    async fn watch(&self, prefix: &str, revision: u64) -> Result<WatchStream, Error> {
-        self.local.watch(prefix, revision).await
-    }
-
-    async fn revision(&self) -> Result<u64, Error> {
-        self.local.revision().await
-    }
-
-    async fn request_progress(&self) -> Result<(), Error> {
-        self.local.request_progress().await
-    }
-
-    async fn compact(&self, revision: u64) -> Result<(), Error> {
-        self.local.compact(revision).await
-    }
-
-    async fn put_expiring(&self, key: &str, value: Bytes, expect: Expect, ttl: Duration) -> Result<u64, Error> {
-        self.local.put_expiring(key, value, expect, ttl).await
-    }
-
-    async fn compact_in_turn(&self, revision: u64) -> Result<(), Error> {
-        self.local.compact_in_turn(revision).await
-    }
-
-    fn is_shared(&self) -> bool {
-        self.local.is_shared()
-    }
-
-    async fn health(&self) -> Result<(), Error> {
-        self.local.health().await
     }
 }

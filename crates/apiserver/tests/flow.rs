@@ -4,14 +4,15 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, StreamBody};
 use keelson_apiserver::{ApiServer, Config, UserInfo};
-use keelson_store::{Error, Expect, KeyValue, LocalStore, Options, Range, Store, WatchStream};
+use keelson_store::Error;
 use serde_json::{Value, json};
+use support::store::{Hook, Hooked};
 use support::{Api, TestServer};
 use tokio::sync::{Semaphore, mpsc};
 use tower::ServiceExt as _;
@@ -20,79 +21,31 @@ const CM: &str = "/api/v1/namespaces/default/configmaps";
 /// Of which users without a level of their own get five.
 const SEATS: u32 = 60;
 
-/// A store that writes ConfigMaps one for each permit.
+/// ConfigMaps are written one for each permit.
 struct Gated {
-    local: LocalStore,
     gate: Semaphore,
 }
 
-#[async_trait::async_trait]
-impl Store for Gated {
-    async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<u64, Error> {
+#[async_trait]
+impl Hook for Gated {
+    async fn before_put(&self, key: &str) -> Result<(), Error> {
         if key.starts_with("/registry/configmaps/default/") {
             self.gate.acquire().await.unwrap().forget();
         }
-        self.local.put(key, value, expect).await
-    }
-
-    async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, KeyValue), Error> {
-        self.local.delete(key, expect).await
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
-        self.local.get(key).await
-    }
-
-    async fn range(&self, prefix: &str, start: &str, revision: Option<u64>, limit: usize) -> Result<Range, Error> {
-        self.local.range(prefix, start, revision, limit).await
-    }
-
-    async fn watch(&self, prefix: &str, revision: u64) -> Result<WatchStream, Error> {
-        self.local.watch(prefix, revision).await
-    }
-
-    async fn revision(&self) -> Result<u64, Error> {
-        self.local.revision().await
-    }
-
-    async fn request_progress(&self) -> Result<(), Error> {
-        self.local.request_progress().await
-    }
-
-    async fn compact(&self, revision: u64) -> Result<(), Error> {
-        self.local.compact(revision).await
-    }
-
-    async fn put_expiring(&self, key: &str, value: Bytes, expect: Expect, ttl: Duration) -> Result<u64, Error> {
-        self.local.put_expiring(key, value, expect, ttl).await
-    }
-
-    async fn compact_in_turn(&self, revision: u64) -> Result<(), Error> {
-        self.local.compact_in_turn(revision).await
-    }
-
-    fn is_shared(&self) -> bool {
-        self.local.is_shared()
-    }
-
-    async fn health(&self) -> Result<(), Error> {
-        self.local.health().await
+        Ok(())
     }
 }
 
 struct Crowded {
-    store: Arc<Gated>,
+    store: Arc<Hooked<Gated>>,
     server: ApiServer,
-    _dir: tempfile::TempDir,
 }
 
 impl Crowded {
     async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let local = LocalStore::open(dir.path(), Options::default()).unwrap();
-        let store = Arc::new(Gated { local, gate: Semaphore::new(0) });
+        let store = Hooked::open(Gated { gate: Semaphore::new(0) });
         let config = Config { max_requests_inflight: SEATS, max_mutating_requests_inflight: 0, ..Config::default() };
-        let this = Self { server: ApiServer::new(config, store.clone()).await.unwrap(), store, _dir: dir };
+        let this = Self { server: ApiServer::new(config, store.clone()).await.unwrap(), store };
         let ready = |_: u16, cidr: &Value| cidr["status"]["conditions"][0]["status"] == "True";
         this.admin().eventually("GET /apis/networking.k8s.io/v1/servicecidrs/kubernetes", ready).await;
         let role =

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use support::{Api, Pki, TestServer, tls_connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,17 +25,7 @@ struct Kubelet {
 
 impl Kubelet {
     async fn serve(pki: &Pki) -> Self {
-        let (certificate, key) = pki.issue("kubelet", &[]);
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-            )
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let acceptor = pki.acceptor();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let kubelet = Self { address: listener.local_addr().unwrap(), answer: Arc::default(), seen: Arc::default() };
         let (answer, seen) = (kubelet.answer.clone(), kubelet.seen.clone());

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use keelson_apiserver::{ApiServer, Config, UserInfo};
-use keelson_store::{Error, Expect, KeyValue, LocalStore, Options, Range, Store, WatchStream};
+use keelson_store::{Error, Store as _, WatchStream};
 use serde_json::{Value, json};
 use support::Api;
+use support::store::{Hook, Hooked};
 use tokio::sync::watch;
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -30,9 +30,8 @@ enum Gate {
     Broken,
 }
 
-/// A store that can be slow.
+/// What holds the store up.
 struct Held {
-    inner: LocalStore,
     gate: watch::Sender<Gate>,
     /// Ranges that have been held back.
     held: watch::Sender<usize>,
@@ -43,24 +42,18 @@ struct Held {
 }
 
 #[async_trait]
-impl Store for Held {
-    async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<u64, Error> {
+impl Hook for Held {
+    async fn before_put(&self, key: &str) -> Result<(), Error> {
         let one_less = |left: usize| left.checked_sub(1);
         if key.starts_with("/registry/apiregistration.k8s.io/")
             && self.refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
         {
             return Err(Error::Invalid { what: "a test".into() });
         }
-        self.inner.put(key, value, expect).await
+        Ok(())
     }
-    async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, KeyValue), Error> {
-        self.inner.delete(key, expect).await
-    }
-    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
-        self.inner.get(key).await
-    }
-    async fn range(&self, prefix: &str, start: &str, revision: Option<u64>, limit: usize) -> Result<Range, Error> {
-        let range = self.inner.range(prefix, start, revision, limit).await?;
+
+    async fn after_range(&self, prefix: &str) -> Result<(), Error> {
         if prefix == "/registry/example.com/things/" && *self.gate.borrow() != Gate::Open {
             self.held.send_modify(|held| *held += 1);
             if *self.gate.borrow() == Gate::Broken {
@@ -69,59 +62,36 @@ impl Store for Held {
             let mut gate = self.gate.subscribe();
             gate.wait_for(|gate| *gate == Gate::Open).await.unwrap();
         }
-        Ok(range)
+        Ok(())
     }
-    async fn watch(&self, prefix: &str, revision: u64) -> Result<WatchStream, Error> {
+
+    fn watched(&self, stream: WatchStream) -> WatchStream {
         let silent = self.silent.subscribe();
-        let stream = self.inner.watch(prefix, revision).await?.then(move |item| {
+        let stream = stream.then(move |item| {
             let mut silent = silent.clone();
             async move {
                 silent.wait_for(|silent| !silent).await.unwrap();
                 item
             }
         });
-        Ok(stream.boxed())
-    }
-    async fn revision(&self) -> Result<u64, Error> {
-        self.inner.revision().await
-    }
-    async fn request_progress(&self) -> Result<(), Error> {
-        self.inner.request_progress().await
-    }
-    async fn compact(&self, revision: u64) -> Result<(), Error> {
-        self.inner.compact(revision).await
-    }
-    async fn put_expiring(&self, key: &str, value: Bytes, expect: Expect, ttl: Duration) -> Result<u64, Error> {
-        self.inner.put_expiring(key, value, expect, ttl).await
-    }
-    async fn compact_in_turn(&self, revision: u64) -> Result<(), Error> {
-        self.inner.compact_in_turn(revision).await
-    }
-    fn is_shared(&self) -> bool {
-        self.inner.is_shared()
-    }
-    async fn health(&self) -> Result<(), Error> {
-        self.inner.health().await
+        stream.boxed()
     }
 }
 
-async fn start(gate: Gate) -> (Api, Arc<Held>, tempfile::TempDir) {
+async fn start(gate: Gate) -> (Api, Arc<Hooked<Held>>) {
     start_refusing(gate, 0).await
 }
 
-async fn start_refusing(gate: Gate, refused: usize) -> (Api, Arc<Held>, tempfile::TempDir) {
+async fn start_refusing(gate: Gate, refused: usize) -> (Api, Arc<Hooked<Held>>) {
     let refused = AtomicUsize::new(refused);
-    let dir = tempfile::tempdir().unwrap();
-    let inner = LocalStore::open(dir.path(), Options::default()).unwrap();
-    let store = Arc::new(Held {
-        inner,
+    let store = Hooked::open(Held {
         gate: watch::Sender::new(gate),
         held: watch::Sender::new(0),
         refused,
         silent: watch::Sender::new(false),
     });
     let server = ApiServer::new(Config::default(), store.clone()).await.unwrap();
-    (Api::new(server, UserInfo::new("admin", ["system:masters"])), store, dir)
+    (Api::new(server, UserInfo::new("admin", ["system:masters"])), store)
 }
 
 impl Held {
@@ -161,7 +131,7 @@ async fn established(api: &Api, name: &str) {
 
 #[tokio::test]
 async fn what_a_cluster_starts_with_is_tried_again() {
-    let (api, store, _dir) = start_refusing(Gate::Open, 3).await;
+    let (api, store) = start_refusing(Gate::Open, 3).await;
     api.eventually("GET /apis/apiregistration.k8s.io/v1/apiservices", |_, list| {
         let names = list["items"].as_array().into_iter().flatten().map(|item| &item["metadata"]["name"]);
         let names: Vec<_> = names.collect();
@@ -176,7 +146,7 @@ async fn what_a_cluster_starts_with_is_tried_again() {
 
 #[tokio::test]
 async fn others_go_on_while_a_resource_is_read() {
-    let (api, store, _dir) = start(Gate::Closed).await;
+    let (api, store) = start(Gate::Closed).await;
     api.ok(&format!("POST {CRDS}"), definition("things", "Thing")).await;
     store.held(1).await;
     // Writes are answered once the caches have them.
@@ -221,7 +191,7 @@ async fn others_go_on_while_a_resource_is_read() {
 /// Readers and writers see no gap while the definition changes again and again.
 #[tokio::test]
 async fn a_replaced_resource_is_answered_by_its_successor() {
-    let (api, _store, _dir) = start(Gate::Open).await;
+    let (api, _store) = start(Gate::Open).await;
     api.ok(&format!("POST {CRDS}"), definition("things", "Thing")).await;
     established(&api, NAME).await;
     api.ok(&format!("POST {THINGS}"), thing("a")).await;
@@ -246,7 +216,7 @@ async fn a_replaced_resource_is_answered_by_its_successor() {
 
 #[tokio::test]
 async fn a_definition_that_changes_while_it_ends_still_ends() {
-    let (api, _store, _dir) = start(Gate::Open).await;
+    let (api, _store) = start(Gate::Open).await;
     api.ok(&format!("POST {CRDS}"), definition("things", "Thing")).await;
     established(&api, NAME).await;
     let mut held = thing("a");
@@ -269,7 +239,7 @@ async fn a_definition_that_changes_while_it_ends_still_ends() {
 
 #[tokio::test]
 async fn one_failure_does_not_stop_the_others() {
-    let (api, store, _dir) = start(Gate::Broken).await;
+    let (api, store) = start(Gate::Broken).await;
     api.ok(&format!("POST {CRDS}"), definition("things", "Thing")).await;
     store.held(1).await;
     api.ok(&format!("POST {CRDS}"), definition("zebras", "Zebra")).await;
@@ -286,7 +256,7 @@ async fn one_failure_does_not_stop_the_others() {
 
 #[tokio::test]
 async fn a_write_is_answered_though_the_caches_stand_still() {
-    let (api, store, _dir) = start(Gate::Open).await;
+    let (api, store) = start(Gate::Open).await;
     let cm = "/api/v1/namespaces/default/configmaps";
     let old = api.ok(&format!("POST {cm}"), json!({"metadata": {"name": "old"}})).await;
     let gone = api.ok(&format!("POST {cm}"), json!({"metadata": {"name": "gone"}})).await;

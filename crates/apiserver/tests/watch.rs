@@ -5,51 +5,18 @@ mod support;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api as KubeApi, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
+use support::events::Events;
 use support::{Api, TestServer};
 
 const CM: &str = "/api/v1/namespaces/default/configmaps";
 
-/// A watch's events, one JSON object each.
-struct Events {
-    body: keelson_apiserver::Body,
-    ready: Vec<u8>,
-}
-
-impl Events {
-    async fn open(api: &Api, query: &str) -> Self {
-        Self::of(api, &format!("{CM}?watch=1&{query}")).await
-    }
-
-    async fn of(api: &Api, path: &str) -> Self {
-        let response = api.send(&format!("GET {path}"), String::new()).await;
-        assert_eq!(response.status(), 200);
-        Self { body: response.into_body(), ready: Vec::new() }
-    }
-
-    /// The next event; `None` at the end of the watch.
-    async fn next(&mut self) -> Option<Value> {
-        loop {
-            if let Some(end) = self.ready.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = self.ready.drain(..=end).collect();
-                return Some(serde_json::from_slice(&line).unwrap());
-            }
-            let frame = tokio::time::timeout(Duration::from_secs(600), self.body.frame()).await.unwrap()?;
-            self.ready.extend_from_slice(frame.unwrap().data_ref().unwrap());
-        }
-    }
-
-    /// `ADDED a`
-    async fn expect(&mut self, expected: &str) -> Value {
-        let event = self.next().await.unwrap();
-        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default();
-        assert_eq!(format!("{} {name}", event["type"].as_str().unwrap()).trim(), expected);
-        event
-    }
+/// Watches ConfigMaps.
+async fn open(api: &Api, query: &str) -> Events {
+    Events::of(api, &format!("{CM}?watch=1&{query}")).await
 }
 
 fn labelled(name: &str, label: &str) -> Value {
@@ -61,7 +28,7 @@ async fn selectors_turn_changes_into_additions_and_deletions() {
     let test = TestServer::start().await;
     let api = test.admin();
     api.ok(&format!("POST {CM}"), labelled("a", "yes")).await;
-    let mut events = Events::open(&api, "labelSelector=l%3Dyes").await;
+    let mut events = open(&api, "labelSelector=l%3Dyes").await;
     events.expect("ADDED a").await;
     api.ok(&format!("POST {CM}"), labelled("b", "no")).await;
     api.ok(&format!("PATCH+merge {CM}/b"), json!({"metadata": {"labels": {"l": "yes"}}})).await;
@@ -83,12 +50,12 @@ async fn watches_start_anywhere_in_the_ring() {
     let first = api.ok(&format!("POST {CM}"), labelled("a", "x")).await;
     api.ok(&format!("POST {CM}"), labelled("b", "x")).await;
     let rv = first["metadata"]["resourceVersion"].as_str().unwrap();
-    let mut events = Events::open(&api, &format!("resourceVersion={rv}")).await;
+    let mut events = open(&api, &format!("resourceVersion={rv}")).await;
     events.expect("ADDED b").await;
     // A server that started after these revisions does not have them in its ring.
     let second = keelson_apiserver::ApiServer::new(Default::default(), test.store.clone()).await.unwrap();
     let fresh = Api::new(second, keelson_apiserver::UserInfo::new("admin", ["system:masters"]));
-    let mut events = Events::open(&fresh, &format!("resourceVersion={rv}")).await;
+    let mut events = open(&fresh, &format!("resourceVersion={rv}")).await;
     let event = events.next().await.unwrap();
     let status = &event["object"];
     assert_eq!((&event["type"], &status["code"], &status["reason"]), (&json!("ERROR"), &json!(410), &json!("Expired")));
@@ -96,7 +63,7 @@ async fn watches_start_anywhere_in_the_ring() {
     assert_eq!(events.next().await, None);
     // A revision that has not happened yet: nothing is shown until it has.
     let newest = keelson_store::Store::revision(&*test.store).await.unwrap();
-    let mut events = Events::open(&api, &format!("resourceVersion={}", newest + 2)).await;
+    let mut events = open(&api, &format!("resourceVersion={}", newest + 2)).await;
     // The server itself writes, too, so what comes first is known by its revision only.
     let mut first = None;
     for name in ["c", "d", "e"] {
@@ -165,7 +132,7 @@ async fn streaming_lists_end_with_a_bookmark() {
     let made = api.ok(&format!("POST {CM}"), labelled("a", "x")).await;
     let revision = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
     let query = "sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
-    let mut events = Events::open(&api, query).await;
+    let mut events = open(&api, query).await;
     events.expect("ADDED a").await;
     let end = events.expect("BOOKMARK").await;
     assert_eq!(end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
@@ -181,7 +148,7 @@ async fn streaming_lists_end_with_a_bookmark() {
 async fn quiet_watches_get_bookmarks_and_end_in_time() {
     let test = TestServer::start().await;
     let api = test.admin();
-    let mut events = Events::open(&api, "allowWatchBookmarks=true&timeoutSeconds=100").await;
+    let mut events = open(&api, "allowWatchBookmarks=true&timeoutSeconds=100").await;
     // Something that this watch does not show.
     api.ok("POST /api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}})).await;
     let newest = keelson_store::Store::revision(&*test.store).await.unwrap();
@@ -205,7 +172,7 @@ async fn quiet_watches_get_bookmarks_and_end_in_time() {
 async fn slow_watchers_are_cut_off() {
     let test = TestServer::start().await;
     let api = test.admin();
-    let mut events = Events::open(&api, "").await;
+    let mut events = open(&api, "").await;
     api.ok(&format!("POST {CM}"), json!({"metadata": {"name": "a"}})).await;
     events.expect("ADDED a").await;
     // More bytes than the ring keeps alive for a reader that does not read.
@@ -224,7 +191,7 @@ async fn tables_are_watched() {
     let mut api = test.admin();
     api.ok(&format!("POST {CM}"), labelled("a", "x")).await;
     api.accept = Some("application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
-    let mut events = Events::open(&api, "").await;
+    let mut events = open(&api, "").await;
     let first = events.next().await.unwrap();
     assert_eq!((&first["object"]["kind"], &first["object"]["rows"][0]["cells"][0]), (&json!("Table"), &json!("a")));
     assert!(first["object"]["columnDefinitions"].is_array());

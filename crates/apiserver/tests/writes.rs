@@ -2,7 +2,9 @@
 
 mod support;
 
+use keelson_apiserver::{ApiServer, Config, UserInfo};
 use serde_json::{Value, json};
+use support::store::{Gate, Hooked};
 use support::{Api, TestServer};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
@@ -267,4 +269,26 @@ async fn sizes_are_limited() {
     let (code, text, _) =
         api.raw(&format!("POST {CM}"), format!("{}{}", "[".repeat(200_000), "]".repeat(200_000))).await;
     assert_eq!(code, 400, "{text}");
+}
+
+#[tokio::test]
+async fn a_write_is_done_when_its_client_goes_away() {
+    let store = Hooked::open(Gate::at("/default/kept"));
+    let server = ApiServer::new(Config::default(), store.clone()).await.unwrap();
+    let api = Api::new(server, UserInfo::new("admin", ["system:masters"]));
+    store.hold();
+    let create = tokio::spawn({
+        let api = api.clone();
+        let service = json!({"metadata": {"name": "kept"}, "spec": {"ports": [{"port": 80}]}});
+        async move { api.call("POST /api/v1/namespaces/default/services", service).await }
+    });
+    // Its address is reserved, the Service is on its way.
+    store.reached().await;
+    create.abort();
+    assert!(create.await.unwrap_err().is_cancelled());
+    store.release();
+    let service = api.eventually("GET /api/v1/namespaces/default/services/kept", |code, _| code == 200).await;
+    let address = service["spec"]["clusterIP"].as_str().unwrap();
+    let reserved = api.ok(&format!("GET /apis/networking.k8s.io/v1/ipaddresses/{address}"), json!(null)).await;
+    assert_eq!(reserved["spec"]["parentRef"]["name"], "kept");
 }

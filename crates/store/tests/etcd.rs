@@ -160,6 +160,87 @@ async fn another_etcd_in_its_place_is_noticed() {
     assert!(matches!(end, Some(Err(Error::Future { requested, .. })) if requested == at), "{end:?}");
 }
 
+/// Three members of one etcd.
+fn start_three(dir: &Path) -> [Etcd; 3] {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let peers = [free(), free(), free()].map(|taken| format!("http://{}", taken.local_addr().unwrap()));
+    let all: Vec<_> = peers.iter().enumerate().map(|(at, peer)| format!("m{at}={peer}")).collect();
+    let all = all.join(",");
+    std::array::from_fn(|at| {
+        let (name, peer) = (format!("m{at}"), peers[at].as_str());
+        let dir = dir.join(&name);
+        std::fs::create_dir(&dir).unwrap();
+        let urls = ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer];
+        start(&dir, &[&["--name", &name, "--initial-cluster", &all][..], &urls].concat())
+    })
+}
+
+/// Passes connections on to the address of the moment; its change breaks them off. Returns its own address.
+async fn relay(target: &tokio::sync::watch::Sender<String>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let target = target.subscribe();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            let mut target = target.clone();
+            let to = target.borrow_and_update().trim_start_matches("http://").to_owned();
+            tokio::spawn(async move {
+                let Ok(mut to) = tokio::net::TcpStream::connect(to).await else { return };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut from, &mut to) => {}
+                    _ = target.changed() => {}
+                }
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+/// A member that was cut off knows less than what the watch has told. It is no other etcd: it catches up.
+#[tokio::test]
+async fn a_member_that_lags_behind_is_waited_for() {
+    let dir = scratch();
+    let [leads, also, lags] = start_three(dir.path());
+    let target = tokio::sync::watch::Sender::new(leads.endpoint());
+    let relay = relay(&target).await;
+    let direct = eventually(|| EtcdStore::connect(Options::new(vec![leads.endpoint()]))).await;
+    let first = eventually(|| direct.put("/registry/w/a", Bytes::new(), Expect::Any)).await;
+    let store = EtcdStore::connect(Options::new(vec![relay])).await.unwrap();
+    let mut watch = store.watch("/registry/w/", first).await.unwrap();
+    // Through a member itself, as it is now.
+    let mut member = etcd_client::Client::connect([lags.endpoint()], None).await.unwrap();
+    let serializable = etcd_client::GetOptions::new().with_serializable();
+    member.get("x", Some(serializable.clone())).await.unwrap();
+
+    // More than the others send ahead to a member that does not answer.
+    lags.signal(Signal::STOP).unwrap();
+    // It may have been the leader.
+    let put = |key: &'static str, value: &'static [u8]| {
+        let direct = &direct;
+        eventually(move || direct.put(key, Bytes::from_static(value), Expect::Any))
+    };
+    let puts = (0..3000).map(|_| put("/registry/x", b"x"));
+    assert_eq!(futures::stream::iter(puts).buffer_unordered(64).count().await, 3000);
+    let told = put("/registry/w/a", b"told").await;
+    assert_eq!(values(&mut watch, told).await, [(told, "told".to_owned())]);
+    for other in [&leads, &also] {
+        other.signal(Signal::STOP).unwrap();
+    }
+    lags.signal(Signal::CONT).unwrap();
+    target.send_replace(lags.endpoint());
+    let quiet = tokio::time::timeout(Duration::from_secs(4), watch.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    let newest = member.get("x", Some(serializable)).await.unwrap().header().unwrap().revision();
+    assert!(newest.unsigned_abs() < told, "it knows {newest} of {told}");
+
+    for other in [&leads, &also] {
+        other.signal(Signal::CONT).unwrap();
+    }
+    let later = eventually(|| store.put("/registry/w/a", Bytes::from_static(b"later"), Expect::Any)).await;
+    let seen = values(&mut watch, later).await;
+    assert_eq!(seen.last(), Some(&(later, "later".to_owned())));
+}
+
 #[tokio::test]
 async fn progress_is_told_of_what_happens_elsewhere() {
     let dir = scratch();

@@ -4,6 +4,7 @@
 //!
 //! - [`policy`]: levels, versions, labels
 //! - [`checks`]: what a standard asks for, from the files beside
+//! - [`trial`]: a new standard against the pods there are
 //! - [`config`]: defaults and exemptions
 
 mod capabilities;
@@ -16,38 +17,38 @@ mod privilege;
 mod profiles;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod volumes;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use keelson_api::status::Status;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::{Operation, Request};
-use checks::{Finding, Pod, details, evaluate, reasons};
+use checks::{Finding, Pod, details, evaluate};
 use config::Config;
 use policy::{Level, PREFIX, Policy, Standard};
-
-/// Pods that a namespace's new standard is tried on at most, and for how long.
-const MAX_PODS: usize = 3000;
-const MAX_TRIAL: Duration = Duration::from_secs(1);
+pub(super) use trial::Places;
+use trial::Trial;
 
 /// Subresources of pods that cannot change what containers may do.
 const HARMLESS: [&str; 8] = ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
 
-pub(super) fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     if !matches!(request.operation, Operation::Create | Operation::Update) {
         return Ok(());
     }
     let kind = &request.resource.kind;
     match (&*kind.group, &*kind.resource) {
-        ("", "namespaces") if request.subresource.is_empty() => judge_namespace(request, object),
+        ("", "namespaces") if request.subresource.is_empty() => judge_namespace(request, object).await,
         ("", "pods") if !HARMLESS.contains(&request.subresource) => judge_pod(request, object),
         _ if !request.subresource.is_empty() => Ok(()),
         (group, resource) => match template(group, resource, object) {
-            Some(template) => judge_template(request, template),
+            Some(template) => {
+                judge_template(request, template);
+                Ok(())
+            }
             None => Ok(()),
         },
     }
@@ -66,45 +67,37 @@ fn template<'a>(group: &str, resource: &str, object: &'a Value) -> Option<&'a Va
     object.pointer(path).filter(|template| template.is_object())
 }
 
-/// What holds in the request's namespace; `None` if nothing does, or the request is exempt.
-fn policy_for(request: &Request<'_>, config: &Config) -> Result<Option<Policy>, Status> {
-    let namespaces = request.core.registry.known("", "namespaces")?.cache()?;
-    let Some(namespace) = namespaces.get("", request.namespace) else {
-        let why = format!("failed to lookup namespace {}", request.namespace);
-        return Err(Status::new(500, "InternalError", why));
-    };
+/// What holds in the request's namespace, and what is wrong with its labels.
+fn policy_for(request: &Request<'_>, config: &Config) -> Result<(Policy, Option<String>), String> {
+    let namespaces = request.core.registry.known("", "namespaces").and_then(|namespaces| namespaces.cache());
+    let namespace = namespaces.map_err(|status| status.message)?.get("", request.namespace);
+    let namespace = namespace.ok_or_else(|| format!("failed to lookup namespace \"{}\"", request.namespace))?;
     let (policy, errors) = Policy::of(&*namespace, &config.defaults);
-    if errors.is_empty() && policy.is_privileged() {
-        return Ok(None);
+    if errors.is_empty() {
+        return Ok((policy, None));
     }
-    let exempt = if config.exempts_namespace(request.namespace) {
-        Some("namespace")
-    } else if config.exempts_user(&request.user.name) {
-        Some("user")
-    } else {
-        None
-    };
-    if let Some(why) = exempt {
-        request.notes.annotate(format!("{PREFIX}exempt"), why);
-        return Ok(None);
-    }
-    if !errors.is_empty() {
-        let errors: Vec<_> = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();
-        let text = if errors.len() == 1 { errors.concat() } else { format!("[{}]", errors.join(", ")) };
-        request.notes.annotate(format!("{PREFIX}error"), format!("Failed to parse policy: {text}"));
-    }
-    Ok(Some(policy))
+    let errors: Vec<_> = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();
+    let text = if errors.len() == 1 { errors.concat() } else { format!("[{}]", errors.join(", ")) };
+    Ok((policy, Some(format!("Failed to parse policy: {text}"))))
 }
 
 fn judge_pod(request: &Request<'_>, object: &Value) -> Result<(), Status> {
-    let config = &request.core.admission.pod_security;
-    let Some(policy) = policy_for(request, config)? else { return Ok(()) };
+    let config = &*request.core.admission.pod_security;
+    if is_exempt(request, config) {
+        return Ok(());
+    }
+    let (policy, wrong) = policy_for(request, config).map_err(Status::internal)?;
+    if wrong.is_none() && policy.is_privileged() {
+        request.notes.annotate(format!("{PREFIX}enforce-policy"), Standard::default().to_string());
+        return Ok(());
+    }
     let unimportant =
         request.operation == Operation::Update && request.old.is_some_and(|old| !is_significant(object, old));
     let pod = Pod { metadata: &object["metadata"], spec: &object["spec"] };
-    if unimportant || is_exempt(request, config, pod) {
+    if unimportant || has_exempt_class(request, config, pod) {
         return Ok(());
     }
+    note_error(request, wrong);
     let standard = policy.enforce;
     request.notes.annotate(format!("{PREFIX}enforce-policy"), standard.to_string());
     let findings = evaluate(standard, pod);
@@ -116,18 +109,44 @@ fn judge_pod(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-fn judge_template(request: &Request<'_>, template: &Value) -> Result<(), Status> {
-    let config = &request.core.admission.pod_security;
-    let Some(policy) = policy_for(request, config)? else { return Ok(()) };
-    let pod = Pod { metadata: &template["metadata"], spec: &template["spec"] };
+/// Workloads are never refused, whatever is wrong.
+fn judge_template(request: &Request<'_>, template: &Value) {
+    let config = &*request.core.admission.pod_security;
+    if is_exempt(request, config) {
+        return;
+    }
+    let (policy, wrong) = match policy_for(request, config) {
+        Ok(found) => found,
+        Err(why) => return note_error(request, Some(why)),
+    };
     let asked = [policy.audit, policy.warn].iter().any(|standard| standard.level != Level::Privileged);
-    if asked && !is_exempt(request, config, pod) {
+    let pod = Pod { metadata: &template["metadata"], spec: &template["spec"] };
+    if (asked || wrong.is_some()) && !has_exempt_class(request, config, pod) {
+        note_error(request, wrong);
         tell(request, &policy, pod, (Standard::default(), &[]), false);
     }
-    Ok(())
 }
 
-fn is_exempt(request: &Request<'_>, config: &Config, pod: Pod<'_>) -> bool {
+fn note_error(request: &Request<'_>, error: Option<String>) {
+    if let Some(error) = error {
+        request.notes.annotate(format!("{PREFIX}error"), error);
+    }
+}
+
+/// Whether nothing is asked of this user, or in this namespace.
+fn is_exempt(request: &Request<'_>, config: &Config) -> bool {
+    let exempt = if config.exempts_namespace(request.namespace) {
+        "namespace"
+    } else if config.exempts_user(&request.user.name) {
+        "user"
+    } else {
+        return false;
+    };
+    request.notes.annotate(format!("{PREFIX}exempt"), exempt);
+    true
+}
+
+fn has_exempt_class(request: &Request<'_>, config: &Config, pod: Pod<'_>) -> bool {
     let exempt = pod.spec["runtimeClassName"].as_str().is_some_and(|class| config.exempts_runtime_class(class));
     if exempt {
         request.notes.annotate(format!("{PREFIX}exempt"), "runtimeClass");
@@ -174,72 +193,43 @@ fn is_significant(pod: &Value, old: &Value) -> bool {
     lists.iter().any(|list| images(pod, list) != images(old, list)) || annotations(pod) != annotations(old)
 }
 
-fn judge_namespace(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+async fn judge_namespace(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let config = &request.core.admission.pod_security;
-    let labels = |namespace: &Value| Policy::of(&namespace["metadata"]["labels"], &config.defaults);
+    let policy_of = |namespace: &Value| Policy::of(&namespace["metadata"]["labels"], &config.defaults);
     if !is_labelled(object) && !request.old.is_some_and(is_labelled) {
         return Ok(());
     }
-    let (policy, errors) = labels(object);
-    let (old_policy, old_errors) = request.old.map(labels).unzip();
+    let (policy, errors) = policy_of(object);
+    let (old_policy, old_errors) = request.old.map(policy_of).unzip();
     if !errors.is_empty() && old_errors.is_none_or(|old| old != errors) {
         return Err(Status::invalid("", "Namespace", request.name, &errors));
     }
-    let Some(old_policy) = old_policy else { return Ok(()) };
-    let (new, old) = (policy.enforce, old_policy.enforce);
-    let relaxed = new.version == old.version && new.level <= old.level;
-    if new == old || new.level == Level::Privileged || relaxed || config.exempts_namespace(request.name) {
+    let (new, old) = (policy.enforce, old_policy.map(|policy| policy.enforce));
+    let relaxed = old.is_some_and(|old| new.version == old.version && new.level <= old.level);
+    if relaxed || (old.is_some() && new.level == Level::Privileged) {
         return Ok(());
     }
-    try_on_pods(request, config, new)
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    if config.exempts_namespace(name) {
+        if !policy.is_privileged() && policy != config.defaults {
+            let labelled = policy.labelled(&object["metadata"]["labels"]);
+            request.notes.warn(format!(
+                "namespace \"{name}\" is exempt from Pod Security, and the policy ({labelled}) will be ignored"
+            ));
+        }
+        return Ok(());
+    }
+    if old.is_some() {
+        let pods = request.core.registry.known("", "pods")?.cache()?;
+        let prefix = pods.namespace_prefix(name);
+        let trial = Trial { namespace: name.to_owned(), prefix, standard: new, config: config.clone() };
+        let warnings = trial.warnings(&request.core.admission.pod_security_places, pods.snapshot()).await;
+        warnings.into_iter().for_each(|warning| request.notes.warn(warning));
+    }
+    Ok(())
 }
 
 fn is_labelled(namespace: &Value) -> bool {
     let labels = namespace["metadata"]["labels"].as_object();
     labels.into_iter().flatten().any(|(key, _)| key.starts_with(PREFIX))
-}
-
-/// Warns of the pods there are that a new standard would not let in.
-fn try_on_pods(request: &Request<'_>, config: &Config, standard: Standard) -> Result<(), Status> {
-    let pods = request.core.registry.known("", "pods")?.cache()?;
-    let (snapshot, prefix) = (pods.snapshot(), format!("{}{}/", pods.prefix(), request.name));
-    let total = snapshot.range(&prefix, "").count();
-    let deadline = Instant::now() + MAX_TRIAL;
-    // By what is wrong: the first pod's name, and how many there are.
-    let mut wrong: BTreeMap<String, (String, usize)> = BTreeMap::new();
-    let mut tried = 0;
-    for entry in snapshot.range(&prefix, "").take(MAX_PODS) {
-        tried += 1;
-        let object = entry.decode()?;
-        let pod = Pod { metadata: &object["metadata"], spec: &object["spec"] };
-        if !is_exempt(request, config, pod) {
-            let findings = evaluate(standard, pod);
-            if !findings.is_empty() {
-                wrong.entry(reasons(&findings)).or_insert_with(|| (entry.name().to_owned(), 0)).1 += 1;
-            }
-        }
-        if Instant::now() >= deadline {
-            break;
-        }
-    }
-    if tried < total {
-        request.notes.warn(format!(
-            "new PodSecurity enforce level only checked against the first {tried} of {total} existing pods"
-        ));
-    }
-    if !wrong.is_empty() {
-        let name = request.name;
-        request.notes.warn(format!(
-            "existing pods in namespace \"{name}\" violate the new PodSecurity enforce level \"{standard}\""
-        ));
-    }
-    let texts = wrong.into_iter().map(|(why, (name, count))| match count {
-        1 => format!("{name}: {why}"),
-        2 => format!("{name} (and 1 other pod): {why}"),
-        count => format!("{name} (and {} other pods): {why}", count - 1),
-    });
-    let mut texts: Vec<_> = texts.collect();
-    texts.sort_unstable();
-    texts.into_iter().for_each(|text| request.notes.warn(text));
-    Ok(())
 }

@@ -1,9 +1,10 @@
 //! ResourceQuota: what a request adds to a namespace fits into the namespace's quotas, and is charged to their status before
-//! the object is written. Requests of one namespace are charged in turns: whoever has the turn charges all that wait, with
-//! one write per quota, so that many creates at once cost few writes. The write is a compare-and-swap on the quota, which
-//! several API servers share. A charge whose object is then not written is given back by the quota controller, which counts
-//! anew.
+//! the object is written. Requests of one namespace are charged in [`turns`]: all that wait at once, with one write per quota
+//! ([`charge`]), so that many creates at once cost few writes. The write is a compare-and-swap on the quota, which several API
+//! servers share. A charge whose object is then not written (its request has timed out, say) is given back by the quota
+//! controller, which counts anew.
 
+mod charge;
 mod turns;
 
 use std::sync::Arc;
@@ -19,11 +20,20 @@ use super::{Judges, Operation, Request};
 use crate::core::Core;
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{Target, update};
-use turns::Charge;
-pub(super) use turns::{Denied, Turns};
+use charge::{Charge, serve};
+pub(super) use turns::Turns;
 
 /// How long a request waits to be charged.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a charge was not made.
+#[derive(Clone, Debug)]
+enum Denied {
+    /// In upstream's words.
+    Exceeded(String),
+    /// The quota could not be written.
+    Failed(Status),
+}
 
 pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     if !matches!(request.operation, Operation::Create | Operation::Update) || request.namespace.is_empty() {
@@ -41,7 +51,17 @@ pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<()
         return Ok(());
     }
     let Some(charge) = measure(request, &evaluator, &quotas, object)? else { return Ok(()) };
-    let charged = request.core.admission.turns.charge(request.core, request.namespace, charge);
+    let core = request.core;
+    let (me, namespace) = (core.me.clone(), request.namespace.to_owned());
+    let serve = move |waiting| {
+        let (me, namespace) = (me.clone(), namespace.clone());
+        async move {
+            if let Some(core) = me.upgrade() {
+                serve(&core, &namespace, waiting).await;
+            }
+        }
+    };
+    let charged = core.admission.turns.charge(&core.requests, request.namespace, charge, serve);
     match tokio::time::timeout(PATIENCE, charged).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(Denied::Exceeded(why))) => Err(request.forbidden(&why)),

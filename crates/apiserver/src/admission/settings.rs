@@ -17,10 +17,11 @@ use crate::{Config, Error};
 #[derive(Debug)]
 pub(crate) struct Settings {
     enabled: Enabled,
-    pub(super) pod_security: pod_security::config::Config,
+    pub(super) pod_security: Arc<pod_security::config::Config>,
+    pub(super) pod_security_places: pod_security::Places,
     /// Fed by the watch cache.
     pub(crate) namespaces: Arc<Namespaces>,
-    pub(super) turns: Turns,
+    pub(super) turns: Arc<Turns>,
 }
 
 /// `AdmissionConfiguration`
@@ -47,9 +48,10 @@ impl Settings {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let mut settings = Self {
             enabled: Enabled::new(config)?,
-            pod_security: Default::default(),
+            pod_security: Arc::default(),
+            pod_security_places: Default::default(),
             namespaces: Arc::default(),
-            turns: Turns::default(),
+            turns: Arc::default(),
         };
         if let Some(path) = &config.admission_control_config_file {
             settings.read(path)?;
@@ -83,7 +85,7 @@ impl Settings {
             let wrong = |why: String| Error::Configuration { path: shown.clone(), why: format!("{name}: {why}") };
             match name.as_str() {
                 "PodSecurity" => {
-                    self.pod_security = pod_security::config::Config::parse(&configuration).map_err(wrong)?
+                    self.pod_security = Arc::new(pod_security::config::Config::parse(&configuration).map_err(wrong)?)
                 }
                 _ => return Err(wrong("this server has no configuration for that plugin".into())),
             }

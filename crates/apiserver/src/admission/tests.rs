@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
-use super::{default_tolerations, service_account};
+use super::{Notes, default_tolerations, service_account};
+use crate::audit::Level;
 
 #[test]
 fn tolerations_are_added_once() {
@@ -34,4 +35,22 @@ fn tokens_are_not_mounted_when_unwanted() {
     let Value::Object(spec) = &mut pod else { unreachable!() };
     service_account::apply(spec, &Default::default(), "abcde");
     assert_eq!(pod.get("volumes"), None);
+}
+
+#[test]
+fn annotations_show_no_more_than_the_level_allows() {
+    let taken = |level: Level| {
+        let notes = Notes::default();
+        notes.annotate("a", "1");
+        notes.annotate("a", "2");
+        notes.annotate_from(Level::Request, "patch", "secret");
+        notes.annotate_from(Level::RequestResponse, "all", "3");
+        let taken: Vec<_> = notes.take_annotations(level).map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(notes.take_annotations(Level::RequestResponse).count(), 0, "they are taken once");
+        taken
+    };
+    assert!(taken(Level::None).is_empty());
+    assert_eq!(taken(Level::Metadata), ["a=1"]);
+    assert_eq!(taken(Level::Request), ["a=1", "patch=secret"]);
+    assert_eq!(taken(Level::RequestResponse), ["a=1", "patch=secret", "all=3"]);
 }

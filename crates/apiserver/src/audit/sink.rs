@@ -20,24 +20,28 @@ pub(super) struct Item {
     pub(super) done: Option<oneshot::Sender<bool>>,
     /// The bytes that wait, this line included.
     waiting: Arc<AtomicUsize>,
+    stored: bool,
     losses: Arc<Losses>,
 }
 
 impl Item {
-    /// It is stored, or given up. Who waits counts what is lost; otherwise it is counted here.
+    /// It is stored, or given up.
     pub(super) fn end(mut self, stored: bool) {
-        match self.done.take() {
+        self.stored = stored;
+        if let Some(done) = self.done.take() {
             // Who asked may have gone.
-            Some(done) => drop(done.send(stored)),
-            None if !stored => self.losses.add(),
-            None => {}
+            let _ = done.send(stored);
         }
     }
 }
 
+/// However it goes away, it is lost unless it was stored.
 impl Drop for Item {
     fn drop(&mut self) {
         self.waiting.fetch_sub(self.line.len(), Ordering::Relaxed);
+        if !self.stored && !self.line.is_empty() {
+            self.losses.add();
+        }
     }
 }
 
@@ -76,17 +80,13 @@ impl Sink {
     /// Hands an event over; whether the request may go on. In batch mode an event that finds the buffer full is lost.
     pub(super) async fn write(&self, line: Bytes) -> bool {
         if self.mode == AuditMode::Batch {
-            let full = self.waiting.load(Ordering::Relaxed) + line.len() > BUFFER_BYTES;
-            if full || self.queue.try_send(self.item(line, None)).is_err() {
-                self.losses.add();
+            let item = self.item(line, None);
+            if self.waiting.load(Ordering::Relaxed) <= BUFFER_BYTES {
+                let _ = self.queue.try_send(item);
             }
             return true;
         }
-        let stored = self.store(line).await;
-        if !stored {
-            self.losses.add();
-        }
-        stored || self.mode == AuditMode::Blocking
+        self.store(line).await || self.mode == AuditMode::Blocking
     }
 
     /// An event that there is no room for is lost.
@@ -112,7 +112,7 @@ impl Sink {
 
     fn item(&self, line: Bytes, done: Option<oneshot::Sender<bool>>) -> Item {
         self.waiting.fetch_add(line.len(), Ordering::Relaxed);
-        Item { line, done, waiting: self.waiting.clone(), losses: self.losses.clone() }
+        Item { line, done, waiting: self.waiting.clone(), stored: false, losses: self.losses.clone() }
     }
 }
 
@@ -141,5 +141,33 @@ mod tests {
         };
         tokio::join!(give_up, ask);
         assert_eq!(sink.losses(), ("log", 1));
+    }
+
+    #[tokio::test]
+    async fn what_never_comes_to_the_backend_is_lost() {
+        let line = || Bytes::from_static(b"{}\n");
+        let (sink, mut queue) = Sink::new("log", AuditMode::Batch, 1);
+        assert!(sink.write(line()).await && sink.write(line()).await);
+        assert_eq!(sink.losses(), ("log", 1), "there is room for one");
+        queue.recv().await.unwrap().end(true);
+        assert_eq!(sink.waiting.load(Ordering::Relaxed), 0);
+        sink.waiting.store(BUFFER_BYTES, Ordering::Relaxed);
+        assert!(sink.write(line()).await);
+        assert_eq!(sink.losses(), ("log", 2), "the buffer is full");
+
+        // Who waits may go away: before the event is handed over, and after.
+        let (sink, mut queue) = Sink::new("log", AuditMode::BlockingStrict, 1);
+        let mut first = Box::pin(sink.write(line()));
+        assert!(futures::poll!(&mut first).is_pending());
+        let mut second = Box::pin(sink.write(line()));
+        assert!(futures::poll!(&mut second).is_pending());
+        drop((first, second));
+        assert_eq!(sink.losses(), ("log", 1));
+        queue.recv().await.unwrap().end(false);
+        assert_eq!(sink.losses(), ("log", 2));
+        // A backend that is gone stores nothing.
+        drop(queue);
+        assert!(!sink.write(line()).await);
+        assert_eq!(sink.losses(), ("log", 3));
     }
 }

@@ -20,12 +20,17 @@ pub(super) struct Begun(Arc<AtomicBool>);
 impl Begun {
     /// From here on the work is done to its end. An error when the client has gone, which nobody reads.
     pub(super) fn begin(&self) -> Result<(), Status> {
-        if self.is_first() { Ok(()) } else { Err(Status::new(499, "ClientClosedRequest", "the client went away")) }
+        if self.is_first() { Ok(()) } else { Err(client_gone()) }
     }
 
     fn is_first(&self) -> bool {
         !self.0.swap(true, Ordering::AcqRel)
     }
+}
+
+/// What becomes of a request whose client did not wait; nobody reads it but in the audit log.
+pub(super) fn client_gone() -> Status {
+    Status::new(499, "ClientClosedRequest", "the client went away")
 }
 
 /// Ends the task when it is dropped, unless its work has begun.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Call;
-use super::detached::Begun;
+use super::detached::{self, Begun};
 use crate::UserInfo;
 use crate::audit::{Audit, Incoming, Level, Record, Stage};
 use crate::flow::Classification;
@@ -112,18 +112,18 @@ impl Ending {
     }
 
     /// Sends what is to be sent now, and leaves the rest to the body's end.
-    pub(super) async fn finish(self, mut response: Response<Body>) -> Response<Body> {
-        response.headers_mut().insert(AUDIT_ID, self.id);
-        if let Some(class) = self.class {
+    pub(super) async fn finish(mut self, mut response: Response<Body>) -> Response<Body> {
+        response.headers_mut().insert(AUDIT_ID, self.id.clone());
+        if let Some(class) = self.class.take() {
             class.tell(response.headers_mut());
         }
         let stream = response.extensions_mut().remove::<StreamPermit>();
-        let mut measured = self.measured;
+        let mut measured = self.measured.take();
         if let Some(measured) = &mut measured {
             measured.answered(response.status().as_u16());
         }
         let whole = matches!(response.body(), Body::Full(_));
-        let Some(audited) = self.audited else {
+        let Some(audited) = self.audited.take() else {
             return match measured {
                 None => response,
                 Some(measured) => {
@@ -143,6 +143,17 @@ impl Ending {
             return closed_by(response, stream, whole, Closing { audited: None, measured });
         }
         closed_by(response, stream, whole, Closing { audited: Some(audited), measured })
+    }
+}
+
+/// A request that ends before it is answered, because its client went away, is written down all the same: something may have
+/// been done for it.
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Some(Audited { audit, record, refused, .. }) = self.audited.take() else { return };
+        let status = detached::client_gone();
+        record.answered(status.code, Some(status.to_value()));
+        audit.write_later(&record, if refused { Stage::ResponseStarted } else { Stage::ResponseComplete });
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use keelson_api::kind::{Kind, Verb};
 use parking_lot::{Mutex, RwLock};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use smallvec::SmallVec;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{SECONDS, counters, histograms, register};
 use crate::core::Core;
+use crate::dispatch::kind_verb;
 use crate::http::path::RequestInfo;
 use crate::http::query::Query;
 
@@ -123,7 +125,8 @@ impl Requests {
     /// Series of a request; none for what this server does not serve.
     fn series(&self, core: &Core, info: &RequestInfo, query: &Query, apply: bool) -> Option<Arc<Series>> {
         let verb = verb(info, apply)?;
-        let dry_run = if query.text("dryRun").is_some() { "All" } else { "" };
+        let writes = !matches!(verb, "GET" | "LIST" | "WATCH" | "CONNECT");
+        let dry_run = if writes && query.text("dryRun") == Some("All") { "All" } else { "" };
         let labels: [&str; 7] = match &info.target {
             None => {
                 let path = PATHS.iter().find(|path| **path == info.path)?;
@@ -149,10 +152,8 @@ impl Requests {
         }
         if let Some(target) = &info.target {
             let resource = core.registry.get(&target.group, &target.version, &target.resource)?;
-            let subresource = target.subresource.as_str();
-            // Any client chooses the path, before it is known.
-            let known = resource.kind.subresources.iter().any(|known| known.name == subresource);
-            if !subresource.is_empty() && !known {
+            // Any client chooses the path and the method, before it is known.
+            if !serves(&resource.kind, &target.subresource, kind_verb(&info.verb)?) {
                 return None;
             }
         }
@@ -197,6 +198,14 @@ impl Requests {
         counter.inc();
         total.push((code, counter));
     }
+}
+
+/// Whether there is such a verb of a kind, or of a subresource of it.
+fn serves(kind: &Kind, subresource: &str, verb: Verb) -> bool {
+    if subresource.is_empty() {
+        return kind.has_verb(verb);
+    }
+    kind.subresources.iter().any(|known| known.name == subresource && known.verbs.contains(&verb))
 }
 
 /// The verb as it is reported; `None` for methods that are none.
@@ -326,6 +335,24 @@ mod tests {
             let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
             let info = RequestInfo::parse(&method.parse().unwrap(), path, &Query::parse(query));
             assert_eq!(verb(&info, apply), expected, "{request}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_served_has_series() {
+        let kinds = keelson_api::kinds::all();
+        let kind = |name: &str| kinds.iter().find(|kind| kind.kind == name).unwrap();
+        for (name, subresource, verb, expected) in [
+            ("Pod", "", Verb::DeleteCollection, true),
+            ("Pod", "status", Verb::Patch, true),
+            ("Pod", "status", Verb::Create, false),
+            ("Pod", "binding", Verb::Create, true),
+            ("Pod", "binding", Verb::Get, false),
+            ("Pod", "nonsense", Verb::Get, false),
+            ("SubjectAccessReview", "", Verb::Create, true),
+            ("SubjectAccessReview", "", Verb::List, false),
+        ] {
+            assert_eq!(serves(kind(name), subresource, verb), expected, "{name} {subresource} {verb:?}");
         }
     }
 

@@ -5,20 +5,15 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use parking_lot::Mutex;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
+use crate::support::https::{Answer, Https};
 use crate::support::{Pki, TestServer};
 
 pub const BASE: &str = "/apis/admissionregistration.k8s.io/v1";
-
-pub type Answer = http::Response<Full<Bytes>>;
-type Handler = Arc<dyn Fn(String, Value) -> BoxFuture<'static, Answer> + Send + Sync>;
 
 /// A running webhook.
 #[derive(Clone)]
@@ -27,6 +22,7 @@ pub struct Hook {
     bundle: String,
     /// Path and review of each call.
     calls: Arc<Mutex<Vec<(String, Value)>>>,
+    _server: Arc<Https>,
 }
 
 impl Hook {
@@ -44,39 +40,17 @@ impl Hook {
         pki: &Pki,
         handler: impl Fn(String, Value) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
     ) -> Self {
-        let (certificate, key) = pki.issue("webhook", &[]);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.unwrap().with_no_client_auth().with_single_cert(
-            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-        );
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config.unwrap()));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let calls: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
-        let (handler, remembered): (Handler, _) = (Arc::new(handler), calls.clone());
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, handler, calls) = (acceptor.clone(), handler.clone(), remembered.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                        let (handler, calls) = (handler.clone(), calls.clone());
-                        async move {
-                            let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
-                            let body = request.into_body().collect().await?.to_bytes();
-                            let review: Value = serde_json::from_slice(&body).unwrap_or_default();
-                            calls.lock().push((path.clone(), review.clone()));
-                            Ok::<_, hyper::Error>(handler(path, review).await)
-                        }
-                    });
-                    let io = hyper_util::rt::TokioIo::new(stream);
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
-                });
-            }
-        });
-        Self { address, bundle: BASE64_STANDARD.encode(&pki.ca_pem), calls }
+        let remembered = calls.clone();
+        let server = Https::start(pki, move |request| {
+            let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+            let review: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+            remembered.lock().push((path.clone(), review.clone()));
+            handler(path, review)
+        })
+        .await;
+        let (address, bundle) = (server.address, BASE64_STANDARD.encode(&pki.ca_pem));
+        Self { address, bundle, calls, _server: Arc::new(server) }
     }
 
     /// The reviews so far, which are forgotten.

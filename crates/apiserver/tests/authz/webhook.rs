@@ -6,22 +6,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use keelson_apiserver::{ApiServer, Authorization, AuthorizationMode, Config, UserInfo, WebhookAuthorization};
 use keelson_store::{LocalStore, Options};
 use parking_lot::Mutex;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
+use crate::support::https::{Answer, Https};
 use crate::support::{Api, Pki, TestServer};
-
-type Answer = http::Response<Full<bytes::Bytes>>;
 
 /// A webhook, its kubeconfig file, and what it was asked.
 struct Hook {
     dir: tempfile::TempDir,
     asked: Arc<Mutex<Vec<Value>>>,
+    _server: Https,
 }
 
 impl Hook {
@@ -37,37 +35,15 @@ impl Hook {
     }
 
     async fn raw(pki: &Pki, handler: impl Fn(Value) -> BoxFuture<'static, Answer> + Send + Sync + 'static) -> Self {
-        let (certificate, key) = pki.issue("webhook", &[]);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.unwrap().with_no_client_auth().with_single_cert(
-            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-        );
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config.unwrap()));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
         let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let (handler, remembered) = (Arc::new(handler), asked.clone());
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, handler, asked) = (acceptor.clone(), handler.clone(), remembered.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                        let (handler, asked) = (handler.clone(), asked.clone());
-                        async move {
-                            let body = request.into_body().collect().await?.to_bytes();
-                            let review: Value = serde_json::from_slice(&body).unwrap_or_default();
-                            asked.lock().push(review.clone());
-                            Ok::<_, hyper::Error>(handler(review).await)
-                        }
-                    });
-                    let io = hyper_util::rt::TokioIo::new(stream);
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
-                });
-            }
-        });
+        let remembered = asked.clone();
+        let server = Https::start(pki, move |request| {
+            let review: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+            remembered.lock().push(review.clone());
+            handler(review)
+        })
+        .await;
+        let port = server.address.port();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.crt"), &pki.ca_pem).unwrap();
         let kubeconfig = format!(
@@ -75,7 +51,7 @@ impl Hook {
              {{server: 'https://127.0.0.1:{port}/authorize', certificate-authority: ca.crt}}}}]\n"
         );
         std::fs::write(dir.path().join("kubeconfig"), kubeconfig).unwrap();
-        Self { dir, asked }
+        Self { dir, asked, _server: server }
     }
 
     fn kubeconfig(&self) -> PathBuf {

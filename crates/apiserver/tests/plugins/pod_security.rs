@@ -126,6 +126,12 @@ plugins:
     let said = format!("pods \"x\" is forbidden: violates PodSecurity \"baseline:latest\": {BASELINE}");
     refused(&api, PODS, privileged("x"), 403, &said).await;
     api.ok("POST /api/v1/namespaces/open/pods", privileged("x")).await;
+    // Who labels an exempt namespace is told that it is for nothing.
+    let patch = json!({"metadata": {"labels": labels(&[("enforce", "restricted"), ("audit-version", "v1.30")])}});
+    let (code, _, warnings) = api.raw("PATCH+merge /api/v1/namespaces/open", patch.to_string()).await;
+    assert_eq!((code, warnings.len()), (200, 1), "{warnings:?}");
+    let said = "namespace \\\"open\\\" is exempt from Pod Security, and the policy (enforce=restricted:latest) will be ignored";
+    assert!(warnings[0].contains(said), "{warnings:?}");
     let trusted = server.api(keelson_apiserver::UserInfo::new("trusted", ["system:masters"]));
     trusted.ok(PODS, privileged("x")).await;
 }

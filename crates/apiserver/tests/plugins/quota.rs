@@ -1,8 +1,10 @@
 use futures::future::join_all;
+use keelson_apiserver::{ApiServer, Config, UserInfo};
 use serde_json::{Value, json};
 
-use super::{pod, refused, start};
+use super::{namespace, pod, refused, start};
 use crate::support::Api;
+use crate::support::store::{Gate, Hooked};
 
 const PODS: &str = "POST /api/v1/namespaces/team/pods";
 const QUOTAS: &str = "/api/v1/namespaces/team/resourcequotas";
@@ -170,4 +172,35 @@ async fn what_has_not_been_counted_yet_is_refused() {
     api.ok(&format!("POST {QUOTAS}"), json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}})).await;
     api.ok(&format!("PATCH+merge {QUOTAS}/q/status"), json!({"status": {"hard": {"pods": "1"}}})).await;
     refused(&api, PODS, pod("a"), 403, "pods \"a\" is forbidden: status unknown for quota: q, resources: pods").await;
+}
+
+#[tokio::test]
+async fn who_gives_up_in_mid_charge_holds_nobody_up() {
+    let store = Hooked::open(Gate::at("/registry/resourcequotas/"));
+    let server = ApiServer::new(Config::default(), store.clone()).await.unwrap();
+    let api = Api::new(server, UserInfo::new("admin", ["system:masters"]));
+    namespace(&api, "team", json!({})).await;
+    quota(&api, "a", json!({"hard": {"pods": "5"}})).await;
+    quota(&api, "b", json!({"hard": {"pods": "5"}})).await;
+    store.hold();
+    let create = |name: &'static str, query: &'static str| {
+        let api = api.clone();
+        tokio::spawn(async move { api.call(&format!("{PODS}{query}"), pod(name)).await })
+    };
+    let leader = create("leader", "?timeout=1s");
+    store.reached().await;
+    let followers: Vec<_> = ["x", "y", "z"].map(|name| create(name, "")).into();
+    let (code, status) = leader.await.unwrap();
+    assert_eq!(code, 504, "{status}");
+    store.release();
+    for (code, answer) in join_all(followers).await.into_iter().map(Result::unwrap) {
+        assert_eq!(code, 201, "{answer}");
+    }
+    // What had begun is done, and charged once, to both; nothing more.
+    api.eventually("GET /api/v1/namespaces/team/pods/leader", |code, _| code == 200).await;
+    assert_eq!([used(&api, "a").await, used(&api, "b").await], [json!({"pods": "4"}), json!({"pods": "4"})]);
+    let (code, status) = api.call(PODS, pod("fifth")).await;
+    assert_eq!(code, 201, "{status}");
+    let (code, status) = api.call(PODS, pod("sixth")).await;
+    assert_eq!(code, 403, "{status}");
 }

@@ -1,6 +1,10 @@
 //! A server over a real store in a temporary directory, a small PKI, and clients.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod events;
+pub mod https;
+pub mod store;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -13,6 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -54,6 +59,16 @@ impl Pki {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.ca).unwrap();
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// Lets a server of `localhost` take TLS connections, whoever connects.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let (certificate, key) = self.issue("server", &[]);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        TlsAcceptor::from(Arc::new(builder.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap()))
     }
 
     pub fn identity(&self, name: &str) -> Identity {

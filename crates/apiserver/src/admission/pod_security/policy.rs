@@ -142,11 +142,13 @@ impl Policy {
         }
         (policy, errors)
     }
-}
 
-/// `enforce=restricted:latest, audit=…, warn=…`
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "enforce={}, audit={}, warn={}", self.enforce, self.audit, self.warn)
+    /// What labels ask for, as upstream shows it: `enforce=restricted:latest, audit=…`.
+    pub(crate) fn labelled(&self, labels: &(impl Labels + ?Sized)) -> String {
+        let modes = [("enforce", ENFORCE, self.enforce), ("audit", AUDIT, self.audit), ("warn", WARN, self.warn)];
+        let set = modes.iter().filter(|(_, keys, standard)| {
+            standard.level != Level::Privileged && keys.iter().any(|key| labels.label(key).is_some())
+        });
+        set.map(|(mode, _, standard)| format!("{mode}={standard}")).collect::<Vec<_>>().join(", ")
     }
 }

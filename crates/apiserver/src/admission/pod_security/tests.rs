@@ -250,7 +250,7 @@ fn policies_come_from_labels() {
             .collect();
         let (policy, errors) = Policy::of(&labels, &Policy::default());
         (
-            policy.to_string(),
+            format!("enforce={}, audit={}, warn={}", policy.enforce, policy.audit, policy.warn),
             errors.into_iter().map(|e| format!("{}: {}", e.field, e.message)).collect::<Vec<_>>().join("; "),
         )
     };
