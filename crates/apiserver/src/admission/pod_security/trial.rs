@@ -135,8 +135,7 @@ impl Trial {
             judged += 1;
             // What cannot be read cannot be judged.
             if let Ok(object) = entry.decode() {
-                let findings =
-                    evaluate(self.standard, Pod { metadata: &object["metadata"], spec: &object["spec"] });
+                let findings = evaluate(self.standard, Pod { metadata: &object["metadata"], spec: &object["spec"] });
                 if !findings.is_empty() {
                     let (name, count) = wrong.entry(reasons(&findings)).or_insert((entry.name(), 0));
                     *name = entry.name().min(name);
@@ -224,7 +223,8 @@ mod tests {
         let (trial, later) = (trial(), Instant::now() + Duration::from_secs(3600));
         let (chosen, total) = trial.choose(&pods(replicas.chain([own])), later);
         let found = trial.judge(&chosen, total, later);
-        let first = format!("new PodSecurity enforce level only checked against the first {MAX_PODS} of 3001 existing pods");
+        let first =
+            format!("new PodSecurity enforce level only checked against the first {MAX_PODS} of 3001 existing pods");
         assert_eq!(found, [first.as_str(), WRONG, "z: privileged"]);
     }
 
