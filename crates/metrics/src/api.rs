@@ -343,10 +343,26 @@ fn schemas() -> Value {
         "type": "array", "description": "Usage of each container.",
         "items": {"type": "object", "properties": {"name": {"type": "string"}, "usage": usage}},
     });
-    json!({"openapi": "3.0.0", "info": {"title": "metrics.k8s.io", "version": "v1beta1"}, "paths": {}, "components": {"schemas": {
-        "io.k8s.metrics.v1beta1.NodeMetrics": schema("NodeMetrics", "What a node uses.", ("usage", usage.clone())),
-        "io.k8s.metrics.v1beta1.PodMetrics": schema("PodMetrics", "What a pod's containers use.", ("containers", containers)),
-    }}})
+    // By these paths clients find out which schema a resource has.
+    let mut paths = serde_json::Map::new();
+    for (resource, kind, namespaced) in RESOURCES {
+        let place = if namespaced { "namespaces/{namespace}/" } else { "" };
+        let gvk = json!({"group": GROUP, "version": "v1beta1", "kind": kind});
+        for (action, name) in [("list", ""), ("get", "/{name}")] {
+            let get = json!({
+                "responses": {"200": {"description": "OK"}}, "x-kubernetes-action": action,
+                "x-kubernetes-group-version-kind": gvk,
+            });
+            paths.insert(format!("/apis/{GROUP_VERSION}/{place}{resource}{name}"), json!({ "get": get }));
+        }
+    }
+    json!({
+        "openapi": "3.0.0", "info": {"title": GROUP, "version": "v1beta1"}, "paths": paths,
+        "components": {"schemas": {
+            "io.k8s.metrics.v1beta1.NodeMetrics": schema("NodeMetrics", "What a node uses.", ("usage", usage.clone())),
+            "io.k8s.metrics.v1beta1.PodMetrics": schema("PodMetrics", "What a pod's containers use.", ("containers", containers)),
+        }},
+    })
 }
 
 #[cfg(test)]
@@ -365,6 +381,18 @@ mod tests {
         assert_eq!(table(&[pod])["rows"][0]["cells"], json!(["p", "3m", "20480Ki", "10.25s"]));
         let other = ObjectMeta { name: Some("q".into()), namespace: Some("ns".into()), ..Default::default() };
         assert!(pod_metrics(&other, &latest).is_none());
+    }
+
+    #[test]
+    fn every_resource_leads_to_its_schema() {
+        let document = schemas();
+        for (path, kind) in [("nodes", "NodeMetrics"), ("namespaces/{namespace}/pods", "PodMetrics")] {
+            let path = format!("/apis/metrics.k8s.io/v1beta1/{path}");
+            let gvk = &document["paths"][&path]["get"]["x-kubernetes-group-version-kind"];
+            assert_eq!(gvk["kind"], kind, "{path}");
+            let schema = &document["components"]["schemas"][format!("io.k8s.metrics.v1beta1.{kind}")];
+            assert_eq!(schema["x-kubernetes-group-version-kind"][0], *gvk);
+        }
     }
 
     #[test]

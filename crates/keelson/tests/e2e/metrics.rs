@@ -85,6 +85,11 @@ fn top_agrees_with_the_kernel() {
     mentions(&cluster, "kubectl top pod other", &["Error from server (NotFound)"]);
     mentions(&cluster, "kubectl get --raw /apis/metrics.k8s.io/v1beta1/nodes/other", &["NotFound"]);
     mentions(&cluster, "kubectl get podmetrics load", &["NAME", "CPU", "MEMORY", "WINDOW", "load"]);
+    let explain = "kubectl explain pods --api-version=metrics.k8s.io/v1beta1";
+    cluster.wait_for("explain nodes --api-version=metrics.k8s.io/v1beta1", |text| {
+        text.contains("KIND:       NodeMetrics")
+    });
+    mentions(&cluster, explain, &["KIND:       PodMetrics", "GROUP:      metrics.k8s.io", "apiVersion\t<string>"]);
     mentions(&cluster, "kubectl auth can-i list pods.metrics.k8s.io --as jane", &["no"]);
 
     // A measurement that began after the kernel's counter was read, and that counter again.
