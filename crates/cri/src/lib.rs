@@ -16,6 +16,12 @@ use tonic::transport::{Channel, Endpoint, Uri};
 /// gRPC message limit, in bytes, both ways; upstream's kubelet uses the same 16 MiB.
 pub const MAX_MESSAGE_SIZE_BYTES: usize = 16 << 20;
 
+/// What Keelson's own runtime calls itself.
+pub const RUNTIME_NAME: &str = "keelson";
+/// Annotation of a container by which the kubelet tells Keelson's own runtime the signal that asks the container to end, such
+/// as `SIGUSR1`: what `ContainerConfig.stop_signal` is in CRI from v0.33 on, which `k8s-cri` does not have.
+pub const STOP_SIGNAL: &str = "io.keelson.container.stop-signal";
+
 /// Why an endpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {

@@ -60,7 +60,7 @@ pub(crate) async fn create(
         layers: image.layers.clone(),
         created_at: now_ns(),
         phase: ContainerPhase::Creating as i32,
-        stop_signal: image.config.stop_signal.clone(),
+        stop_signal: config.annotations.get(keelson_cri::STOP_SIGNAL).unwrap_or(&image.config.stop_signal).clone(),
         log_path,
         ..ContainerRecord::default()
     };
@@ -426,7 +426,11 @@ async fn kill(core: &Arc<Core>, container: &Arc<Container>, signal: i32, all: bo
     }
 }
 
-/// A signal's number from its name, with or without `SIG`, or number.
+/// Real-time signals that programs may use; glibc keeps those before.
+const FIRST_REAL_TIME: i32 = 34;
+const LAST_REAL_TIME: i32 = 64;
+
+/// A signal's number from its name, with or without `SIG`, or number; real-time ones as `SIGRTMIN+1` and `SIGRTMAX-1`.
 pub(crate) fn parse_signal(name: &str) -> Option<i32> {
     use std::str::FromStr;
     if let Ok(number) = name.parse::<i32>() {
@@ -434,6 +438,13 @@ pub(crate) fn parse_signal(name: &str) -> Option<i32> {
     }
     let upper = name.to_ascii_uppercase();
     let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    for (base, sign, first) in [("SIGRTMIN", "+", FIRST_REAL_TIME), ("SIGRTMAX", "-", -LAST_REAL_TIME)] {
+        if let Some(rest) = full.strip_prefix(base) {
+            let offset = if rest.is_empty() { 0 } else { rest.strip_prefix(sign)?.parse::<i32>().ok()? };
+            let number = first.checked_add(offset)?.abs();
+            return (FIRST_REAL_TIME..=LAST_REAL_TIME).contains(&number).then_some(number);
+        }
+    }
     nix::sys::signal::Signal::from_str(&full).ok().map(|signal| signal as i32)
 }
 
@@ -475,8 +486,17 @@ mod tests {
 
     #[test]
     fn signals() {
-        for (name, number) in [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("SIGNOPE", None), ("0", None)]
-        {
+        for (name, number) in [
+            ("SIGRTMIN", Some(34)),
+            ("SIGRTMIN+15", Some(49)),
+            ("SIGRTMAX-14", Some(50)),
+            ("SIGRTMIN+31", None),
+            ("SIGTERM", Some(15)),
+            ("quit", Some(3)),
+            ("9", Some(9)),
+            ("SIGNOPE", None),
+            ("0", None),
+        ] {
             assert_eq!(parse_signal(name), number, "{name}");
         }
     }

@@ -146,6 +146,7 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
         .and_then(|ephemeral| ephemeral.target_container_name.as_deref())
         .and_then(|name| start.observed.newest(name))
         .map(|record| record.id.clone());
+    let runtime_name = ctx.runtime_name.read().clone();
     let mut config = container::config(
         pod,
         &container,
@@ -158,6 +159,7 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
             mounts,
             resources: resources::container_resources(pod, &container, &ctx.limits),
             root_dir: &ctx.config.root_dir,
+            runtime_name: &runtime_name,
             seccomp_default: ctx.config.seccomp_default,
             target_id: target,
         },

@@ -171,6 +171,14 @@ fn container_status(input: &Input<'_>, container: &Container, sort: Sort, defaul
             }
             let last = before.state.clone().filter(|state| state.terminated.is_some()).or(before.last_state.clone());
             status.last_state = last.or(status.last_state);
+            let ran = before.state.as_ref().is_some_and(|state| state.running.is_some());
+            if ran && status.last_state.as_ref().is_none_or(|last| last.terminated.is_none()) {
+                // It is known to have run, and the runtime does not know it any more.
+                status.last_state = Some(phase::lost(
+                    "The container could not be located when the pod was deleted.  The container used to be Running",
+                ));
+                status.restart_count += i32::from(input.pod.metadata.deletion_timestamp.is_none());
+            }
         }
         status.state = Some(waiting(waits, default_reason));
         return status;

@@ -22,7 +22,7 @@ impl RuntimeService for Service {
     async fn version(&self, _: Request<VersionRequest>) -> Answer<VersionResponse> {
         Ok(Response::new(VersionResponse {
             version: "0.1.0".into(),
-            runtime_name: "keelson".into(),
+            runtime_name: keelson_cri::RUNTIME_NAME.into(),
             runtime_version: env!("CARGO_PKG_VERSION").into(),
             runtime_api_version: "v1".into(),
         }))

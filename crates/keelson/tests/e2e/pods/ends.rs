@@ -19,7 +19,21 @@ pub(super) fn rows(runtime: &str) -> Vec<Row> {
     let running = ["Running", UP, "c: running ready started"];
     let plain = "c: Pulled Created Started";
     let stopped = "c: Pulled Created Started Killing";
+    let signalled = Row::new(
+        "has-a-signal-of-its-own",
+        json!({"os": {"name": "linux"}, "terminationGracePeriodSeconds": 30, "containers": [with(
+            container("c", "trap 'exit 0' USR1; sleep 3600 & wait"),
+            json!({"lifecycle": {"stopSignal": "SIGUSR1"}})
+        )]}),
+    );
+    let signalled = if runtime == "keelson" {
+        signalled.reads(&running).delete().within(20).reads(&["Succeeded", DONE, "c: Completed 0"]).gone()
+    } else {
+        let why = "lifecycle.stopSignal of container \"c\" is not supported by the container runtime containerd";
+        signalled.reads(&["Pending", &unready("c"), &format!("c: waiting (CreateContainerConfigError: {why})")])
+    };
     vec![
+        signalled,
         Row::new("succeeds", never("exit 0")).reads(&["Succeeded", DONE, "c: Completed 0"]).events(&[plain]),
         Row::new("fails", never("exit 3")).reads(&["Failed", FAILED, "c: Error 3"]).events(&[plain]),
         Row::new("is-killed-by-a-signal", never("kill -9 $$; sleep 9 & kill -KILL $!; exit 137"))
@@ -67,7 +81,7 @@ pub(super) fn rows(runtime: &str) -> Vec<Row> {
             with(container("c", "echo -n farewell > /tmp/last"), json!({"terminationMessagePath": "/tmp/last"}))]}))
         .reads(&["Succeeded", DONE, "c: Completed 0 \"farewell\""]),
         Row::new("leaves-its-log", json!({"restartPolicy": "Never", "containers": [with(
-            container("c", "echo one; echo two >&2; exit 1"),
+            container("c", "echo one; echo two; exit 1"),
             json!({"terminationMessagePolicy": "FallbackToLogsOnError"})
         )]}))
         .reads(&["Failed", FAILED, "c: Error 1 \"one\\ntwo\\n\""]),

@@ -119,16 +119,20 @@ pub(super) fn settle(phase: &'static str, init: &mut [ContainerStatus], apps: &m
 }
 
 fn lose(status: &mut ContainerStatus) {
-    if ended(status).is_some() {
-        return;
+    if ended(status).is_none() {
+        status.state = Some(lost("The container could not be located when the pod was terminated"));
     }
-    status.state = Some(ContainerState {
+}
+
+/// The end of a container that nobody saw.
+pub(super) fn lost(message: &str) -> ContainerState {
+    ContainerState {
         terminated: Some(ContainerStateTerminated {
             exit_code: UNSEEN_EXIT_CODE,
             reason: Some("ContainerStatusUnknown".into()),
-            message: Some("The container could not be located when the pod was terminated".into()),
+            message: Some(message.into()),
             ..Default::default()
         }),
         ..Default::default()
-    });
+    }
 }

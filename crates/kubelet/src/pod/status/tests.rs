@@ -162,3 +162,47 @@ fn a_pod_without_its_sandbox_keeps_its_address() {
     world.stopped = true;
     assert_eq!(world.status().pod_ip.as_deref(), Some("10.0.0.9"));
 }
+
+#[test]
+fn what_the_runtime_forgot_has_failed() {
+    let mut world = World::new(json!({"containers": [{"name": "c"}]})).sandbox();
+    let before = json!({"phase": "Running", "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true,
+        "restartCount": 2, "containerID": "rt://c-id", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]});
+    world.pod.status = Some(serde_json::from_value(before).unwrap());
+    let container = world.status().container_statuses.unwrap().pop().unwrap();
+    let last = container.last_state.unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+    assert_eq!((container.restart_count, container.state.unwrap().waiting.is_some()), (3, true));
+    assert_eq!(world.status().phase.as_deref(), Some("Running"), "it is to start again");
+    // With the sandbox gone and nothing to start, that is the end of it.
+    world.stopped = true;
+    let status = world.status();
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert!(status.container_statuses.unwrap()[0].state.as_ref().unwrap().terminated.is_some());
+}
+
+#[test]
+fn the_rejected_say_nothing_of_containers() {
+    let world = World::new(json!({"containers": [{"name": "c"}]}));
+    let refused = Ended::rejection("OutOfcpu", "Pod was rejected: no");
+    let status = status(&Input {
+        pod: &world.pod,
+        old: &world.old,
+        observed: &world.observed,
+        probed: &world.probed,
+        waiting: &world.waiting,
+        ended: Some(&refused),
+        stopped: true,
+        host_ips: &["10.1.1.1".to_string()],
+        runtime_name: "rt",
+        now: at(10),
+    });
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("OutOfcpu")));
+    assert!(status.conditions.is_none() && status.container_statuses.is_none() && status.host_ip.is_none());
+    // What others said of it before is taken back, but not what is theirs alone.
+    let old: PodStatus = serde_json::from_value(json!({"conditions": [
+        {"type": "PodScheduled", "status": "True"}, {"type": "example.test/x", "status": "True"}]}))
+    .unwrap();
+    let patch = patch("u", &old, &status).unwrap();
+    assert_eq!(patch["status"]["conditions"], json!([{"$patch": "delete", "type": "PodScheduled"}]));
+}
