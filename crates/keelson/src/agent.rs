@@ -51,6 +51,15 @@ pub(crate) struct Agent {
     /// Where the kubelet keeps pods' directories and its own state
     #[arg(long)]
     root_dir: Option<PathBuf>,
+    /// Where certificates that the kubelet asks for are kept
+    #[arg(long)]
+    cert_dir: Option<PathBuf>,
+    /// The kubelet's kubeconfig [default: kubelet.kubeconfig in the data directory]
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// With no kubeconfig yet: ask for a client certificate as whom this one says, and write the kubeconfig
+    #[arg(long)]
+    bootstrap_kubeconfig: Option<PathBuf>,
     /// Labels of the node when it registers itself: `name=value,name=value`
     #[arg(long, value_delimiter = ',', value_parser = label)]
     node_labels: Vec<(String, String)>,
@@ -79,6 +88,7 @@ impl Agent {
         let shutdown = CancellationToken::new();
         let mut components = Components::new();
         let mut kubelet = self.kubelet_config()?;
+        self.bootstrap(&kubelet).await?;
         if let Some(endpoint) = self.start_runtime(&kubelet, &shutdown, &mut components)? {
             kubelet.container_runtime_endpoint = endpoint;
         }
@@ -131,8 +141,28 @@ impl Agent {
         if let Some(root) = &self.root_dir {
             config.root_dir.clone_from(root);
         }
+        config.cert_dir = self.cert_dir.clone().or(config.cert_dir);
         config.node_labels.extend(self.node_labels.iter().cloned());
         Ok(config)
+    }
+
+    fn kubelet_kubeconfig(&self) -> PathBuf {
+        self.kubeconfig.clone().unwrap_or_else(|| self.data_dir.join("kubelet.kubeconfig"))
+    }
+
+    /// TLS bootstrap, when there is no kubeconfig but one to begin with.
+    async fn bootstrap(&self, config: &keelson_kubelet::Config) -> Result<(), Failure> {
+        let kubeconfig = self.kubelet_kubeconfig();
+        let Some(first) = self.bootstrap_kubeconfig.as_ref().filter(|_| !kubeconfig.exists()) else { return Ok(()) };
+        let certificate = keelson_kubelet::certificates::ClientCertificate {
+            kubeconfig,
+            cert_dir: config.cert_dir(),
+            node_name: config.node_name.clone(),
+        };
+        tokio::select! {
+            done = certificate.bootstrap(first) => Ok(done?),
+            () = signals::terminated() => Err("ended before the client certificate was signed".into()),
+        }
     }
 
     /// Our own runtime, unless the kubelet is to use another. Returns its endpoint.
@@ -163,7 +193,16 @@ impl Agent {
         shutdown: &CancellationToken,
         components: &mut Components,
     ) -> Result<(), Failure> {
-        let (client, stop) = (self.client("kubelet").await?, shutdown.clone());
+        let certificate = keelson_kubelet::certificates::ClientCertificate {
+            kubeconfig: self.kubelet_kubeconfig(),
+            cert_dir: config.cert_dir(),
+            node_name: config.node_name.clone(),
+        };
+        let client = match config.rotate_certificates {
+            true => certificate.rotating(shutdown.clone()).await?,
+            false => self.client("kubelet").await?,
+        };
+        let stop = shutdown.clone();
         let kubelet = Box::pin(keelson_kubelet::run(client, config, stop));
         components.spawn(async move { ("kubelet", kubelet.await.map_err(Failure::from)) });
         Ok(())
@@ -205,7 +244,10 @@ impl Agent {
     }
 
     async fn client(&self, identity: &str) -> Result<kube::Client, Failure> {
-        let path = self.data_dir.join(format!("{identity}.kubeconfig"));
+        let path = match identity {
+            "kubelet" => self.kubelet_kubeconfig(),
+            _ => self.data_dir.join(format!("{identity}.kubeconfig")),
+        };
         let program = match identity {
             "kubelet" => "kubelet",
             "proxy" => "kube-proxy",

@@ -60,6 +60,12 @@ pub struct Config {
     pub tls_cert_file: Option<PathBuf>,
     /// PEM private key of `tls_cert_file`.
     pub tls_private_key_file: Option<PathBuf>,
+    /// Whether the serving certificate is asked for by CertificateSigningRequest; it goes before `tls_cert_file`.
+    pub server_tls_bootstrap: bool,
+    /// Whether the client certificate is replaced before it runs out. Whoever makes the kubelet's client heeds it.
+    pub rotate_certificates: bool,
+    /// Where certificates that were asked for are kept (`--cert-dir`); `root_dir/pki` when unset.
+    pub cert_dir: Option<PathBuf>,
     /// PEM bundle that signs client certificates.
     pub client_ca_file: Option<PathBuf>,
     /// How long an accepted bearer token is remembered.
@@ -183,6 +189,9 @@ impl Config {
             port: 10250,
             tls_cert_file: None,
             tls_private_key_file: None,
+            server_tls_bootstrap: false,
+            rotate_certificates: false,
+            cert_dir: None,
             client_ca_file: None,
             authentication_webhook_cache_ttl: Duration::from_secs(120),
             authorization_webhook_cache_authorized_ttl: Duration::from_secs(300),
@@ -232,6 +241,11 @@ impl Config {
             node_status_max_images: 50,
             feature_gates: BTreeMap::new(),
         }
+    }
+
+    /// Where certificates that were asked for are kept.
+    pub fn cert_dir(&self) -> PathBuf {
+        self.cert_dir.clone().unwrap_or_else(|| self.root_dir.join("pki"))
     }
 
     /// Whether a feature gate of those that this kubelet knows is on.

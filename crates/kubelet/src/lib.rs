@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+pub mod certificates;
 mod cgroup;
 mod changes;
 pub mod config;

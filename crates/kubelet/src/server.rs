@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{self, Serving};
 use crate::config::file::KubeletConfiguration;
 use crate::context::Context;
 use crate::error::Error;
@@ -46,12 +47,18 @@ pub(crate) struct Server {
     healthz: Option<TcpListener>,
     acceptor: TlsAcceptor,
     port: u16,
+    /// The certificate, where it comes by request.
+    serving: Option<Arc<Serving>>,
 }
 
 impl Server {
     /// Binds the configured address; port 0 takes a free one.
     pub(crate) async fn bind(config: &crate::Config) -> Result<Server, Error> {
-        let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(config)?));
+        let serving = config.server_tls_bootstrap.then(|| Arc::new(Serving::default()));
+        if let Some(serving) = &serving {
+            serving.load(config)?;
+        }
+        let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(config, serving.clone())?));
         let bind = async |address: SocketAddr| {
             TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
         };
@@ -65,7 +72,7 @@ impl Server {
         };
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let port = address.map_or(config.port, |address| address.port());
-        Ok(Server { listener, healthz, acceptor, port })
+        Ok(Server { listener, healthz, acceptor, port, serving })
     }
 
     /// The port it listens on.
@@ -79,6 +86,12 @@ impl Server {
             tokio::spawn(serve_healthz(ctx.clone(), listener, shutdown.clone()));
         }
         let Some(listener) = self.listener else { return };
+        if let Some(serving) = self.serving {
+            let (ctx, stop) = (ctx.clone(), shutdown.clone());
+            tokio::spawn(
+                async move { certificates::keep_serving(&ctx.client, &ctx.config, &serving, stop).await },
+            );
+        }
         let auth = Arc::new(Auth::new(&ctx));
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {

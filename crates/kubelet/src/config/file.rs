@@ -30,6 +30,9 @@ pub(crate) struct KubeletConfiguration {
     tls_cert_file: Option<String>,
     tls_private_key_file: Option<String>,
     tls_min_version: Option<String>,
+    rotate_certificates: Option<bool>,
+    #[serde(rename = "serverTLSBootstrap")]
+    server_tls_bootstrap: Option<bool>,
     authentication: Option<Authentication>,
     authorization: Option<Authorization>,
     enable_debugging_handlers: Option<bool>,
@@ -168,6 +171,8 @@ impl KubeletConfiguration {
         put(self.port.filter(|port| *port > 0), &mut config.port);
         config.tls_cert_file = given(self.tls_cert_file).or(config.tls_cert_file.take());
         config.tls_private_key_file = given(self.tls_private_key_file).or(config.tls_private_key_file.take());
+        put(self.rotate_certificates, &mut config.rotate_certificates);
+        put(self.server_tls_bootstrap, &mut config.server_tls_bootstrap);
         match self.tls_min_version.as_deref() {
             None | Some("") => {}
             Some("VersionTLS12") => config.tls_min_version_13 = false,
@@ -352,6 +357,8 @@ impl KubeletConfiguration {
             tls_cert_file: config.tls_cert_file.as_deref().and_then(path),
             tls_private_key_file: config.tls_private_key_file.as_deref().and_then(path),
             tls_min_version: Some(if config.tls_min_version_13 { "VersionTLS13" } else { "VersionTLS12" }.into()),
+            rotate_certificates: Some(config.rotate_certificates),
+            server_tls_bootstrap: Some(config.server_tls_bootstrap),
             authentication: Some(Authentication {
                 x509: Some(X509 { client_ca_file: config.client_ca_file.as_deref().and_then(path) }),
                 webhook: Some(WebhookAuthentication {

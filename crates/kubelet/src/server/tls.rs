@@ -9,18 +9,12 @@ use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::certificates::Serving;
 use crate::config::Config;
 use crate::error::Error;
 
-/// The server's TLS configuration. Clients without a certificate are let in to show a token instead.
-pub(super) fn server_config(config: &Config) -> Result<rustls::ServerConfig, Error> {
-    let (cert_file, key_file) = match (&config.tls_cert_file, &config.tls_private_key_file) {
-        (Some(cert), Some(key)) => (cert.clone(), key.clone()),
-        _ => self_signed(config)?,
-    };
-    let chain = certificates(&cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(&key_file)
-        .map_err(|error| Error::Tls(format!("{}: {error}", key_file.display())))?;
+/// The server's TLS configuration; `asked_for` gives the certificate where it comes by request. Clients without a certificate are let in to show a token instead.
+pub(super) fn server_config(config: &Config, asked_for: Option<Arc<Serving>>) -> Result<rustls::ServerConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = |error: rustls::Error| Error::Tls(error.to_string());
     let versions: &[&rustls::SupportedProtocolVersion] = match config.tls_min_version_13 {
@@ -43,7 +37,18 @@ pub(super) fn server_config(config: &Config) -> Result<rustls::ServerConfig, Err
         }
         None => builder.with_no_client_auth(),
     };
-    let mut tls_config = builder.with_single_cert(chain, key).map_err(tls)?;
+    let mut tls_config = match asked_for {
+        Some(serving) => builder.with_cert_resolver(serving),
+        None => {
+            let (cert_file, key_file) = match (&config.tls_cert_file, &config.tls_private_key_file) {
+                (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+                _ => self_signed(config)?,
+            };
+            let key = PrivateKeyDer::from_pem_file(&key_file)
+                .map_err(|error| Error::Tls(format!("{}: {error}", key_file.display())))?;
+            builder.with_single_cert(certificates(&cert_file)?, key).map_err(tls)?
+        }
+    };
     // Upgrades need HTTP/1.1.
     tls_config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(tls_config)
