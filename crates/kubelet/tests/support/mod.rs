@@ -378,6 +378,57 @@ impl Cluster {
         }
     }
 
+    /// Signs all CertificateSigningRequests that are open, as an administrator and the signing controller do. With
+    /// `old`, certificates whose time is almost over. Gives how many there were.
+    pub async fn sign_requests(&self, old: bool) -> usize {
+        use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+        let api = Api::<CertificateSigningRequest>::all(self.admin());
+        let mut signed = 0;
+        for mut request in api.list(&ListParams::default()).await.unwrap() {
+            if request.status.as_ref().is_some_and(|status| status.certificate.is_some()) {
+                continue;
+            }
+            let text = String::from_utf8(request.spec.request.0.clone()).unwrap();
+            let mut wanted = rcgen::CertificateSigningRequestParams::from_pem(&text).unwrap();
+            let now = std::time::SystemTime::now();
+            wanted.params.not_before = (now - Duration::from_secs(if old { 3600 } else { 60 })).into();
+            wanted.params.not_after = (now + Duration::from_secs(if old { 120 } else { 86_400 })).into();
+            let certificate = wanted.signed_by(&self.pki.ca).unwrap().pem();
+            let name = request.metadata.name.clone().unwrap();
+            request.status.get_or_insert_default().conditions =
+                serde_json::from_value(serde_json::json!([{"type": "Approved", "status": "True", "reason": "Test",
+                    "message": "", "lastUpdateTime": null, "lastTransitionTime": null}]))
+                .unwrap();
+            let approved: CertificateSigningRequest =
+                api.replace_subresource("approval", &name, &PostParams::default(), &request).await.unwrap();
+            let mut approved = approved;
+            approved.status.get_or_insert_default().certificate =
+                Some(k8s_openapi::ByteString(certificate.into_bytes()));
+            let _: CertificateSigningRequest = api.replace_status(&name, &PostParams::default(), &approved).await.unwrap();
+            signed += 1;
+        }
+        signed
+    }
+
+    /// The serial number of the certificate that `address` serves; nothing when it has none.
+    pub async fn serving_serial(&self, address: SocketAddr) -> Option<Vec<u8>> {
+        use rustls::pki_types::pem::PemObject;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(rustls::pki_types::CertificateDer::from_pem_slice(self.pki.pem.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = tokio::net::TcpStream::connect(address).await.ok()?;
+        let name = rustls::pki_types::ServerName::from(address.ip());
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+        let certificate = stream.get_ref().1.peer_certificates()?.first()?.clone();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+        Some(parsed.raw_serial().to_vec())
+    }
+
     pub async fn create(&self, pod: serde_json::Value) -> Pod {
         let mut pod: Pod = serde_json::from_value(pod).unwrap();
         pod.spec.as_mut().unwrap().node_name = Some(NODE.into());
