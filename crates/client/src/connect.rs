@@ -79,7 +79,8 @@ fn with_certificate(mut file: Kubeconfig, pem: &Path) -> Kubeconfig {
     let pem = Some(pem.to_string_lossy().into_owned());
     for user in &mut file.auth_infos {
         let user = user.auth_info.get_or_insert_default();
-        *user = kube::config::AuthInfo { client_certificate: pem.clone(), client_key: pem.clone(), ..Default::default() };
+        *user =
+            kube::config::AuthInfo { client_certificate: pem.clone(), client_key: pem.clone(), ..Default::default() };
     }
     file
 }

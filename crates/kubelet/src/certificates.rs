@@ -67,7 +67,8 @@ impl Wanted<'_> {
         let made = api.create(&PostParams::default(), &object).await?;
         let name = made.metadata.name.unwrap_or_default();
         tracing::info!(name, signer = self.signer, "a certificate is asked for");
-        let answered = |object: Option<&CertificateSigningRequest>| object.is_none_or(|object| answer(object).is_some());
+        let answered =
+            |object: Option<&CertificateSigningRequest>| object.is_none_or(|object| answer(object).is_some());
         let answered = await_condition(api, &name, answered);
         let object = tokio::time::timeout(ANSWER_LIMIT, answered)
             .await
@@ -84,7 +85,8 @@ impl Wanted<'_> {
 /// The certificate, or why there will be none; nothing while nobody has answered.
 fn answer(object: &CertificateSigningRequest) -> Option<Result<String, String>> {
     let status = object.status.as_ref()?;
-    let refused = status.conditions.iter().flatten().find(|condition| matches!(condition.type_.as_str(), "Denied" | "Failed"));
+    let refused =
+        status.conditions.iter().flatten().find(|condition| matches!(condition.type_.as_str(), "Denied" | "Failed"));
     if let Some(condition) = refused {
         let message = condition.message.clone().unwrap_or_default();
         return Some(Err(format!("{}: {message}", condition.type_.to_lowercase())));
@@ -107,7 +109,8 @@ fn store(dir: &Path, name: &str, pem: &str, now: Timestamp) -> Result<(), Error>
     let file = format!("{name}-{}-{:09}.pem", now.strftime("%Y-%m-%d-%H-%M-%S"), now.subsec_nanosecond());
     let path = dir.join(&file);
     let mut options = fs::OpenOptions::new();
-    let mut opened = options.write(true).create_new(true).mode(0o600).open(&path).map_err(Error::file("create", &path))?;
+    let mut opened =
+        options.write(true).create_new(true).mode(0o600).open(&path).map_err(Error::file("create", &path))?;
     opened.write_all(pem.as_bytes()).and_then(|()| opened.sync_all()).map_err(Error::file("write", &path))?;
     let (link, new) = (current(dir, name), dir.join(format!(".{name}-new.pem")));
     let _ = fs::remove_file(&new);
@@ -169,7 +172,12 @@ impl Serving {
 }
 
 /// Keeps the serving certificate good until `shutdown`.
-pub(crate) async fn keep_serving(client: &kube::Client, config: &Config, serving: &Serving, shutdown: CancellationToken) {
+pub(crate) async fn keep_serving(
+    client: &kube::Client,
+    config: &Config,
+    serving: &Serving,
+    shutdown: CancellationToken,
+) {
     let wanted = Wanted {
         signer: "kubernetes.io/kubelet-serving",
         usage: "server auth",
@@ -233,7 +241,8 @@ impl ClientCertificate {
             backoff.wait().await;
         };
         store(&self.cert_dir, CLIENT, &pem, keelson_client::clock::now())?;
-        let text = connect::kubeconfig_with_certificate(bootstrap, &current(&self.cert_dir, CLIENT)).map_err(connection)?;
+        let text =
+            connect::kubeconfig_with_certificate(bootstrap, &current(&self.cert_dir, CLIENT)).map_err(connection)?;
         let new = self.kubeconfig.with_extension("new");
         let mut options = fs::OpenOptions::new();
         let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new);

@@ -88,9 +88,7 @@ impl Server {
         let Some(listener) = self.listener else { return };
         if let Some(serving) = self.serving {
             let (ctx, stop) = (ctx.clone(), shutdown.clone());
-            tokio::spawn(
-                async move { certificates::keep_serving(&ctx.client, &ctx.config, &serving, stop).await },
-            );
+            tokio::spawn(async move { certificates::keep_serving(&ctx.client, &ctx.config, &serving, stop).await });
         }
         let auth = Arc::new(Auth::new(&ctx));
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));

@@ -39,7 +39,10 @@ async fn security_is_vetted() {
     };
     cluster.create(pod("unsafe", sysctls(&[("kernel.sem", "1 2 3 4")]), "true")).await;
     let (reason, message) = until_failed(&cluster, "unsafe").await;
-    assert_eq!((reason.as_str(), message.as_str()), ("SysctlForbidden", "forbidden sysctl: \"kernel.sem\" not allowlisted"));
+    assert_eq!(
+        (reason.as_str(), message.as_str()),
+        ("SysctlForbidden", "forbidden sysctl: \"kernel.sem\" not allowlisted")
+    );
     let allowed = sysctls(&[("kernel.msgmax", "12345"), ("kernel.shm_rmid_forced", "1")]);
     cluster.create(pod("allowed", allowed, "cat /proc/sys/kernel/msgmax /proc/sys/kernel/shm_rmid_forced")).await;
     if !std::path::Path::new("/sys/module/apparmor/parameters/enabled").exists() {
@@ -54,13 +57,14 @@ async fn security_is_vetted() {
     cluster.create(pod("root", json!({"runAsNonRoot": true}), "true")).await;
     let waiting = cluster
         .until("root", "refused", |pod| {
-            container(pod, "c")?.state?.waiting.filter(|waiting| waiting.reason.as_deref() == Some("CreateContainerConfigError"))
+            container(pod, "c")?
+                .state?
+                .waiting
+                .filter(|waiting| waiting.reason.as_deref() == Some("CreateContainerConfigError"))
         })
         .await;
     assert!(waiting.message.unwrap().starts_with("container has runAsNonRoot and image will run as root"));
-    cluster
-        .until("allowed", "done", |pod| (pod.status.as_ref()?.phase.as_deref()? == "Succeeded").then_some(()))
-        .await;
+    cluster.until("allowed", "done", |pod| (pod.status.as_ref()?.phase.as_deref()? == "Succeeded").then_some(())).await;
     assert_eq!(cluster.pods().logs("allowed", &LogParams::default()).await.unwrap(), "12345\n1\n");
     let events = cluster.events().await;
     assert!(events.contains("unsafe SysctlForbidden: forbidden sysctl"), "{events}");
@@ -101,14 +105,23 @@ async fn volumes_of_all_sorts() {
             (waiting.reason.as_deref() == Some("CreateContainerConfigError")).then_some(waiting.message?)
         })
         .await;
-    assert_eq!(message, "failed to expand subPath for volumeMount \"v\" of container \"c\": missing value for \"NOBODY\"");
+    assert_eq!(
+        message,
+        "failed to expand subPath for volumeMount \"v\" of container \"c\": missing value for \"NOBODY\""
+    );
     cluster
         .create(json!({"metadata": {"name": "git"}, "spec": {"volumes": [
             {"name": "v", "gitRepo": {"repository": "https://keelson.invalid/x"}}],
             "containers": [{"name": "c", "image": IMAGE}]}}))
         .await;
     eventually("git is refused", async || {
-        cluster.events().await.contains("git FailedMount: MountVolume.SetUp failed for volume \"v\" : git-repo volume plugin has been disabled").then_some(())
+        cluster
+            .events()
+            .await
+            .contains(
+                "git FailedMount: MountVolume.SetUp failed for volume \"v\" : git-repo volume plugin has been disabled",
+            )
+            .then_some(())
     })
     .await;
     for name in ["vague", "git"] {

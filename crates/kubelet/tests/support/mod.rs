@@ -404,7 +404,8 @@ impl Cluster {
             let mut approved = approved;
             approved.status.get_or_insert_default().certificate =
                 Some(k8s_openapi::ByteString(certificate.into_bytes()));
-            let _: CertificateSigningRequest = api.replace_status(&name, &PostParams::default(), &approved).await.unwrap();
+            let _: CertificateSigningRequest =
+                api.replace_status(&name, &PostParams::default(), &approved).await.unwrap();
             signed += 1;
         }
         signed
