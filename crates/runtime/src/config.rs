@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use crate::handlers::Handler;
+
 /// Images under this domain are served by the runtime itself, whatever the pull policy: no packet leaves for them.
 pub const LOCAL_IMAGE_DOMAIN: &str = "keelson.local";
 
@@ -30,6 +32,11 @@ pub struct Config {
     /// Registry for names that carry none (`busybox`, which is then `library/busybox` there). With `None`, such names can
     /// be loaded and run, not pulled.
     pub default_registry: Option<String>,
+    /// How to reach registries: a directory per registry (`host`, `host_port_`, `_default`) with a `hosts.toml`, as containerd
+    /// reads them.
+    pub registry_config_dir: PathBuf,
+    /// OCI runtimes by the name that RuntimeClasses call them; others' containers run on `libcontainer`.
+    pub handlers: BTreeMap<String, Handler>,
 }
 
 impl Config {
@@ -46,6 +53,8 @@ impl Config {
             builtin_images: BTreeMap::new(),
             insecure_registries: Vec::new(),
             default_registry: None,
+            registry_config_dir: "/etc/keelson/certs.d".into(),
+            handlers: BTreeMap::new(),
         }
     }
 }

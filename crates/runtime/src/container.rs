@@ -1,6 +1,6 @@
 //! A container's life: file system and specification, start, stop, removal.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fs::File, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
 
 use keelson_cri::{
     steps,
@@ -11,9 +11,12 @@ use tokio::task::spawn_blocking;
 use crate::{
     Error, cgroup,
     core::{Container, Core, EXIT_FILE, Sandbox, cgroup_path, new_id, now_ns},
+    handlers::Handler,
+    idmap::{self, Ids},
     image::{Image, builtin, layer},
     machine, mounts, oci,
     records::{ContainerPhase, ContainerRecord},
+    refusals,
     shim::{
         Exit, Launch,
         protocol::{Reply, Request},
@@ -27,6 +30,8 @@ use crate::{
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a shim that was killed during a start may take to be replaced.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest seccomp profile, in bytes.
+const MAX_PROFILE_BYTES: u64 = 1 << 20;
 const DEFAULT_STOP_SIGNAL: &str = "SIGTERM";
 
 /// Makes a container: its file system, its specification, no process yet. What a failure leaves is removed.
@@ -42,6 +47,7 @@ pub(crate) async fn create(
     if config.metadata.as_ref().is_none_or(|metadata| metadata.name.is_empty()) {
         return Err(Error::Invalid("container config must include metadata".into()));
     }
+    refusals::container(&config, &sandbox_config, &core.machine)?;
     let name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
     let image = find_image(core, &name).await?;
     let id = new_id();
@@ -106,6 +112,9 @@ fn make(
     }
     container.update(|_| true);
     steps::reached("container-recorded");
+    let ids = oci::user_namespace(sandbox_config)?;
+    let userns = container.sandbox.namespaces().join("user");
+    let userns = ids.map(|_| File::open(&userns).map_err(Error::io("open", &userns))).transpose()?;
     let mut lower = core.images.layer_dirs(&image.layers);
     if lower.is_empty() {
         // Overlayfs wants one.
@@ -113,20 +122,27 @@ fn make(
         std::fs::create_dir_all(&empty).map_err(Error::io("make", &empty))?;
         lower.push(empty);
     }
-    copy_root_attributes(&lower, &upper)?;
-    mounts::overlay(&lower, Some((&upper, &work)), &rootfs)?;
+    copy_root_attributes(&lower, &upper, ids.as_ref())?;
+    overlay(container, &lower, Some((&upper, &work)), &rootfs, userns.as_ref())?;
     steps::reached("container-mounted");
     let security = oci::security(config);
     let user = user::resolve(&security, &image.config.user, &rootfs)?;
+    if let Some(ids) = &ids {
+        user.groups.iter().chain([&user.uid, &user.gid]).try_for_each(|id| ids.on_node(*id).map(drop))?;
+    }
     let devices = if security.privileged {
         machine::all_devices()
     } else {
         config.devices.iter().map(machine::device_nodes).collect::<Result<Vec<_>, _>>()?.concat()
     };
     let mut config = config.clone();
-    mount_images(core, container, &mut config)?;
+    mount_images(core, container, &mut config, userns.as_ref())?;
     for mount in &mut config.mounts {
         prepare_source(mount)?;
+    }
+    let mut files = files(&container.sandbox, sandbox_config);
+    if let Some(userns) = &userns {
+        bring_mounts(container, &mut config, &mut files, userns)?;
     }
     let input = oci::Input {
         config: &config,
@@ -138,15 +154,21 @@ fn make(
         namespaces: &container.sandbox.namespaces(),
         pid_namespace: pid_namespace(core, container, &config, sandbox_config)?,
         cgroup: &container.cgroup(),
-        files: files(&container.sandbox, sandbox_config),
+        files,
         devices,
+        seccomp: oci::seccomp_file(&security).map(|file| seccomp_profile(&file)).transpose()?,
+        external: handler(core, &container.sandbox)?.is_some(),
     };
     let spec = oci::spec(&input)?;
     let cwd = oci::working_dir(&input);
-    layer::make_directory_in(&rootfs, Path::new(&cwd)).map_err(Error::io("make the working directory", cwd))?;
+    let owner = ids.map_or(0, |ids| ids.first);
+    layer::make_directory_in(&rootfs, Path::new(&cwd), owner).map_err(Error::io("make the working directory", cwd))?;
     let path = container.bundle.join("config.json");
     let bytes = serde_json::to_vec(&spec).map_err(|error| Error::Other(error.to_string()))?;
-    std::fs::write(&path, bytes).map_err(Error::io("write", path))?;
+    // The environment in it is nobody else's business; IDs of a pod's user namespace get as far as this directory.
+    let mut file = std::fs::OpenOptions::new();
+    let file = file.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(&bytes)).map_err(Error::io("write", path))?;
     steps::reached("container-written");
     container.update(|record| {
         record.user = Some(LinuxContainerUser {
@@ -162,17 +184,94 @@ fn make(
 }
 
 /// The overlay's root is its upper directory's; it is to look like the topmost layer's.
-fn copy_root_attributes(lower: &[std::path::PathBuf], upper: &Path) -> Result<(), Error> {
+fn copy_root_attributes(lower: &[std::path::PathBuf], upper: &Path, ids: Option<&Ids>) -> Result<(), Error> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     let Some(top) = lower.first() else { return Ok(()) };
     let metadata = std::fs::metadata(top).map_err(Error::io("inspect", top))?;
-    chown(upper, Some(metadata.uid()), Some(metadata.gid())).map_err(Error::io("change the owner of", upper))?;
+    let on_node = |id| ids.map_or(Ok(id), |ids| ids.on_node(id));
+    let (uid, gid) = (on_node(metadata.uid())?, on_node(metadata.gid())?);
+    chown(upper, Some(uid), Some(gid)).map_err(Error::io("change the owner of", upper))?;
     let mode = std::fs::Permissions::from_mode(metadata.mode() & 0o7777);
     std::fs::set_permissions(upper, mode).map_err(Error::io("change the mode of", upper))
 }
 
+/// Mounts an overlay. With a user namespace, the layers' owners are translated; the upper directory's are as the pod's
+/// processes write them.
+fn overlay(
+    container: &Container,
+    lower: &[std::path::PathBuf],
+    upper: Option<(&Path, &Path)>,
+    target: &Path,
+    userns: Option<&File>,
+) -> Result<(), Error> {
+    let Some(userns) = userns else { return mounts::overlay(lower, upper, target) };
+    let mut mapped = Vec::new();
+    for (index, dir) in lower.iter().enumerate() {
+        let point = container.bundle.join(format!("layer{index}"));
+        std::fs::create_dir_all(&point).map_err(Error::io("make", &point))?;
+        idmap::bind(dir, &point, Some(userns))?;
+        mapped.push(point);
+    }
+    let outcome = mounts::overlay(&mapped, upper, target);
+    // The overlay holds on to them.
+    mapped.iter().for_each(|point| mounts::unmount_all(point));
+    outcome
+}
+
+/// Mounts the sources of a container's mounts inside its bundle: processes of a user namespace cannot go through the
+/// directories of the node's root to reach them. Owners are translated where the kubelet says so.
+fn bring_mounts(
+    container: &Container,
+    config: &mut ContainerConfig,
+    files: &mut [(&'static str, std::path::PathBuf)],
+    userns: &File,
+) -> Result<(), Error> {
+    let bring = |index: usize, source: &Path, mapped: bool| {
+        let point = container.bundle.join(format!("mount{index}"));
+        let make = if source.is_dir() { std::fs::create_dir_all(&point) } else { File::create(&point).map(drop) };
+        make.map_err(Error::io("make", &point))?;
+        idmap::bind(source, &point, Some(userns).filter(|_| mapped))?;
+        Ok::<_, Error>(point)
+    };
+    let count = config.mounts.len();
+    for (index, mount) in config.mounts.iter_mut().enumerate() {
+        let point = bring(index, Path::new(&mount.host_path), !mount.uid_mappings.is_empty())?;
+        mount.host_path = point.to_string_lossy().into_owned();
+    }
+    for (index, (_, source)) in files.iter_mut().enumerate() {
+        *source = bring(count + index, source, false)?;
+    }
+    Ok(())
+}
+
+/// The OCI runtime that runs the sandbox's containers, unless it is `libcontainer`.
+fn handler(core: &Core, sandbox: &Sandbox) -> Result<Option<Handler>, Error> {
+    let name = sandbox.with(|record| record.runtime_handler.clone());
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let found = core.config.handlers.get(&name).cloned();
+    found.map(Some).ok_or_else(|| Error::Other(format!("no runtime for {name:?} is configured")))
+}
+
+/// Reads a seccomp profile of the node's own and checks that filters can be made of it.
+fn seccomp_profile(file: &Path) -> Result<serde_json::Value, Error> {
+    let field = "linux.security_context.seccomp.localhost_ref";
+    let bytes = layer::read_small(file, MAX_PROFILE_BYTES)
+        .map_err(|error| Error::Invalid(format!("{field}: cannot load seccomp profile {}: {error}", file.display())))?;
+    let invalid = |why: String| Error::Invalid(format!("{field}: seccomp profile {}: {why}", file.display()));
+    let profile = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+    crate::shim::seccomp::profile::compile(&profile).map_err(invalid)?;
+    serde_json::to_value(&profile).map_err(|error| invalid(error.to_string()))
+}
+
 /// Mounts the images that are volumes, read-only, and points the mounts at them.
-fn mount_images(core: &Core, container: &Container, config: &mut ContainerConfig) -> Result<(), Error> {
+fn mount_images(
+    core: &Core,
+    container: &Container,
+    config: &mut ContainerConfig,
+    userns: Option<&File>,
+) -> Result<(), Error> {
     let wanted = config.mounts.iter_mut().filter(|mount| mount.image.as_ref().is_some_and(|i| !i.image.is_empty()));
     for (index, mount) in wanted.enumerate() {
         let name = mount.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
@@ -186,7 +285,7 @@ fn mount_images(core: &Core, container: &Container, config: &mut ContainerConfig
         let mut lower = core.images.layer_dirs(&image.layers);
         // A read-only overlay needs two layers.
         lower.push(empty);
-        mounts::overlay(&lower, None, &target)?;
+        overlay(container, &lower, None, &target, userns)?;
         mount.host_path = target.to_string_lossy().into_owned();
         mount.readonly = true;
     }
@@ -256,7 +355,7 @@ pub(crate) async fn start(core: &Arc<Core>, container: &Arc<Container>) -> Resul
     if !container.sandbox.is_ready() {
         return Err(Error::Precondition(format!("sandbox container {:?} is not running", container.sandbox.id)));
     }
-    let launch = launch(container);
+    let launch = launch(core, container)?;
     container.update(|record| {
         record.set_phase(ContainerPhase::Starting);
         true
@@ -360,11 +459,14 @@ async fn lost(core: &Core, container: &Container) {
     core.container_ended(container, &exit);
 }
 
-fn launch(container: &Container) -> Launch {
+fn launch(core: &Core, container: &Container) -> Result<Launch, Error> {
     let config = container.with(|record| record.config.clone()).unwrap_or_default();
     let options =
         oci::security(&config).namespace_options.unwrap_or_else(|| oci::namespaces(&container.sandbox.config()));
-    container.with(|record| Launch {
+    let ids = oci::user_namespace(&container.sandbox.config())?;
+    let first_uid = ids.map_or(0, |ids| ids.first);
+    let runtime = handler(core, &container.sandbox)?;
+    Ok(container.with(|record| Launch {
         id: record.id.clone(),
         tty: config.tty,
         stdin: config.stdin,
@@ -373,8 +475,10 @@ fn launch(container: &Container) -> Launch {
         own_pid_namespace: options.pid() == NamespaceMode::Container,
         cgroup: record.cgroup.clone().into(),
         exit_file: container.root.join(EXIT_FILE),
-        uid: record.user.as_ref().and_then(|user| u32::try_from(user.uid).ok()).unwrap_or(0),
-    })
+        uid: first_uid + record.user.as_ref().and_then(|user| u32::try_from(user.uid).ok()).unwrap_or(0),
+        first_uid,
+        runtime,
+    }))
 }
 
 /// Stops a container: its stop signal, `grace` to obey, then SIGKILL. One that does not run is stopped already.

@@ -1,7 +1,7 @@
 //! The runtime's shared state: sandboxes, containers, images, and the means to act on them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Error,
     cni::Cni,
+    handlers::Features,
     image::Store,
     machine,
     oci::Machine,
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     pub images: Arc<Store>,
     pub cni: Cni,
     pub machine: Machine,
+    /// What the configured OCI runtimes say that they can do.
+    pub handlers: BTreeMap<String, Features>,
     pub shutdown: CancellationToken,
     pub events: broadcast::Sender<ContainerEventResponse>,
     pub streaming: Streaming,
@@ -98,6 +101,7 @@ impl Core {
         Self {
             cni: Cni::new(config.cni_conf_dir.clone(), config.cni_bin_dir.clone()),
             machine: machine::inspect(),
+            handlers: config.handlers.iter().map(|(name, handler)| (name.clone(), handler.features())).collect(),
             images,
             shim_exe,
             config,

@@ -31,8 +31,20 @@ pub(crate) fn inspect() -> Machine {
         unified_cgroups: unified,
         swap_limit: unified || swap_file.exists(),
         hugetlb: has_hugetlb(unified),
+        apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        user_namespaces: has_user_namespaces(),
         oom_score_adj_floor: floor,
     }
+}
+
+/// Whether pods can have user namespaces: they must be allowed, and overlayfs must take ID-mapped layers (Linux 5.19).
+fn has_user_namespaces() -> bool {
+    let limit = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    let allowed = limit.is_ok_and(|limit| limit.trim().parse::<u64>().is_ok_and(|limit| limit > 0));
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut parts = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    allowed && (parts.next(), parts.next()) >= (Some(5), Some(19))
 }
 
 fn has_hugetlb(unified: bool) -> bool {

@@ -8,12 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use keelson_cri::steps;
 
-use crate::{Error, mounts};
+use crate::{Error, idmap::Ids, mounts, userns};
 
 /// What a sandbox wants of its own.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ pub(crate) struct Wanted {
     pub hostname: Option<String>,
     /// Kernel parameters, set inside.
     pub sysctls: BTreeMap<String, String>,
+    /// A user namespace that owns the others, and the binary whose `shim userns` makes it.
+    pub user: Option<(Ids, PathBuf)>,
 }
 
 /// Where a namespace of the sandbox with this state directory is pinned.
@@ -39,7 +41,7 @@ pub(crate) fn create(sandbox_dir: &Path, wanted: Wanted) -> Result<(), Error> {
 
 /// Unpins every namespace of the sandbox.
 pub(crate) fn remove(sandbox_dir: &Path) {
-    for kind in ["net", "ipc", "uts", "pid"] {
+    for kind in ["net", "ipc", "uts", "pid", "user"] {
         let path = path(sandbox_dir, kind);
         mounts::unmount_all(&path);
         let _ = std::fs::remove_file(path);
@@ -67,11 +69,29 @@ fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send +
 }
 
 fn create_here(dir: &Path, wanted: &Wanted) -> Result<(), Error> {
-    let mut flags = CloneFlags::empty();
-    flags.set(CloneFlags::CLONE_NEWNET, wanted.network);
-    flags.set(CloneFlags::CLONE_NEWIPC, wanted.ipc);
-    flags.set(CloneFlags::CLONE_NEWUTS, wanted.hostname.is_some());
-    unshare(flags).map_err(|error| Error::Other(format!("make namespaces: {error}")))?;
+    let kinds = [
+        ("net", CloneFlags::CLONE_NEWNET, wanted.network),
+        ("ipc", CloneFlags::CLONE_NEWIPC, wanted.ipc),
+        ("uts", CloneFlags::CLONE_NEWUTS, wanted.hostname.is_some()),
+    ];
+    let kinds = kinds.into_iter().filter(|(.., wanted)| *wanted).map(|(kind, flag, _)| (kind, flag));
+    let kinds: Vec<(&str, CloneFlags)> = kinds.collect();
+    match &wanted.user {
+        // Whoever makes a user namespace is to have one thread, and this process has many.
+        Some((ids, exe)) => {
+            let helper = userns::Helper::start(exe, *ids)?;
+            pin(dir, helper.namespaces(), &["user", "net", "ipc", "uts"])?;
+            for (kind, flag) in &kinds {
+                let file = path(dir, kind);
+                let file = File::open(&file).map_err(Error::io("open", &file))?;
+                setns(file, *flag).map_err(|error| Error::Other(format!("enter the pod's {kind} namespace: {error}")))?;
+            }
+        }
+        None => {
+            let flags = kinds.iter().map(|(_, flag)| *flag).collect();
+            unshare(flags).map_err(|error| Error::Other(format!("make namespaces: {error}")))?;
+        }
+    }
     if let Some(hostname) = &wanted.hostname {
         nix::unistd::sethostname(hostname).map_err(|error| Error::Other(format!("set the hostname: {error}")))?;
     }
@@ -87,12 +107,19 @@ fn create_here(dir: &Path, wanted: &Wanted) -> Result<(), Error> {
         }
         set_sysctl(name, value)?;
     }
-    let pins = [("net", wanted.network), ("ipc", wanted.ipc), ("uts", wanted.hostname.is_some())];
-    for (kind, _) in pins.iter().filter(|(_, wanted)| *wanted) {
+    if wanted.user.is_none() {
+        let kinds: Vec<&str> = kinds.iter().map(|(kind, _)| *kind).collect();
+        pin(dir, Path::new("/proc/thread-self/ns"), &kinds)?;
+    }
+    Ok(())
+}
+
+/// Keeps namespaces of these kinds alive by bind mounts of their files in `from`.
+fn pin(dir: &Path, from: &Path, kinds: &[&str]) -> Result<(), Error> {
+    for kind in kinds {
         let target = path(dir, kind);
         File::create(&target).map_err(Error::io("create", &target))?;
-        rustix::mount::mount_bind(format!("/proc/thread-self/ns/{kind}"), &target)
-            .map_err(Error::io("pin a namespace at", &target))?;
+        rustix::mount::mount_bind(from.join(kind), &target).map_err(Error::io("pin a namespace at", &target))?;
         steps::reached("sandbox-pinned");
     }
     Ok(())

@@ -12,7 +12,14 @@ use keelson_cri::v1::{
 };
 use serde_json::{Value, json};
 
-use crate::{Error, image::manifest::ImageConfig, shim::SECCOMP_ANNOTATION, user::User};
+use crate::{
+    Error,
+    idmap::Ids,
+    image::manifest::ImageConfig,
+    refusals,
+    shim::{SECCOMP_ANNOTATION, SECCOMP_PROFILE_ANNOTATION, seccomp::runtime_default_profile},
+    user::User,
+};
 
 /// What Docker and containerd give a container that asks for nothing.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -46,6 +53,10 @@ pub(crate) struct Machine {
     /// Whether memory and swap can be limited together.
     pub swap_limit: bool,
     pub hugetlb: bool,
+    /// Whether the kernel has AppArmor, and whether SELinux is enabled.
+    pub apparmor: bool,
+    pub selinux: bool,
+    pub user_namespaces: bool,
     /// Lowest OOM score adjustment the runtime may set.
     pub oom_score_adj_floor: i64,
 }
@@ -76,6 +87,10 @@ pub(crate) struct Input<'a> {
     /// `resolv.conf`, `hostname` and such: destination, source.
     pub files: Vec<(&'static str, PathBuf)>,
     pub devices: Vec<DeviceNode>,
+    /// The seccomp profile of the node's own that the container asks for.
+    pub seccomp: Option<Value>,
+    /// Whether another OCI runtime than `libcontainer` runs it, which makes seccomp filters itself.
+    pub external: bool,
 }
 
 /// The container's security context, or none's.
@@ -118,11 +133,13 @@ pub(crate) fn command_line(config: &ContainerConfig, image: &ImageConfig) -> Res
 pub(crate) fn spec(input: &Input<'_>) -> Result<Value, Error> {
     let security = security(input.config);
     let options = namespaces(input.sandbox);
-    if options.userns_options.as_ref().is_some_and(|userns| userns.mode() == NamespaceMode::Pod) {
-        return Err(Error::Unsupported("user namespaces are not supported by this runtime".into()));
-    }
-    let seccomp = seccomp(&security)?;
-    let (capabilities, borrowed) = capabilities(&security, input.machine, seccomp && !security.no_new_privs)?;
+    let seccomp = input.seccomp.is_some() || default_seccomp(&security);
+    let lend = seccomp && !security.no_new_privs && !input.external;
+    let (capabilities, borrowed) = capabilities(&security, input.machine, lend)?;
+    let profile = input.seccomp.clone().filter(|_| input.external).or_else(|| {
+        let names = |sets: &Value| serde_json::from_value::<Vec<String>>(sets.get("bounding")?.clone()).ok();
+        (seccomp && input.external).then(|| runtime_default_profile(&names(&capabilities).unwrap_or_default()))
+    });
     let mut process = json!({
         "terminal": input.config.tty,
         "user": {"uid": input.user.uid, "gid": input.user.gid, "additionalGids": input.user.groups},
@@ -138,12 +155,20 @@ pub(crate) fn spec(input: &Input<'_>) -> Result<Value, Error> {
     {
         process.insert("oomScoreAdj".into(), json!(resources.oom_score_adj.min(1000)));
     }
-    let (mounts, propagation) = mounts(input, &security)?;
-    let mut annotations = BTreeMap::new();
-    if seccomp {
-        annotations.insert(SECCOMP_ANNOTATION, borrowed.join(","));
+    if let Some(profile) = refusals::apparmor_profile(&security, input.machine)?
+        && let Some(process) = process.as_object_mut()
+    {
+        process.insert("apparmorProfile".into(), json!(profile));
     }
-    Ok(json!({
+    let (mounts, propagation) = mounts(input, &security);
+    let mut annotations = BTreeMap::new();
+    if seccomp && !input.external {
+        annotations.insert(SECCOMP_ANNOTATION, borrowed.join(","));
+        if let Some(profile) = &input.seccomp {
+            annotations.insert(SECCOMP_PROFILE_ANNOTATION, profile.to_string());
+        }
+    }
+    let mut spec = json!({
         "ociVersion": "1.0.2",
         "annotations": annotations,
         "process": process,
@@ -158,7 +183,11 @@ pub(crate) fn spec(input: &Input<'_>) -> Result<Value, Error> {
             "readonlyPaths": if security.privileged { Vec::new() } else { security.readonly_paths.clone() },
             "rootfsPropagation": propagation,
         },
-    }))
+    });
+    if let (Some(profile), Some(linux)) = (profile, spec.get_mut("linux").and_then(Value::as_object_mut)) {
+        linux.insert("seccomp".into(), profile);
+    }
+    Ok(spec)
 }
 
 /// `process` of a container's specification, for another command in it.
@@ -217,16 +246,24 @@ pub(crate) fn working_dir(input: &Input<'_>) -> String {
     }
 }
 
-/// Whether the container gets the default seccomp profile. A profile of the node's own is refused: running without it would
-/// be worse than not running.
-fn seccomp(security: &LinuxContainerSecurityContext) -> Result<bool, Error> {
-    match security.seccomp.as_ref().map(SecurityProfile::profile_type) {
-        None | Some(ProfileType::Unconfined) => Ok(false),
-        Some(ProfileType::RuntimeDefault) => Ok(!security.privileged),
-        Some(ProfileType::Localhost) => {
-            Err(Error::Unsupported("seccomp profiles of type Localhost are not supported by this runtime".into()))
-        }
-    }
+/// Whether the container gets the default seccomp profile.
+fn default_seccomp(security: &LinuxContainerSecurityContext) -> bool {
+    let asked = security.seccomp.as_ref().map(SecurityProfile::profile_type);
+    asked == Some(ProfileType::RuntimeDefault) && !security.privileged
+}
+
+/// File of the node's own seccomp profile that the container asks for.
+pub(crate) fn seccomp_file(security: &LinuxContainerSecurityContext) -> Option<PathBuf> {
+    let own = security.seccomp.as_ref().filter(|profile| profile.profile_type() == ProfileType::Localhost);
+    let own = own.filter(|_| !security.privileged)?;
+    Some(own.localhost_ref.strip_prefix("localhost/").unwrap_or(&own.localhost_ref).into())
+}
+
+/// The pod's IDs on the node if it has a user namespace of its own.
+pub(crate) fn user_namespace(sandbox: &PodSandboxConfig) -> Result<Option<Ids>, Error> {
+    let options = namespaces(sandbox).userns_options;
+    let own = options.filter(|userns| userns.mode() == NamespaceMode::Pod);
+    own.map(|userns| Ids::new(&userns.uids, &userns.gids)).transpose()
 }
 
 /// The capability sets, and those of them that are only lent for installing a seccomp filter.
@@ -279,6 +316,9 @@ fn capabilities(
 fn namespace_list(input: &Input<'_>, options: &NamespaceOption, privileged: bool) -> Vec<Value> {
     let pinned = |kind: &str| input.namespaces.join(kind);
     let mut list = vec![json!({"type": "mount"})];
+    if options.userns_options.as_ref().is_some_and(|userns| userns.mode() == NamespaceMode::Pod) {
+        list.push(json!({"type": "user", "path": pinned("user")}));
+    }
     if options.network() != NamespaceMode::Node {
         list.push(json!({"type": "network", "path": pinned("net")}));
         list.push(json!({"type": "uts", "path": pinned("uts")}));
@@ -298,7 +338,7 @@ fn namespace_list(input: &Input<'_>, options: &NamespaceOption, privileged: bool
     list
 }
 
-fn mounts(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> Result<(Vec<Value>, &'static str), Error> {
+fn mounts(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> (Vec<Value>, &'static str) {
     let given = |destination: &str| {
         input.config.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(destination))
     };
@@ -334,27 +374,21 @@ fn mounts(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> Result
             ("rslave", _) | (_, "slave") => "slave",
             _ => "private",
         };
-        list.push(bind_mount(mount, own)?);
+        list.push(bind_mount(mount, own));
     }
-    Ok((list, propagation))
+    (list, propagation)
 }
 
-fn bind_mount(mount: &Mount, propagation: &str) -> Result<Value, Error> {
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Error::Unsupported("ID-mapped mounts are not supported by this runtime".into()));
-    }
-    if mount.recursive_read_only && !mount.readonly {
-        return Err(Error::Invalid(format!("mount {}: recursive_read_only without readonly", mount.container_path)));
-    }
+fn bind_mount(mount: &Mount, propagation: &str) -> Value {
     let access = match (mount.readonly, mount.recursive_read_only) {
         (true, true) => "rro",
         (true, false) => "ro",
         (false, _) => "rw",
     };
-    Ok(json!({
+    json!({
         "destination": mount.container_path, "type": "bind", "source": mount.host_path,
         "options": ["rbind", propagation, access],
-    }))
+    })
 }
 
 fn resources_json(resources: &LinuxContainerResources, input: &Input<'_>, privileged: bool) -> Value {

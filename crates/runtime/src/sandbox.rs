@@ -25,6 +25,7 @@ use crate::{
         self, Exit,
         protocol::{Event, Request},
     },
+    refusals,
     shim_client::{self, Subscription},
 };
 
@@ -40,6 +41,17 @@ const SHIM_SHORT_LIFE: Duration = Duration::from_secs(2);
 pub(crate) async fn run(core: &Arc<Core>, config: PodSandboxConfig, runtime_handler: String) -> Result<String, Error> {
     if config.metadata.as_ref().is_none_or(|metadata| metadata.name.is_empty()) {
         return Err(Error::Invalid("sandbox config must include metadata".into()));
+    }
+    refusals::sandbox(&config, &core.machine)?;
+    if !runtime_handler.is_empty() {
+        if !core.config.handlers.contains_key(&runtime_handler) {
+            return Err(Error::Other(format!("no runtime for {runtime_handler:?} is configured")));
+        }
+        if oci::user_namespace(&config)?.is_some() {
+            let field = "linux.security_context.namespace_options.userns_options";
+            let why = format!("{field} is not supported with the runtime handler {runtime_handler:?}");
+            return Err(Error::Unsupported(why));
+        }
     }
     let record = SandboxRecord {
         id: new_id(),
@@ -73,7 +85,7 @@ async fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
     make_dirs(sandbox)?;
     sandbox.update(|_| ())?;
     steps::reached("sandbox-recorded");
-    let wanted = wanted_namespaces(&config);
+    let wanted = wanted_namespaces(core, &config)?;
     let (blocking, files) = (sandbox.clone(), config.clone());
     spawn_blocking(move || {
         write_files(&blocking, &files)?;
@@ -207,17 +219,18 @@ fn make_dirs(sandbox: &Sandbox) -> Result<(), Error> {
     Ok(())
 }
 
-fn wanted_namespaces(config: &PodSandboxConfig) -> namespaces::Wanted {
+fn wanted_namespaces(core: &Core, config: &PodSandboxConfig) -> Result<namespaces::Wanted, Error> {
     let options = oci::namespaces(config);
     let network = options.network() != NamespaceMode::Node;
     let hostname = if config.hostname.is_empty() { "localhost".to_owned() } else { config.hostname.clone() };
     let sysctls: BTreeMap<String, String> = config.linux.iter().flat_map(|linux| linux.sysctls.clone()).collect();
-    namespaces::Wanted {
+    Ok(namespaces::Wanted {
         network,
         ipc: options.ipc() != NamespaceMode::Node,
         hostname: network.then_some(hostname),
         sysctls,
-    }
+        user: oci::user_namespace(config)?.map(|ids| (ids, core.shim_exe.clone())),
+    })
 }
 
 /// Whether the pod's containers share one process namespace.

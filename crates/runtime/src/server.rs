@@ -22,8 +22,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     }
     let sandboxes = config.state.join("sandboxes");
     std::fs::create_dir_all(&sandboxes).map_err(Error::io("make", &sandboxes))?;
-    private(&config.root)?;
-    private(&config.state)?;
+    protect(&config.root, 0o700)?;
+    // What is in there is root's too, but containers of user namespaces are to find their own way in, by names that
+    // nobody can guess.
+    for dir in [&config.state, &sandboxes] {
+        protect(dir, 0o711)?;
+    }
     let listener = listen(&config.socket).await?;
     let images = Arc::new(Store::open(&config.root.join("images"), config.default_registry.clone())?);
     let shim_exe = protected_exe(&config);
@@ -47,10 +51,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         .map_err(|error| Error::Other(format!("serve CRI: {error}")))
 }
 
-/// What is in there is root's alone.
-fn private(dir: &Path) -> Result<(), Error> {
+fn protect(dir: &Path, mode: u32) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(Error::io("protect", dir))
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)).map_err(Error::io("protect", dir))
 }
 
 /// The shim's binary on a read-only mount of its own, so that a container that gets hold of the file (through `/proc` of a

@@ -4,11 +4,16 @@
 //!   their stdio, logs and exit codes. Outlives the runtime; a successor adopts the containers when it is killed.
 //! * `shim create <container dir>`, `shim exec <container dir> <exec dir>`: call `libcontainer`, which must not run in a
 //!   threaded process, and leave `result.json` behind.
-//! * `shim pause`: process 1 of a pod-wide PID namespace.
+//! * `shim pause`: process 1 of a pod-wide PID namespace; `shim pause-in <user namespace>` starts one that belongs to the
+//!   user namespace, and prints its PID.
+//! * `shim enter <descriptor> [<descriptor>]`: becomes a process in a container with a user namespace.
+//! * `shim userns`: makes a pod's user namespace, and waits.
 
 mod connection;
 mod containers;
+mod enter;
 mod executor;
+mod external;
 mod files;
 mod helper;
 mod log;
@@ -17,11 +22,12 @@ mod pidfd;
 mod process;
 pub(crate) mod protocol;
 mod reactor;
-mod seccomp;
+pub(crate) mod seccomp;
+mod userns;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-pub(crate) use executor::SECCOMP_ANNOTATION;
+pub(crate) use executor::{SECCOMP_ANNOTATION, SECCOMP_PROFILE_ANNOTATION};
 pub(crate) use files::{Exit, Launch, LaunchResult, process_start_time, read_json, write_json};
 pub(crate) use pause::end as end_pause;
 pub(crate) use pidfd::exit_code as pidfd_exit_code;
@@ -36,7 +42,10 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         (Some("create"), Some(dir), None) => helper::create(&dir),
         (Some("exec"), Some(dir), Some(exec_dir)) => helper::exec(&dir, &exec_dir),
         (Some("pause"), None, None) => pause::pause(),
-        _ => Err("usage: shim serve DIR [share-pid] | create DIR | exec DIR EXEC_DIR | pause".into()),
+        (Some("pause-in"), Some(userns), None) => pause::pause_in(&userns),
+        (Some("userns"), None, None) => userns::make(),
+        (Some("enter"), Some(spec), keeper) => enter::enter(&spec, keeper.as_deref()),
+        _ => Err("usage: shim serve DIR [share-pid] | create DIR | exec DIR EXEC_DIR | pause | pause-in NS | userns | enter FD [FD]".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use keelson_runtime::{Config, LOCAL_IMAGE_DOMAIN, run, shim_main};
+use keelson_runtime::{Config, LOCAL_IMAGE_DOMAIN, handlers, run, shim_main};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
@@ -32,6 +32,13 @@ fn serve(dir: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let handlers = match handlers(&dir.join("runtime.toml")) {
+        Ok(handlers) => handlers,
+        Err(error) => {
+            eprintln!("keelson-runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let images = std::fs::read_dir(dir.join("images")).into_iter().flatten().flatten();
     let named = |path: PathBuf| Some((format!("{LOCAL_IMAGE_DOMAIN}/{}", path.file_stem()?.to_str()?), path));
     let config = Config {
@@ -40,6 +47,8 @@ fn serve(dir: &Path) -> ExitCode {
         socket: dir.join("runtime.sock"),
         cni_conf_dir: dir.join("net.d"),
         cni_bin_dir: dir.join("cni"),
+        registry_config_dir: dir.join("certs.d"),
+        handlers,
         builtin_images: images.filter_map(|entry| named(entry.path())).collect(),
         ..Config::new(exe)
     };

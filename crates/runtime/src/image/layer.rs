@@ -38,7 +38,7 @@ pub(crate) struct Unpacked {
 /// it, topmost first: a directory that the archive only mentions in paths looks like theirs.
 pub(crate) fn unpack(archive: impl Read, target: &Path, below: &[PathBuf]) -> io::Result<Unpacked> {
     let root = open(target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut layer = Layer { root, below, directories: Vec::new(), unpacked: Unpacked::default() };
+    let mut layer = Layer { root, below, owner: 0, directories: Vec::new(), unpacked: Unpacked::default() };
     let mut archive = Archive::new(archive);
     for (count, entry) in archive.entries()?.enumerate() {
         if count as u64 >= MAX_ENTRIES {
@@ -52,6 +52,8 @@ pub(crate) fn unpack(archive: impl Read, target: &Path, below: &[PathBuf]) -> io
 struct Layer<'a> {
     root: OwnedFd,
     below: &'a [PathBuf],
+    /// Owner of directories that no entry describes.
+    owner: u32,
     /// Times are set at the end: every file made in a directory changes them.
     directories: Vec<(PathBuf, Timestamps)>,
     unpacked: Unpacked,
@@ -214,7 +216,8 @@ impl Layer<'_> {
             chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
             return Ok(chmodat(parent, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?);
         }
-        Ok(())
+        let (uid, gid) = (Uid::from_raw(self.owner), Gid::from_raw(self.owner));
+        Ok(chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     fn finish(self) -> io::Result<Unpacked> {
@@ -305,10 +308,10 @@ fn invalid(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-/// Makes the directory `path` inside `root`, following links only as if `root` were `/`.
-pub(crate) fn make_directory_in(root: &Path, path: &Path) -> io::Result<()> {
+/// Makes the directory `path` inside `root`, following links only as if `root` were `/`. What is missing will be `owner`'s.
+pub(crate) fn make_directory_in(root: &Path, path: &Path, owner: u32) -> io::Result<()> {
     let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut layer = Layer { root, below: &[], directories: Vec::new(), unpacked: Unpacked::default() };
+    let mut layer = Layer { root, below: &[], owner, directories: Vec::new(), unpacked: Unpacked::default() };
     match layer.existing(&clean(path)?) {
         Ok(_) => Ok(()),
         Err(Errno::NOENT) => layer.directory(&clean(path)?).map(drop),
@@ -328,6 +331,16 @@ pub(crate) fn read_file_in(root: &Path, path: &str, limit: u64) -> io::Result<Ve
     }
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a file of the node's own, of at most `limit` bytes.
+pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(invalid("the file is too large"));
+    }
     Ok(bytes)
 }
 

@@ -14,6 +14,9 @@ fn machine() -> Machine {
         unified_cgroups: false,
         swap_limit: false,
         hugetlb: false,
+        apparmor: false,
+        selinux: false,
+        user_namespaces: true,
         oom_score_adj_floor: 0,
     }
 }
@@ -41,6 +44,8 @@ fn build(config: &ContainerConfig, sandbox: &PodSandboxConfig) -> Result<Value, 
         cgroup: Path::new("/g/c"),
         files: vec![("/etc/hosts", "/s/hosts".into())],
         devices: Vec::new(),
+        seccomp: None,
+        external: false,
     })
 }
 
@@ -189,7 +194,11 @@ fn seccomp_profiles() {
     assert_eq!(spec["annotations"], json!({SECCOMP_ANNOTATION: "CAP_SYS_ADMIN"}));
     assert_eq!(with(ProfileType::RuntimeDefault, true).unwrap()["annotations"], json!({SECCOMP_ANNOTATION: ""}));
     assert_eq!(with(ProfileType::Unconfined, false).unwrap()["annotations"], json!({}));
-    assert!(matches!(with(ProfileType::Localhost, false), Err(Error::Unsupported(_))));
+    let profile = SecurityProfile { profile_type: ProfileType::Localhost as i32, localhost_ref: "localhost/p".into() };
+    let mut security = LinuxContainerSecurityContext { seccomp: Some(profile), ..Default::default() };
+    assert_eq!(seccomp_file(&security), Some("p".into()));
+    security.privileged = true;
+    assert_eq!(seccomp_file(&security), None);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
 use tonic::{Request, Response, Status};
 
 use super::{detached, matches_labels};
-use crate::{Error, container, core::Core, exec, sandbox, shim, shim_client, stats};
+use crate::{Error, container, core::Core, exec, handlers, sandbox, shim, shim_client, stats};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -31,9 +31,6 @@ impl RuntimeService for Service {
     async fn run_pod_sandbox(&self, request: Request<RunPodSandboxRequest>) -> Answer<RunPodSandboxResponse> {
         let request = request.into_inner();
         let config = request.config.ok_or_else(|| missing("config"))?;
-        if !request.runtime_handler.is_empty() {
-            return Err(Error::Other(format!("no runtime for {:?} is configured", request.runtime_handler)).into());
-        }
         let core = self.0.clone();
         let pod_sandbox_id =
             detached(async move { sandbox::run(&core, config, request.runtime_handler).await }).await?;
@@ -248,13 +245,20 @@ impl RuntimeService for Service {
             Ok(_) => condition("NetworkReady", true, "", String::new()),
             Err(error) => condition("NetworkReady", false, "NetworkPluginNotReady", error.to_string()),
         };
-        let features = RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+        let own = RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: self.0.machine.user_namespaces };
+        let other = |features: &handlers::Features| RuntimeHandlerFeatures {
+            recursive_read_only_mounts: features.recursive_read_only,
+            user_namespaces: false,
+        };
+        let others = self.0.handlers.iter().map(|(name, features)| (name.clone(), other(features)));
+        let handlers = std::iter::once((String::new(), own)).chain(others);
+        let runtime_handlers = handlers.map(|(name, features)| RuntimeHandler { name, features: Some(features) }).collect();
         Ok(Response::new(StatusResponse {
             status: Some(RuntimeStatus {
                 conditions: vec![condition("RuntimeReady", true, "", String::new()), network],
             }),
             info: Default::default(),
-            runtime_handlers: vec![RuntimeHandler { name: String::new(), features: Some(features) }],
+            runtime_handlers,
             features: Some(RuntimeFeatures { supplemental_groups_policy: true }),
         }))
     }

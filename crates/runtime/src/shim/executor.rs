@@ -13,10 +13,13 @@ use libcontainer::{
 };
 use nix::sys::signal::SigSet;
 
-use super::seccomp::runtime_default;
+use super::seccomp::{profile, runtime_default};
 
-/// Annotation of the specification that asks for the profile; its value lists the capabilities to be dropped.
-pub(crate) const SECCOMP_ANNOTATION: &str = "keelson.seccomp.runtime-default";
+/// Annotation of the specification that asks for a filter; its value lists the capabilities to be dropped.
+pub(crate) const SECCOMP_ANNOTATION: &str = "keelson.seccomp";
+/// Annotation with the filter's profile, if it is not `RuntimeDefault`. The specification's own place for it is lost on
+/// processes that are executed in a container.
+pub(crate) const SECCOMP_PROFILE_ANNOTATION: &str = "keelson.seccomp.profile";
 
 #[derive(Clone)]
 pub(super) struct Filtering;
@@ -55,7 +58,14 @@ fn confine(spec: &Spec, borrowed: &str) -> Result<(), String> {
         .map(|capability| format!("CAP_{capability}"))
         .filter(|name| !borrowed.contains(&name.as_str()))
         .collect();
-    for filter in runtime_default(&own)? {
+    let filters = match spec.annotations().as_ref().and_then(|all| all.get(SECCOMP_PROFILE_ANNOTATION)) {
+        Some(text) => {
+            let own = serde_json::from_str(text).map_err(|error| format!("seccomp: read the profile: {error}"))?;
+            profile::compile(&own)?
+        }
+        None => runtime_default(&own)?,
+    };
+    for filter in filters {
         seccompiler::apply_filter(&filter).map_err(|error| format!("seccomp: install the filter: {error}"))?;
     }
     let borrowed: Result<Vec<Capability>, _> = borrowed.iter().map(|name| name.parse()).collect();

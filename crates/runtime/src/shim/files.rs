@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::handlers::Handler;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// What a shim must know to run a container and, after its own death, to adopt it. Kept as `launch.json`.
@@ -24,6 +25,12 @@ pub(crate) struct Launch {
     pub exit_file: PathBuf,
     /// Owner of the stdio pipes, so that the container's user may open `/dev/stdout` again.
     pub uid: u32,
+    /// What a container's user ID 0 is on the node.
+    #[serde(default)]
+    pub first_uid: u32,
+    /// The OCI runtime that runs it; `None` for `libcontainer`.
+    #[serde(default)]
+    pub runtime: Option<Handler>,
 }
 
 impl Launch {

@@ -5,22 +5,41 @@ use std::path::{Path, PathBuf};
 
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
 
-use super::{LaunchResult, executor::Filtering, process_start_time, write_json};
 use keelson_cri::steps;
 
-/// Directory of `libcontainer`'s own state inside a container's directory.
-const STATE: &str = "lc";
+use super::{Launch, LaunchResult, enter, executor::Filtering, external, process_start_time, read_json, write_json};
+
+/// Directory of the OCI runtime's own state inside a container's directory.
+pub(super) const STATE: &str = "lc";
 /// Socket on which the shim awaits a terminal's master end.
 pub(super) const CONSOLE_SOCKET: &str = "console.sock";
 
 /// Creates and starts the container whose bundle is `dir`.
 pub(super) fn create(dir: &Path) -> Result<(), String> {
-    finish(dir, create_container(dir))
+    let outcome = launch(dir).and_then(|launch| match launch.runtime {
+        Some(runtime) => external::create(&runtime, dir),
+        None => create_container(dir),
+    });
+    finish(dir, outcome)
 }
 
 /// Starts the process described by `exec_dir/process.json` in the container of `dir`.
 pub(super) fn exec(dir: &Path, exec_dir: &Path) -> Result<(), String> {
-    finish(exec_dir, exec_process(dir, exec_dir))
+    let launch = launch(dir);
+    if let Ok(Launch { runtime: None, first_uid: 1.., cgroup, .. }) = &launch {
+        return enter::exec(dir, exec_dir, cgroup);
+    }
+    let outcome = launch.and_then(|launch| match launch.runtime {
+        Some(runtime) => external::exec(&runtime, dir, exec_dir),
+        None => exec_process(dir, exec_dir),
+    });
+    finish(exec_dir, outcome)
+}
+
+/// How the container of `dir` was started.
+fn launch(dir: &Path) -> Result<Launch, String> {
+    let launch = read_json::<Launch>(&dir.join(Launch::FILE)).map_err(|error| format!("read the launch: {error}"))?;
+    launch.ok_or_else(|| format!("{} is no container's", dir.display()))
 }
 
 fn finish(dir: &Path, outcome: Result<Option<LaunchResult>, String>) -> Result<(), String> {
@@ -94,19 +113,19 @@ fn exec_process(dir: &Path, exec_dir: &Path) -> Result<Option<LaunchResult>, Str
     })))
 }
 
-fn started(pid: i32) -> Result<LaunchResult, String> {
+pub(super) fn started(pid: i32) -> Result<LaunchResult, String> {
     let start_time = process_start_time(pid).ok_or("the container's first process ended before it was started")?;
     let started_at_ns = jiff::Timestamp::now().as_nanosecond() as i64;
     Ok(LaunchResult::Started { pid, start_time, started_at_ns, begun: false })
 }
 
-fn container_id(dir: &Path) -> Result<String, String> {
+pub(super) fn container_id(dir: &Path) -> Result<String, String> {
     let name = dir.file_name().and_then(|name| name.to_str());
     name.map(String::from).ok_or_else(|| format!("{} names no container", dir.display()))
 }
 
 /// The console socket, which exists only for a process with a terminal.
-fn console(dir: &Path) -> Option<PathBuf> {
+pub(super) fn console(dir: &Path) -> Option<PathBuf> {
     Some(dir.join(CONSOLE_SOCKET)).filter(|path| path.exists())
 }
 

@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     os::fd::AsFd,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
 };
 
 use nix::{
@@ -40,6 +40,49 @@ pub(super) fn pause() -> Result<(), String> {
     }
 }
 
+/// Starts `shim pause` in a new PID namespace and prints its PID; both belong to the user namespace.
+pub(super) fn pause_in(userns: &Path) -> Result<(), String> {
+    let file = std::fs::File::open(userns).map_err(|error| format!("open the user namespace: {error}"))?;
+    setns(file, CloneFlags::CLONE_NEWUSER).map_err(|error| format!("enter the user namespace: {error}"))?;
+    super::userns::become_root()?;
+    unshare(CloneFlags::CLONE_NEWPID).map_err(|error| format!("make a PID namespace: {error}"))?;
+    // Its go comes from the shim, by the same pipe.
+    println!("{}", spawn_pause(Stdio::inherit())?.id());
+    Ok(())
+}
+
+fn spawn_pause(stdin: Stdio) -> Result<Child, String> {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["shim", "pause"]).env_clear().stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map_err(|error| format!("start the pod's first process: {error}"))
+}
+
+/// As this process's child, in the user namespace of the node. Its PID, and where its go is written.
+fn start() -> Result<(i32, ChildStdin), String> {
+    let own = std::fs::File::open("/proc/self/ns/pid").map_err(|error| format!("open the PID namespace: {error}"))?;
+    unshare(CloneFlags::CLONE_NEWPID).map_err(|error| format!("make a PID namespace: {error}"))?;
+    let child = spawn_pause(Stdio::piped());
+    setns(own.as_fd(), CloneFlags::CLONE_NEWPID).map_err(|error| format!("return to the PID namespace: {error}"))?;
+    let mut child = child?;
+    let pid = child.id() as i32;
+    Ok((pid, child.stdin.take().ok_or("the pod's first process has no input")?))
+}
+
+/// By way of a helper: there is no way back from another user namespace.
+fn start_in(userns: &Path) -> Result<(i32, ChildStdin), String> {
+    let say = |error: std::io::Error| format!("start the pod's first process: {error}");
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["shim", "pause-in"]).arg(userns).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut helper = command.spawn().map_err(say)?;
+    let mut words = String::new();
+    if let Some(stdout) = &mut helper.stdout {
+        stdout.take(64).read_to_string(&mut words).map_err(say)?;
+    }
+    helper.wait().map_err(say)?;
+    let pid = words.trim().parse().map_err(|_| "the pod's first process did not start")?;
+    Ok((pid, helper.stdin.take().ok_or("the pod's first process has no input")?))
+}
+
 /// Where the namespace's first process is noted, for who has to end it.
 const PAUSE_FILE: &str = "pause.json";
 
@@ -47,24 +90,13 @@ const PAUSE_FILE: &str = "pause.json";
 /// single-threaded process.
 pub(crate) fn pid_namespace_init(dir: &Path) -> Result<(), String> {
     let say = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
-    let own = std::fs::File::open("/proc/self/ns/pid").map_err(say("open the PID namespace"))?;
-    unshare(CloneFlags::CLONE_NEWPID).map_err(|error| format!("make a PID namespace: {error}"))?;
-    let child = Command::new("/proc/self/exe")
-        .args(["shim", "pause"])
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn();
-    setns(own.as_fd(), CloneFlags::CLONE_NEWPID).map_err(|error| format!("return to the PID namespace: {error}"))?;
-    let mut child = child.map_err(say("start the pod's first process"))?;
-    let pid = child.id() as i32;
+    let userns = dir.join("ns/user");
+    let (pid, mut go) = if userns.exists() { start_in(&userns)? } else { start()? };
     steps::reached("shim-pause-started");
     let start_time = process_start_time(pid).ok_or("the pod's first process ended at once")?;
     write_json(&dir.join(PAUSE_FILE), &LaunchResult::Started { pid, start_time, started_at_ns: 0, begun: true })
         .map_err(say("note the pause process"))?;
-    if let Some(mut go) = child.stdin.take() {
-        go.write_all(b"\n").map_err(say("let the pod's first process go"))?;
-    }
+    go.write_all(b"\n").map_err(say("let the pod's first process go"))?;
     steps::reached("shim-pause-noted");
     let target = dir.join("ns/pid");
     std::fs::write(&target, []).map_err(say("make a mount point"))?;

@@ -2,6 +2,8 @@
 //! containerd define it; some only with the capability that gives them sense. Refused calls get EPERM, `clone3` ENOSYS, so
 //! that C libraries fall back to `clone`, whose flags can be looked at.
 
+pub(crate) mod profile;
+
 use std::collections::BTreeMap;
 
 use nix::libc;
@@ -9,6 +11,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
     SeccompRule,
 };
+use serde_json::{Value, json};
+use syscalls::Sysno;
 
 macro_rules! calls {
     ($($name:ident)*) => { &[$(libc::$name),*] };
@@ -94,17 +98,43 @@ const CLONE_NEW: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWCGROUP) as u64;
 
+/// Personalities that programs ask for: Linux, 32 bit, the query, and both with old time-outs.
+const PERSONALITIES: [u64; 5] = [0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
+
+/// The same profile in the words of the OCI runtime specification, for runtimes that make the filters themselves.
+pub(crate) fn runtime_default_profile(capabilities: &[String]) -> Value {
+    let has = |name: &str| capabilities.iter().any(|own| own == name);
+    let with = WITH_CAPABILITY.iter().filter(|(name, _)| has(name)).flat_map(|(_, calls)| calls.iter());
+    let names: Vec<&str> = BASE.iter().chain(LEGACY).chain(with).filter_map(|call| name(*call)).collect();
+    let allow = "SCMP_ACT_ALLOW";
+    let mut entries = vec![json!({"names": names, "action": allow})];
+    for value in PERSONALITIES {
+        let args = json!([{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]);
+        entries.push(json!({"names": ["personality"], "action": allow, "args": args}));
+    }
+    let args = json!([{"index": 0, "value": libc::AF_VSOCK, "op": "SCMP_CMP_NE"}]);
+    entries.push(json!({"names": ["socket"], "action": allow, "args": args}));
+    if !has("CAP_SYS_ADMIN") {
+        let args = json!([{"index": 0, "value": CLONE_NEW, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]);
+        entries.push(json!({"names": ["clone"], "action": allow, "args": args}));
+        entries.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS}));
+    }
+    json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM, "syscalls": entries})
+}
+
+fn name(call: i64) -> Option<&'static str> {
+    Some(Sysno::new(usize::try_from(call).ok()?)?.name())
+}
+
 /// The filters for a process with these capabilities (`CAP_…`), in the order in which they are to be installed.
 pub(super) fn runtime_default(capabilities: &[String]) -> Result<Vec<BpfProgram>, String> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in BASE.iter().chain(LEGACY) {
         rules.insert(*call, Vec::new());
     }
-    // Personalities that programs ask for: Linux, 32 bit, the query, and both with old time-outs.
-    let personalities = [0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
     rules.insert(
         libc::SYS_personality,
-        personalities.map(|value| rule(0, Op::Eq, value)).into_iter().collect::<Result<_, _>>()?,
+        PERSONALITIES.map(|value| rule(0, Op::Eq, value)).into_iter().collect::<Result<_, _>>()?,
     );
     rules.insert(libc::SYS_socket, vec![rule(0, Op::Ne, libc::AF_VSOCK as u64)?]);
     rules.insert(libc::SYS_clone, vec![rule(0, Op::MaskedEq(CLONE_NEW), 0)?]);
@@ -139,6 +169,15 @@ fn rule(argument: u8, op: Op, value: u64) -> Result<SeccompRule, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_call_has_a_name() {
+        let calls = BASE.iter().chain(LEGACY).chain(WITH_CAPABILITY.iter().flat_map(|(_, calls)| calls.iter()));
+        let nameless: Vec<_> = calls.filter(|call| name(**call).is_none()).collect();
+        assert!(nameless.is_empty(), "{nameless:?}");
+        let profile = serde_json::from_value(runtime_default_profile(&[])).unwrap();
+        assert_eq!(profile::compile(&profile).unwrap().len(), runtime_default(&[]).unwrap().len());
+    }
 
     #[test]
     fn filters_compile_for_any_capabilities() {

@@ -44,6 +44,59 @@ impl World {
         world
     }
 
+    /// Debian's containerd in place of our runtime, with busybox and a pause image.
+    pub async fn containerd() -> Self {
+        let dir = tempfile::Builder::new().prefix("keelson-cd-").tempdir().unwrap();
+        let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
+        for sub in ["net.d", "cni", "logs"] {
+            std::fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        write_cni(dir.path());
+        let config = dir.path().join("config.toml");
+        std::fs::write(&config, containerd_config(dir.path())).unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let child = Command::new("/usr/bin/containerd")
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let socket = dir.path().join("containerd/containerd.sock");
+        let clients = keelson_cri::connect(socket.to_str().unwrap()).unwrap();
+        let mut world = Self {
+            clients,
+            cgroup: format!("/keelson-test-runtime-{name}"),
+            server: Some(child),
+            attempts: 0,
+            dir,
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while world.clients.runtime.version(VersionRequest::default()).await.is_err() {
+            assert!(Instant::now() < deadline, "containerd does not answer: {}", world.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        for (name, entry) in [("keelson.local/busybox:latest", "/bin/sh"), ("keelson.local/pause:1", "/bin/pause")] {
+            let archive = world.dir.path().join("image.tar");
+            let pause = keelson_testbed::image::Layer::new().file("bin/pause", 0o755, "#!/bin/sh\nexec sleep 2147483647\n");
+            let image = keelson_testbed::image::busybox(name).unwrap().layer(pause).entrypoint(&[entry]);
+            image.write_docker_archive(&archive).unwrap();
+            let mut import = Command::new("/usr/bin/ctr");
+            import.arg("--address").arg(&socket).args(["-n", "k8s.io", "images", "import"]).arg(&archive);
+            let output = import.output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            // It announces nothing, and shows images to CRI when it comes to it.
+            let image = Some(ImageSpec { image: name.into(), ..Default::default() });
+            let request = ImageStatusRequest { image, verbose: false };
+            while world.clients.image.image_status(request.clone()).await.unwrap().into_inner().image.is_none() {
+                assert!(Instant::now() < deadline, "no {name}: {}", world.log());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        world
+    }
+
     /// Starts the server and waits until it answers.
     pub async fn start(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
@@ -125,7 +178,12 @@ impl World {
     }
 
     pub async fn run_pod(&mut self, config: &PodSandboxConfig) -> String {
-        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+        self.run_pod_on(config, "").await
+    }
+
+    /// On the OCI runtime with this handler.
+    pub async fn run_pod_on(&mut self, config: &PodSandboxConfig, handler: &str) -> String {
+        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.into() };
         match self.clients.runtime.run_pod_sandbox(request).await {
             Ok(response) => response.into_inner().pod_sandbox_id,
             Err(status) => panic!("run pod: {status}\n{}", self.log()),
@@ -290,10 +348,43 @@ ADD)
     echo '{"cniVersion":"1.0.0","ips":[{"address":"10.99.0.2/24"}]}' ;;
 esac
 "#;
-    std::fs::write(dir.join("cni/dummy"), script.replace("@DIR@", dir.to_str().unwrap())).unwrap();
-    std::fs::set_permissions(dir.join("cni/dummy"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let loopback = script.replace("ip link add eth0 type veth peer name eth1 && ip link set eth1 up && ip addr add 10.99.0.2/24 dev eth0 && ip link set eth0 up", "ip link set lo up").replace("10.99.0.2/24", "127.0.0.1/8");
+    for (name, script) in [("dummy", script), ("loopback", &loopback)] {
+        let path = dir.join("cni").join(name);
+        std::fs::write(&path, script.replace("@DIR@", dir.to_str().unwrap())).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let conflist = r#"{"cniVersion":"1.0.0","name":"test","plugins":[{"type":"dummy"}]}"#;
     std::fs::write(dir.join("net.d/10-test.conflist"), conflist).unwrap();
+}
+
+fn containerd_config(dir: &Path) -> String {
+    let path = |name: &str| dir.join(name);
+    format!(
+        r#"version = 2
+root = {root:?}
+state = {state:?}
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.restart"]
+[grpc]
+  address = {socket:?}
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "keelson.local/pause:1"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  disable_hugetlb_controller = true
+  tolerate_missing_hugetlb_controller = true
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = {bin:?}
+    conf_dir = {conf:?}
+"#,
+        root = path("containerd-root"),
+        state = path("containerd"),
+        socket = path("containerd/containerd.sock"),
+        bin = path("cni"),
+        conf = path("net.d"),
+    )
 }
 
 /// Processes whose command line names `dir`, except one.

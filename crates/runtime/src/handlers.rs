@@ -1,0 +1,110 @@
+//! OCI runtimes (runc, crun) that run the containers of some pods in place of `libcontainer`. A pod asks for one by the
+//! handler of its RuntimeClass.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// Where programs of the machine are looked for.
+const DIRS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// Handlers that are there when their program is.
+const KNOWN: [&str; 2] = ["crun", "runc"];
+/// Largest configuration file, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// An OCI runtime with runc's command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handler {
+    /// The program, absolute.
+    pub path: PathBuf,
+    /// Global options, before the subcommand (`--debug`).
+    #[serde(default)]
+    pub args: Vec<String>,
+}
+
+/// What a handler says that it can do (`features` of its command line); nothing of one that does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Features {
+    pub recursive_read_only: bool,
+}
+
+/// A runtime's configuration file, TOML.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    /// Handlers by name.
+    #[serde(default)]
+    handlers: BTreeMap<String, Handler>,
+}
+
+/// The handlers that `file` configures (none if there is no such file), and runc and crun where they are installed.
+pub fn handlers(file: &Path) -> Result<BTreeMap<String, Handler>, Error> {
+    let mut found = BTreeMap::new();
+    for name in KNOWN {
+        if let Some(path) = DIRS.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file()) {
+            found.insert(name.to_owned(), Handler { path, args: Vec::new() });
+        }
+    }
+    let text = match crate::image::layer::read_small(file, MAX_FILE_BYTES) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Error::io("read", file)(error)),
+    };
+    found.extend(parse(&text).map_err(|why| Error::Invalid(format!("{}: {why}", file.display())))?);
+    Ok(found)
+}
+
+fn parse(text: &str) -> Result<BTreeMap<String, Handler>, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    for (name, handler) in &file.handlers {
+        // RuntimeClass's own rule for the field.
+        let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.is_empty() || name.len() > 63 || name.starts_with('-') || name.ends_with('-') || !name.bytes().all(valid) {
+            return Err(format!("handlers.{name}: a handler's name is a DNS label"));
+        }
+        if !handler.path.is_absolute() {
+            return Err(format!("handlers.{name}.path: {:?} is not absolute", handler.path));
+        }
+    }
+    Ok(file.handlers)
+}
+
+impl Handler {
+    /// Asks the program. Blocks.
+    pub(crate) fn features(&self) -> Features {
+        let output = Command::new(&self.path).arg("features").output();
+        let answer = output.ok().filter(|output| output.status.success()).map(|output| output.stdout);
+        let answer: serde_json::Value = answer.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let options = answer.get("mountOptions").and_then(serde_json::Value::as_array);
+        let has = |name: &str| options.is_some_and(|options| options.iter().any(|option| option == name));
+        Features { recursive_read_only: has("rro") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files() {
+        let handlers = parse("[handlers.kata]\npath = '/opt/kata'\nargs = ['--debug']\n").unwrap();
+        assert_eq!(handlers["kata"], Handler { path: "/opt/kata".into(), args: vec!["--debug".into()] });
+        for (text, expected) in [
+            ("[handlers.Kata]\npath = '/opt/kata'", "handlers.Kata: a handler's name"),
+            ("[handlers.kata]\npath = 'kata'", "handlers.kata.path: \"kata\" is not absolute"),
+            ("[handlers.kata]\npath = '/k'\nshim = 'x'", "shim"),
+            ("[runtimes]", "runtimes"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(parse("").unwrap().is_empty());
+    }
+}

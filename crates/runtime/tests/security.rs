@@ -1,0 +1,226 @@
+//! What confines containers, on this kernel: user namespaces, seccomp profiles of the node's own, mounts, and what is refused.
+
+mod world;
+
+use keelson_cri::v1::*;
+use world::World;
+
+/// The first of the node's IDs that the pod's are.
+const FIRST: u32 = 1 << 18;
+
+fn user_namespace(pod: &mut PodSandboxConfig, pid: NamespaceMode) -> NamespaceOption {
+    let ids = vec![IdMapping { host_id: FIRST, container_id: 0, length: 65536 }];
+    let userns = UserNamespace { mode: NamespaceMode::Pod as i32, uids: ids.clone(), gids: ids };
+    let options = NamespaceOption { pid: pid as i32, userns_options: Some(userns), ..Default::default() };
+    let security = pod.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    security.namespace_options = Some(options.clone());
+    options
+}
+
+fn volume(world: &World, name: &str, ids: &[IdMapping]) -> Mount {
+    let path = world.dir.path().join(name);
+    std::fs::create_dir_all(&path).unwrap();
+    Mount {
+        container_path: format!("/{name}"),
+        host_path: path.to_str().unwrap().into(),
+        uid_mappings: ids.to_vec(),
+        gid_mappings: ids.to_vec(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn root_of_a_user_namespace_is_nobody_on_the_node() {
+    use std::os::unix::fs::MetadataExt;
+    let mut world = World::new().await;
+    let mut pod = world.pod("user");
+    let options = user_namespace(&mut pod, NamespaceMode::Container);
+    let sandbox = world.run_pod(&pod).await;
+    let ids = options.userns_options.as_ref().unwrap().uids.clone();
+    let mut config = world.shell("main", "echo up; echo again > /dev/stdout; sleep 1000");
+    let (mapped, plain) = (volume(&world, "mapped", &ids), volume(&world, "plain", &[]));
+    std::fs::write(world.dir.path().join("mapped/old"), "").unwrap();
+    config.mounts = vec![mapped, plain];
+    config.working_dir = "/not/there/yet".into();
+    let security = LinuxContainerSecurityContext {
+        namespace_options: Some(options),
+        seccomp: Some(SecurityProfile::default()),
+        ..Default::default()
+    };
+    config.linux.as_mut().unwrap().security_context = Some(security);
+    let id = world.run(&sandbox, &pod, config).await;
+    world.logged("main.log", "stdout F again").await;
+    let map = world.sh(&id, "cat /proc/self/uid_map /proc/1/gid_map").await;
+    let line = format!("{:>10} {FIRST:>10} {:>10}", 0, 65536);
+    assert_eq!(map, format!("{line}\n{line}"));
+    assert_eq!(world.sh(&id, "id -u; stat -c %u / /bin /not/there/yet /mapped/old /plain").await, "0\n0\n0\n0\n0\n65534");
+    // It is root of its network, and of nothing else.
+    world.sh(&id, "hostname here && hostname user; ip link set lo down && ip link set lo up; ip addr show eth0").await;
+    world.sh(&id, "touch /mapped/new /bin/new && chown 7:7 /mapped/new && rm /bin/vi && mkdir -m 700 /tmp/d").await;
+    let refused = world.exec(&id, &["touch", "/plain/new"]).await.unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("Permission denied"), "{refused:?}");
+    let new = std::fs::metadata(world.dir.path().join("mapped/new")).unwrap();
+    assert_eq!((new.uid(), new.gid()), (7, 7));
+    let upper = world.dir.path().join(format!("root/containers/{id}/upper/tmp/d"));
+    assert_eq!(std::fs::metadata(upper).unwrap().uid(), FIRST);
+    // What is executed in it is confined like it.
+    let own = "grep -hE '^(Seccomp|CapEff|CapBnd|NoNewPrivs):' /proc/$p/status; cat /proc/$p/cgroup | grep -c /$ID";
+    let own = |p: &str| own.replace("$p", p).replace("$ID", &id);
+    assert_eq!(world.sh(&id, &own("self")).await, world.sh(&id, &own("1")).await);
+    assert!(world.sh(&id, &own("self")).await.contains("Seccomp:\t2"));
+    let missing = world.exec(&id, &["/no/such/program"]).await.unwrap();
+    assert_ne!(missing.exit_code, 0);
+    let procs = std::fs::read_to_string(format!("/sys/fs/cgroup/memory{}/{id}/cgroup.procs", world.cgroup)).unwrap();
+    let process = std::fs::metadata(format!("/proc/{}", procs.lines().next().unwrap())).unwrap();
+    assert_eq!(process.uid(), FIRST);
+    // Unmounting what was brought leaves what was brought from.
+    world.clients.runtime.remove_container(RemoveContainerRequest { container_id: id }).await.unwrap();
+    assert!(world.dir.path().join("mapped/old").exists());
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_pod_with_a_user_namespace_may_share_its_processes() {
+    let mut world = World::new().await;
+    let mut pod = world.pod("shared");
+    let options = user_namespace(&mut pod, NamespaceMode::Pod);
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "sleep 1000");
+    let security = LinuxContainerSecurityContext { namespace_options: Some(options), ..Default::default() };
+    config.linux.as_mut().unwrap().security_context = Some(security);
+    let id = world.run(&sandbox, &pod, config).await;
+    let processes = world.sh(&id, "ps -o user,args").await;
+    assert!(processes.contains("root     ") && processes.contains("shim pause"), "{processes}");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn profiles_of_the_node_confine() {
+    let mut world = World::new().await;
+    let pod = world.pod("profile");
+    let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"syscalls":[
+        {"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":28},
+        {"names":["kill"],"action":"SCMP_ACT_ERRNO","args":[{"index":1,"value":10,"op":"SCMP_CMP_EQ"}]}]}"#;
+    let file = world.dir.path().join("profile.json");
+    std::fs::write(&file, profile).unwrap();
+    std::fs::write(world.dir.path().join("bad.json"), r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#).unwrap();
+    let localhost = |file: &std::path::Path| {
+        let profile_type = security_profile::ProfileType::Localhost as i32;
+        Some(SecurityProfile { profile_type, localhost_ref: file.to_str().unwrap().into() })
+    };
+    for handler in ["", "runc"] {
+        let sandbox = world.run_pod_on(&pod, handler).await;
+        let mut config = world.shell("main", "sleep 1000");
+        let security = config.linux.as_mut().unwrap().security_context.get_or_insert_default();
+        security.seccomp = localhost(&file);
+        let id = world.run(&sandbox, &pod, config.clone()).await;
+        let words = world.exec(&id, &["mkdir", "/tmp/d"]).await.unwrap();
+        assert!(String::from_utf8_lossy(&words.stderr).contains("No space left on device"), "{words:?}");
+        let script = "kill -10 $$; kill -0 $$ && grep Seccomp: /proc/self/status";
+        let response = world.exec(&id, &["/bin/sh", "-c", script]).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&response.stdout), "Seccomp:\t2\n");
+        for (name, expected) in [("none.json", "cannot load seccomp profile"), ("bad.json", "defaultAction")] {
+            let mut config = config.clone();
+            config.metadata.as_mut().unwrap().name = name.into();
+            let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+            security.seccomp = localhost(&world.dir.path().join(name));
+            let error = world.create(&sandbox, &pod, config).await.unwrap_err();
+            assert!(error.message().contains(expected) && error.message().contains("localhost_ref"), "{error}");
+        }
+        let request = RemovePodSandboxRequest { pod_sandbox_id: sandbox };
+        world.clients.runtime.remove_pod_sandbox(request).await.unwrap();
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn read_only_reaches_mounts_below() {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+    let mut world = World::new().await;
+    let pod = world.pod("mounts");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "sleep 1000");
+    let mut volumes = [volume(&world, "plain", &[]), volume(&world, "deep", &[])];
+    for volume in &mut volumes {
+        volume.readonly = true;
+        let below = std::path::Path::new(&volume.host_path).join("below");
+        std::fs::create_dir(&below).unwrap();
+        mount("below", &below, "tmpfs", MountFlags::empty(), c"").unwrap();
+    }
+    volumes[1].recursive_read_only = true;
+    config.mounts = volumes.to_vec();
+    let id = world.run(&sandbox, &pod, config).await;
+    let script = "touch /plain/f; touch /plain/below/f; touch /deep/f; touch /deep/below/f; true";
+    let errors = String::from_utf8(world.exec(&id, &["/bin/sh", "-c", script]).await.unwrap().stderr).unwrap();
+    let failed: Vec<_> = errors.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!(failed, ["/plain/f", "/deep/f", "/deep/below/f"], "{errors}");
+    world.clients.runtime.remove_container(RemoveContainerRequest { container_id: id }).await.unwrap();
+    for volume in &volumes {
+        unmount(std::path::Path::new(&volume.host_path).join("below"), UnmountFlags::DETACH).unwrap();
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn another_oci_runtime_runs_a_pod() {
+    let mut world = World::new().await;
+    let status = world.clients.runtime.status(StatusRequest { verbose: false }).await.unwrap().into_inner();
+    let names: Vec<_> = status.runtime_handlers.iter().map(|handler| handler.name.as_str()).collect();
+    assert!(names.contains(&"") && names.contains(&"runc"), "{names:?}");
+    let pod = world.pod("other");
+    let request = RunPodSandboxRequest { config: Some(pod.clone()), runtime_handler: "nope".into() };
+    let error = world.clients.runtime.run_pod_sandbox(request).await.unwrap_err();
+    assert_eq!(error.message(), "no runtime for \"nope\" is configured");
+    let sandbox = world.run_pod_on(&pod, "runc").await;
+    let mut config = world.shell("main", "echo out; echo err >&2; trap 'exit 5' TERM; while true; do sleep 0.1; done");
+    config.linux.as_mut().unwrap().security_context = Some(LinuxContainerSecurityContext {
+        run_as_user: Some(Int64Value { value: 1000 }),
+        seccomp: Some(SecurityProfile::default()),
+        ..Default::default()
+    });
+    config.linux.as_mut().unwrap().resources =
+        Some(LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() });
+    let id = world.run(&sandbox, &pod, config).await;
+    world.logged("main.log", "stderr F err").await;
+    let state = world.dir.path().join(format!("state/sandboxes/{sandbox}/c/{id}/lc/{id}/state.json"));
+    assert!(std::fs::read_to_string(state).unwrap().contains("init_process_pid"), "runc keeps its state elsewhere");
+    let lines = world.sh(&id, "id -u; hostname; grep Seccomp: /proc/1/status; ip addr show eth0 | grep -o 10.99.0.2").await;
+    assert_eq!(lines, "1000\nother\nSeccomp:\t2\n10.99.0.2");
+    let refused = world.exec(&id, &["unshare", "-U", "true"]).await.unwrap();
+    assert_ne!(refused.exit_code, 0);
+    assert_eq!(world.exec(&id, &["/bin/sh", "-c", "exit 3"]).await.unwrap().exit_code, 3);
+    let limit = format!("/sys/fs/cgroup/memory{}/{id}/memory.limit_in_bytes", world.cgroup);
+    assert_eq!(std::fs::read_to_string(limit).unwrap().trim(), "67108864");
+    // What it has to say when it cannot is passed on.
+    let mut broken = world.shell("broken", "");
+    broken.command = vec!["/no/such/entrypoint".into()];
+    let broken = world.create(&sandbox, &pod, broken).await.unwrap();
+    let error = world.start_container(&broken).await.unwrap_err();
+    assert!(error.message().contains("/no/such/entrypoint"), "{error}");
+    // The runtime may be killed meanwhile.
+    world.kill_server();
+    world.start().await;
+    assert_eq!(world.sh(&id, "echo inside").await, "inside");
+    let request = StopContainerRequest { container_id: id.clone(), timeout: 20 };
+    world.clients.runtime.stop_container(request).await.unwrap();
+    assert_eq!(world.status(&id).await.exit_code, 5);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_is_refused_by_name() {
+    let mut world = World::new().await;
+    let mut pod = world.pod("refused");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "");
+    config.cdi_devices = vec![CdiDevice { name: "vendor.test/gpu=0".into() }];
+    let error = world.create(&sandbox, &pod, config).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::Unimplemented);
+    assert!(error.message().starts_with("CDI_devices is not supported"), "{error}");
+    let security = pod.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    security.selinux_options = Some(SeLinuxOption { level: "s0:c1".into(), ..Default::default() });
+    let request = RunPodSandboxRequest { config: Some(pod), runtime_handler: String::new() };
+    let error = world.clients.runtime.run_pod_sandbox(request).await.unwrap_err();
+    assert!(error.message().starts_with("linux.security_context.selinux_options is not supported"), "{error}");
+    world.finish().await;
+}
