@@ -1,7 +1,7 @@
 //! The runtime's shared state: sandboxes, containers, images, and the means to act on them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -157,6 +157,11 @@ impl Core {
 
     pub(crate) fn containers_of(&self, sandbox: &str) -> Vec<Arc<Container>> {
         self.tables.lock().containers.values().filter(|container| container.sandbox.id == sandbox).cloned().collect()
+    }
+
+    /// Layers that containers stand on.
+    pub(crate) fn layers_in_use(&self) -> HashSet<String> {
+        self.containers().iter().flat_map(|container| container.with(|record| record.layers.clone())).collect()
     }
 
     /// Adds a sandbox unless its pod has one with the same attempt already.

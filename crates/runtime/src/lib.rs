@@ -19,6 +19,7 @@ mod exec;
 mod handlers;
 mod idmap;
 mod image;
+mod info;
 mod machine;
 mod mounts;
 mod namespaces;

@@ -167,6 +167,12 @@ async fn detach(core: &Core, sandbox: &Sandbox) -> Result<(), Error> {
     Ok(())
 }
 
+/// What the network's plugins said when they made it.
+pub(crate) fn network_result(sandbox: &Sandbox) -> Value {
+    let attachment = shim::read_json::<Value>(&sandbox.root.join(CNI_FILE)).ok().flatten().unwrap_or_default();
+    attachment.get("result").cloned().unwrap_or_default()
+}
+
 /// Whether the pod's network is still as its plugins made it.
 pub(crate) async fn check_network(core: &Core, sandbox: &Sandbox) -> Result<(), Error> {
     match shim::read_json::<Attachment>(&sandbox.root.join(CNI_FILE)) {

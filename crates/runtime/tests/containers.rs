@@ -286,7 +286,8 @@ async fn a_container_cannot_write_to_the_runtimes_binary() {
     let mut pod = world.pod("breakout");
     let linux = pod.linux.as_mut().unwrap();
     let options = NamespaceOption { pid: NamespaceMode::Pod as i32, ..Default::default() };
-    linux.security_context.as_mut().unwrap().namespace_options = Some(options.clone());
+    let security = linux.security_context.as_mut().unwrap();
+    (security.namespace_options, security.privileged) = (Some(options.clone()), true);
     let sandbox = world.run_pod(&pod).await;
     let mut config = world.shell("main", "sleep 1000");
     let security =

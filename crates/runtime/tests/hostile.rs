@@ -275,6 +275,7 @@ async fn a_fork_bomb_is_contained() {
         if share_pid {
             let security = pod.linux.as_mut().unwrap().security_context.as_mut().unwrap();
             security.namespace_options = Some(NamespaceOption { pid: NamespaceMode::Pod as i32, ..Default::default() });
+    security.privileged = true;
         }
         let sandbox = world.run_pod(&pod).await;
         let bomb = "echo up; bomb() { bomb | bomb & }; while :; do bomb; done 2> /dev/null";
@@ -334,6 +335,7 @@ async fn nested_control_groups_go_with_their_container() {
     let mut pod = world.pod("nest");
     let security = pod.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     security.namespace_options = Some(NamespaceOption { pid: NamespaceMode::Pod as i32, ..Default::default() });
+    security.privileged = true;
     let sandbox = world.run_pod(&pod).await;
     let script =
         "cd /sys/fs/cgroup/memory || exit 9; n=0; while [ $n -lt 40 ]; do mkdir d || exit 8; cd d; n=$((n+1)); done

@@ -3,7 +3,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{self, Read},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -13,19 +13,26 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat,
-        chownat, fsetxattr, linkat, lsetxattr, makedev, mkdirat, mknodat, open, openat, openat2, statat, symlinkat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat,
+        chownat, fsetxattr, linkat, lsetxattr, makedev, mkdirat, mknodat, open, openat, openat2, renameat_with, statat, symlinkat,
         unlinkat, utimensat,
     },
     io::Errno,
 };
 use tar::{Archive, Entry, EntryType};
 
+use super::limits::Guard;
+
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
 /// Largest sum of file sizes in one layer, in bytes, and most entries: a bomb ends here, not at a full disk.
 const MAX_LAYER_BYTES: u64 = 32 << 30;
 const MAX_ENTRIES: u64 = 2_000_000;
+/// Longest path of an entry, in bytes, as the kernel's, and most directories in it.
+const MAX_PATH_BYTES: usize = 4096;
+const MAX_PATH_DEPTH: usize = 256;
+/// Most zeros in a row that are written rather than left out, in bytes.
+const HOLE_BYTES: usize = 64 << 10;
 
 /// What was unpacked.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,7 +46,7 @@ pub(crate) struct Unpacked {
 pub(crate) fn unpack(archive: impl Read, target: &Path, below: &[PathBuf]) -> io::Result<Unpacked> {
     let root = open(target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut layer = Layer { root, below, owner: 0, directories: Vec::new(), unpacked: Unpacked::default() };
-    let mut archive = Archive::new(archive);
+    let mut archive = Archive::new(Guard::new(archive));
     for (count, entry) in archive.entries()?.enumerate() {
         if count as u64 >= MAX_ENTRIES {
             return Err(invalid("the layer has too many entries"));
@@ -130,7 +137,7 @@ impl Layer<'_> {
                 }
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut file = std::fs::File::from(openat(parent, name, flags, Mode::from_raw_mode(0o600))?);
-                io::copy(entry, &mut file)?;
+                copy_with_holes(entry, &mut file)?;
             }
             EntryType::Link => {
                 let target = entry.link_name()?.ok_or_else(|| invalid("a hard link has no target"))?;
@@ -233,6 +240,9 @@ impl Layer<'_> {
 
 /// `path` relative and without `.`; a name that climbs is an attack, not a spelling.
 fn clean(path: &Path) -> io::Result<PathBuf> {
+    if path.as_os_str().len() > MAX_PATH_BYTES || path.components().count() > MAX_PATH_DEPTH {
+        return Err(invalid("a path is too long"));
+    }
     let mut cleaned = PathBuf::new();
     for component in path.components() {
         match component {
@@ -246,23 +256,85 @@ fn clean(path: &Path) -> io::Result<PathBuf> {
     Ok(cleaned)
 }
 
-/// Removes `name`, with everything below it, without following links.
+/// Removes `name`, with everything below it, without following links. Directories are moved up before they are emptied: with
+/// that, how deep a tree is costs neither descriptors nor stack.
 fn remove(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    match unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR) => {}
-        Err(error) => return Err(error.into()),
+    let mut doomed = vec![name.to_owned()];
+    let mut moved = 0u64;
+    while let Some(name) = doomed.last().cloned() {
+        match unlinkat(parent, &name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {
+                doomed.pop();
+                continue;
+            }
+            Err(Errno::ISDIR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(parent, &name, flags, Mode::empty())?;
+        let mut below = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&directory)? {
+            let entry = entry?;
+            let child = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
+            if child == "." || child == ".." {
+                continue;
+            }
+            match unlinkat(&directory, &child, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ISDIR) => match unlinkat(&directory, &child, AtFlags::REMOVEDIR) {
+                    Ok(()) => {}
+                    Err(Errno::NOTEMPTY | Errno::EXIST) => below.push(child),
+                    Err(error) => return Err(error.into()),
+                },
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for child in below {
+            loop {
+                moved += 1;
+                let new = OsString::from(format!(".keelson-removed-{moved}"));
+                match renameat_with(&directory, &child, parent, &new, RenameFlags::NOREPLACE) {
+                    Ok(()) => {
+                        doomed.insert(0, new);
+                        break;
+                    }
+                    // The image has thought of that name, too.
+                    Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        unlinkat(parent, &name, AtFlags::REMOVEDIR)?;
+        doomed.pop();
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = openat(parent, name, flags, Mode::empty())?;
-    for entry in rustix::fs::Dir::read_from(&directory)? {
-        let entry = entry?;
-        let child = entry.file_name().to_bytes();
-        if child != b"." && child != b".." {
-            remove(&directory, OsStr::from_bytes(child))?;
+    Ok(())
+}
+
+/// Copies a file's content; long runs of zeros become holes, so that a file costs no more than what is in it.
+fn copy_with_holes(source: &mut impl Read, file: &mut std::fs::File) -> io::Result<()> {
+    let mut buffer = vec![0; HOLE_BYTES];
+    let mut length = 0;
+    loop {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match source.read(buffer.get_mut(filled..).unwrap_or_default()) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let piece = buffer.get(..filled).unwrap_or_default();
+        length += filled as u64;
+        if filled == buffer.len() && piece.iter().all(|byte| *byte == 0) {
+            file.seek(SeekFrom::Current(filled as i64))?;
+        } else {
+            file.write_all(piece)?;
+        }
+        if filled < buffer.len() {
+            return file.set_len(length);
         }
     }
-    Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
 }
 
 /// Sets what PAX headers carry as `SCHILY.xattr.<name>`.

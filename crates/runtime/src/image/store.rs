@@ -7,6 +7,7 @@ use std::{
     io::{self, BufReader, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -18,6 +19,7 @@ use super::{
     layer,
     manifest::{ConfigFile, Descriptor, ImageConfig, Manifest},
     reference::{Reference, is_digest},
+    turns::Turns,
 };
 use crate::Error;
 
@@ -25,6 +27,8 @@ use crate::Error;
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 8 << 20;
 /// Most layers of an image; overlayfs itself stops at 500.
 const MAX_LAYERS: usize = 127;
+/// How long an interrupted fetch is kept for another try.
+const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// An image that can be run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +57,7 @@ pub(crate) struct Store {
     images: Mutex<BTreeMap<String, Arc<Image>>>,
     /// Held for reading while blobs and layers are added that no image names yet, for writing by the collector.
     growing: Arc<RwLock<()>>,
+    turns: Turns,
 }
 
 impl Store {
@@ -60,7 +65,7 @@ impl Store {
     pub(crate) fn open(root: &Path, default_registry: Option<String>) -> Result<Self, Error> {
         let temporary = root.join("tmp");
         layer::remove_tree(&temporary).map_err(Error::io("clean up", &temporary))?;
-        for dir in ["tmp", "blobs/sha256", "layers"] {
+        for dir in ["tmp", "partial", "blobs/sha256", "layers"] {
             let dir = root.join(dir);
             std::fs::create_dir_all(&dir).map_err(Error::io("make", &dir))?;
         }
@@ -72,7 +77,7 @@ impl Store {
             Err(error) => return Err(Error::io("read", index)(error)),
         };
         let images = images.into_iter().map(|image| (image.id.clone(), Arc::new(image))).collect();
-        Ok(Self { root: root.into(), default_registry, images: Mutex::new(images), growing: Arc::default() })
+        Ok(Self { root: root.into(), default_registry, images: Mutex::new(images), growing: Arc::default(), turns: Turns::default() })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -143,7 +148,35 @@ impl Store {
         }
         let path = self.temporary();
         let file = File::create(&path).map_err(Error::io("create", &path))?;
-        Ok(Some(BlobWriter { file, path, target, digest: digest.into(), hash: Sha256::new(), written: 0 }))
+        Ok(Some(BlobWriter { file, path, target, digest: digest.into(), hash: Sha256::new(), written: 0, keep: false }))
+    }
+
+    /// Like [`Self::blob_writer`], going on from what an interrupted writer of this kind left; this one leaves it too. Reads
+    /// what is there.
+    pub(crate) fn resume_blob(&self, digest: &str) -> Result<Option<BlobWriter>, Error> {
+        let target = self.blob_path(digest)?;
+        if target.exists() {
+            return Ok(None);
+        }
+        let path = self.root.join("partial").join(digest.replace(':', "-"));
+        let file = File::options().read(true).append(true).create(true).open(&path);
+        let mut file = file.map_err(Error::io("open", &path))?;
+        let (mut hash, mut written, mut buffer) = (Sha256::new(), 0, vec![0; 128 << 10]);
+        loop {
+            match file.read(&mut buffer).map_err(Error::io("read", &path))? {
+                0 => break,
+                count => {
+                    hash.update(buffer.get(..count).unwrap_or_default());
+                    written += count as u64;
+                }
+            }
+        }
+        Ok(Some(BlobWriter { file, path, target, digest: digest.into(), hash, written, keep: true }))
+    }
+
+    /// Waits until nobody else fetches the blob `digest`.
+    pub(crate) async fn turn(&self, digest: &str) -> impl Drop + use<> {
+        self.turns.take(digest).await
     }
 
     /// Stores `bytes` as a blob and returns its digest.
@@ -151,7 +184,7 @@ impl Store {
         let digest = digest_of(bytes);
         if let Some(mut writer) = self.blob_writer(&digest)? {
             writer.write(bytes)?;
-            writer.finish()?;
+            writer.finish(None)?;
         }
         Ok(digest)
     }
@@ -162,7 +195,7 @@ impl Store {
         let mut buffer = vec![0; 128 << 10];
         loop {
             match source.read(&mut buffer) {
-                Ok(0) => return writer.finish(),
+                Ok(0) => return writer.finish(None),
                 Ok(count) => writer.write(buffer.get(..count).unwrap_or_default())?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Other(format!("read blob {digest}: {error}"))),
@@ -295,9 +328,25 @@ impl Store {
         }
     }
 
+    /// Makes room: what no image and no container needs goes, and so do interrupted fetches that nobody went on with, all of
+    /// them if `all` is set.
+    pub(crate) fn reclaim(&self, in_use: &HashSet<String>, all: bool) {
+        self.collect(in_use);
+        let Ok(_alone) = self.growing.try_write() else { return };
+        let old = |entry: &std::fs::DirEntry| {
+            let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+            modified.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > PARTIAL_LIFE)
+        };
+        let Ok(entries) = std::fs::read_dir(self.root.join("partial")) else { return };
+        for entry in entries.flatten().filter(|entry| all || old(entry)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+
     /// Unpacks one layer unless it is there.
     fn unpack(&self, blob: &Descriptor, diff_id: &str, chain: &str, below: &[PathBuf]) -> Result<(), Error> {
         let target = self.layer_dir(chain);
+        let _turn = self.turns.take_blocking(chain);
         if target.exists() {
             return Ok(());
         }
@@ -313,14 +362,15 @@ impl Store {
             io::copy(&mut hashed, &mut io::sink())?;
             io::Result::Ok(format!("sha256:{}", hex(&hashed.hash.finalize())))
         };
-        let outcome = unpack().map_err(|error| Error::Other(format!("unpack layer {}: {error}", blob.digest)));
+        let outcome = unpack().map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull => Error::io("unpack a layer into", &temporary)(error),
+            _ => Error::Other(format!("unpack layer {}: {error}", blob.digest)),
+        });
         let outcome = outcome.and_then(|actual| match actual == diff_id {
             true => Ok(()),
             false => Err(Error::Invalid(format!("layer {} unpacks to {actual}, not to {diff_id}", blob.digest))),
         });
         let outcome = outcome.and_then(|()| match std::fs::rename(&temporary, &target) {
-            // Another pull of the same layer was faster.
-            Err(_) if target.exists() => layer::remove_tree(&temporary).map_err(Error::io("remove", &temporary)),
             other => other.map_err(Error::io("rename", &target)),
         });
         if outcome.is_err() {
@@ -338,9 +388,17 @@ pub(crate) struct BlobWriter {
     digest: String,
     hash: Sha256,
     written: u64,
+    /// Left for the next one when it is not finished.
+    keep: bool,
 }
 
 impl BlobWriter {
+    /// Begins again.
+    pub(crate) fn restart(&mut self) -> Result<(), Error> {
+        (self.hash, self.written) = (Sha256::new(), 0);
+        self.file.set_len(0).map_err(Error::io("truncate", &self.path))
+    }
+
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.hash.update(bytes);
         self.written += bytes.len() as u64;
@@ -352,7 +410,18 @@ impl BlobWriter {
         self.written
     }
 
-    pub(crate) fn finish(mut self) -> Result<(), Error> {
+    /// Puts the blob in its place if it has its digest and, unless that is not known, its size.
+    pub(crate) fn finish(mut self, size: Option<u64>) -> Result<(), Error> {
+        // There is nothing to go on with any more, whatever comes of it.
+        self.keep = false;
+        if size.is_some_and(|size| size != self.written) {
+            return Err(Error::Other(format!(
+                "failed size validation: blob {} has {} bytes, not the {} of its descriptor",
+                self.digest,
+                self.written,
+                size.unwrap_or_default()
+            )));
+        }
         let actual = format!("sha256:{}", hex(&std::mem::take(&mut self.hash).finalize()));
         if actual != self.digest {
             return Err(Error::Other(format!(
@@ -367,7 +436,9 @@ impl BlobWriter {
 impl Drop for BlobWriter {
     fn drop(&mut self) {
         // Gone already when it was finished.
-        let _ = std::fs::remove_file(&self.path);
+        if !self.keep {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

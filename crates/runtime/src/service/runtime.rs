@@ -55,11 +55,16 @@ impl RuntimeService for Service {
     }
 
     async fn pod_sandbox_status(&self, request: Request<PodSandboxStatusRequest>) -> Answer<PodSandboxStatusResponse> {
-        let found = self.0.sandbox(&request.into_inner().pod_sandbox_id)?;
+        let request = request.into_inner();
+        let found = self.0.sandbox(&request.pod_sandbox_id)?;
         let statuses = self.0.containers_of(&found.id).iter().map(|container| container.status(&self.0)).collect();
+        let mut info = std::collections::HashMap::new();
+        if request.verbose {
+            info.insert("info".into(), crate::info::sandbox(&self.0, &found).to_string());
+        }
         Ok(Response::new(PodSandboxStatusResponse {
             status: Some(found.status()),
-            info: Default::default(),
+            info,
             containers_statuses: statuses,
             timestamp: crate::core::now_ns(),
         }))
@@ -129,8 +134,7 @@ impl RuntimeService for Service {
         let found = self.0.container(&request.container_id)?;
         let mut info = std::collections::HashMap::new();
         if request.verbose {
-            let pid = container::running_pid(&found).unwrap_or(0);
-            info.insert("info".into(), serde_json::json!({"sandboxID": found.sandbox.id, "pid": pid}).to_string());
+            info.insert("info".into(), crate::info::container(&found).to_string());
         }
         Ok(Response::new(ContainerStatusResponse { status: Some(found.status(&self.0)), info }))
     }
@@ -234,7 +238,7 @@ impl RuntimeService for Service {
         Ok(Response::new(UpdateRuntimeConfigResponse {}))
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+    async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {
         let condition = |kind: &str, status, reason: &str, message: String| RuntimeCondition {
             r#type: kind.into(),
             status,
@@ -257,7 +261,7 @@ impl RuntimeService for Service {
             status: Some(RuntimeStatus {
                 conditions: vec![condition("RuntimeReady", true, "", String::new()), network],
             }),
-            info: Default::default(),
+            info: if request.into_inner().verbose { crate::info::runtime(&self.0) } else { Default::default() },
             runtime_handlers,
             features: Some(RuntimeFeatures { supplemental_groups_policy: true }),
         }))

@@ -73,6 +73,8 @@ fn start(dir: &Path, exec_dir: &Path, group: &Path) -> Result<LaunchResult, Stri
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS;
     setns(init, kinds).map_err(|error| format!("enter the container's namespaces: {error}"))?;
+    // Nobody else's capabilities in there would survive the start of a program.
+    super::userns::become_root()?;
     let child = command.spawn().map_err(|error| format!("start the process: {error}"))?;
     Ok(LaunchResult::Started { pid: child.id() as i32, start_time: 0, started_at_ns: 0, begun: true })
 }

@@ -78,9 +78,11 @@ fn start_in(userns: &Path) -> Result<(i32, ChildStdin), String> {
     if let Some(stdout) = &mut helper.stdout {
         stdout.take(64).read_to_string(&mut words).map_err(say)?;
     }
+    // Before waiting, which would close it.
+    let go = helper.stdin.take().ok_or("the pod's first process has no input")?;
     helper.wait().map_err(say)?;
     let pid = words.trim().parse().map_err(|_| "the pod's first process did not start")?;
-    Ok((pid, helper.stdin.take().ok_or("the pod's first process has no input")?))
+    Ok((pid, go))
 }
 
 /// Where the namespace's first process is noted, for who has to end it.

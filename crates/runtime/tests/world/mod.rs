@@ -48,7 +48,7 @@ impl World {
     pub async fn containerd() -> Self {
         let dir = tempfile::Builder::new().prefix("keelson-cd-").tempdir().unwrap();
         let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
-        for sub in ["net.d", "cni", "logs"] {
+        for sub in ["net.d", "cni", "logs", "addresses"] {
             std::fs::create_dir(dir.path().join(sub)).unwrap();
         }
         write_cni(dir.path());
@@ -348,8 +348,10 @@ ADD)
     echo '{"cniVersion":"1.0.0","ips":[{"address":"10.99.0.2/24"}]}' ;;
 esac
 "#;
-    let loopback = script.replace("ip link add eth0 type veth peer name eth1 && ip link set eth1 up && ip addr add 10.99.0.2/24 dev eth0 && ip link set eth0 up", "ip link set lo up").replace("10.99.0.2/24", "127.0.0.1/8");
-    for (name, script) in [("dummy", script), ("loopback", &loopback)] {
+    // What containerd wants to have for every pod.
+    let loopback = "#!/bin/sh\ncat > /dev/null\n[ $CNI_COMMAND = ADD ] || exit 0\n\
+        nsenter --net=\"$CNI_NETNS\" ip link set lo up >&2 || exit 1\necho '{\"cniVersion\":\"1.0.0\"}'\n";
+    for (name, script) in [("dummy", script), ("loopback", loopback)] {
         let path = dir.join("cni").join(name);
         std::fs::write(&path, script.replace("@DIR@", dir.to_str().unwrap())).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -24,7 +24,10 @@ use parking_lot::Mutex;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::auth::{Challenge, Credentials, encode, parse_challenge};
+use super::{
+    auth::{Challenge, Credentials, encode, parse_challenge},
+    hosts::Host,
+};
 use crate::{Config, Error, image::Reference, namespaces};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -42,8 +45,11 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, applicati
 
 /// One pull's conversation with one repository.
 pub(super) struct Session {
+    pub(super) host: Host,
     client: Result<Client<HttpsConnector<Connector>, Full<Bytes>>, String>,
     base: String,
+    /// Tells a mirror which registry it stands in for; empty for the registry itself.
+    query: String,
     credentials: Credentials,
     scope: String,
     /// The `Authorization` that the registry last took.
@@ -51,46 +57,73 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(config: &Config, reference: &Reference, auth: AuthConfig) -> Self {
-        let host = &reference.registry;
-        let plain = is_loopback(host) || config.insecure_registries.contains(host);
-        let credentials = Credentials::new(&auth, host);
+    pub(super) fn new(config: &Config, host: Host, reference: &Reference, auth: &AuthConfig) -> Self {
+        let credentials = Credentials::new(auth, &host.authority);
         let authorization = credentials.registry_token.as_ref().map(|token| format!("Bearer {token}"));
+        let query = if host.mirror { format!("?ns={}", encode(&reference.registry)) } else { String::new() };
         Self {
-            client: client(config.pull_netns.clone(), !plain),
-            base: format!("{}://{host}/v2/{}/", if plain { "http" } else { "https" }, reference.repository),
+            client: client(config.pull_netns.clone(), &host),
+            base: format!("{}/{}/", host.base, reference.repository),
+            query,
             scope: format!("repository:{}:pull", reference.repository),
             credentials,
             authorization: Mutex::new(authorization),
+            host,
         }
     }
 
-    /// Gets `path` of the repository. A 404's error holds only the registry's words, with a separator before them.
-    pub(super) async fn get(&self, path: &str, manifest: bool) -> Result<Response<Incoming>, Error> {
-        let url = format!("{}{path}", self.base);
-        let accept = if manifest { MANIFEST_TYPES } else { "*/*" };
-        let mut response = self.follow(&url, accept).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            let challenge = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
-            let challenge = challenge.filter_map(|value| value.to_str().ok()).find_map(parse_challenge);
-            match challenge {
-                Some(challenge) => self.authorize(challenge).await?,
-                None => return Err(refusal(&url, response).await),
-            }
-            response = self.follow(&url, accept).await?;
+    /// Gets a manifest or index by tag or digest. A 404's error holds only the registry's words, with a separator before
+    /// them.
+    pub(super) async fn manifest(&self, key: &str) -> Result<Response<Incoming>, Error> {
+        let response = self.get(&format!("manifests/{key}"), MANIFEST_TYPES, 0).await?;
+        if response.status() == StatusCode::OK { Ok(response) } else { Err(refusal(&self.base, response).await) }
+    }
+
+    /// Gets a blob from byte `offset` on; whether it really begins there, or at 0. Errors are as [`Self::manifest`]'s.
+    pub(super) async fn blob(&self, digest: &str, offset: u64) -> Result<(Response<Incoming>, bool), Error> {
+        let path = format!("blobs/{digest}");
+        let mut response = self.get(&path, "*/*", offset).await?;
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            response = self.get(&path, "*/*", 0).await?;
         }
+        let range = response.headers().get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
         match response.status() {
-            StatusCode::OK => Ok(response),
-            _ => Err(refusal(&url, response).await),
+            StatusCode::OK => Ok((response, false)),
+            StatusCode::PARTIAL_CONTENT if range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-"))) => {
+                Ok((response, true))
+            }
+            StatusCode::PARTIAL_CONTENT => Err(Error::Other(format!("{path}: the registry sent another range"))),
+            _ => Err(refusal(&self.base, response).await),
         }
+    }
+
+    async fn get(&self, path: &str, accept: &str, offset: u64) -> Result<Response<Incoming>, Error> {
+        let url = format!("{}{path}{}", self.base, self.query);
+        let response = self.follow(&url, accept, offset).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let challenge = response.headers().get_all(header::WWW_AUTHENTICATE).iter();
+        let challenge = challenge.filter_map(|value| value.to_str().ok()).find_map(parse_challenge);
+        match challenge {
+            Some(challenge) => self.authorize(challenge).await?,
+            None => return Err(refusal(&url, response).await),
+        }
+        self.follow(&url, accept, offset).await
     }
 
     /// Sends a GET and follows redirects; the registry's authorization stays with the registry.
-    async fn follow(&self, url: &str, accept: &str) -> Result<Response<Incoming>, Error> {
+    async fn follow(&self, url: &str, accept: &str, offset: u64) -> Result<Response<Incoming>, Error> {
         let mut target: Uri = url.parse().map_err(|_| Error::Invalid(format!("{url} is not a URL")))?;
         let home = target.authority().cloned();
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::get(target.clone()).header(header::ACCEPT, accept);
+            if offset > 0 {
+                request = request.header(header::RANGE, format!("bytes={offset}-"));
+            }
+            if let Some(headers) = request.headers_mut().filter(|_| target.authority() == home.as_ref()) {
+                headers.extend(self.host.headers.clone());
+            }
             if let Some(authorization) =
                 self.authorization.lock().as_ref().filter(|_| target.authority() == home.as_ref())
             {
@@ -250,7 +283,7 @@ fn redirect(from: &Uri, headers: &HeaderMap) -> Option<Uri> {
     (target.authority().is_some() && !downgrade).then_some(target)
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let name = host.strip_prefix('[').and_then(|rest| rest.split(']').next());
     let name = name.unwrap_or_else(|| host.rsplit_once(':').map_or(host, |(name, _)| name));
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -264,26 +297,84 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-fn client(netns: Option<PathBuf>, tls: bool) -> Result<Client<HttpsConnector<Connector>, Full<Bytes>>, String> {
+fn client(netns: Option<PathBuf>, host: &Host) -> Result<Client<HttpsConnector<Connector>, Full<Bytes>>, String> {
     let mut roots = rustls::RootCertStore::empty();
     // Plain HTTP needs no authorities, and reading them takes a while.
-    for path in AUTHORITIES.iter().filter(|_| tls) {
+    let tls = host.base.starts_with("https:");
+    for path in AUTHORITIES.iter().filter(|_| tls && !host.skip_verify) {
         let Ok(certificates) = CertificateDer::pem_file_iter(path) else { continue };
         roots.add_parsable_certificates(certificates.flatten());
         break;
     }
+    for path in &host.authorities {
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| format!("ca {}: {error}", path.display()))?;
+        roots.add_parsable_certificates(certificates.flatten());
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(|error| error.to_string())?;
+    let config = if host.skip_verify {
+        config.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+    } else {
+        config.with_root_certificates(roots)
+    };
+    let config = match &host.client {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let say = |error: rustls::pki_types::pem::Error| format!("client {}: {error}", certificate.display());
+            let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect).map_err(say)?;
+            let key = rustls::pki_types::PrivateKeyDer::from_pem_file(key).map_err(say)?;
+            config.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?
+        }
+    };
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config(config)
         .https_or_http()
         .enable_http1()
         .wrap_connector(Connector(netns));
     Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+/// Takes any server for the right one: what `skip_verify` asks for.
+#[derive(Debug)]
+struct Anybody(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// Opens sockets, in a network namespace if one is given; names are looked up there too.
