@@ -33,6 +33,10 @@ pub(crate) struct Agent {
     /// Holds `kubelet.kubeconfig`, `proxy.kubeconfig`, `dns.kubeconfig`, `pki/` and the container runtime's files
     #[arg(long, default_value = "/var/lib/keelson")]
     data_dir: PathBuf,
+    /// Settings of Keelson's own runtime, TOML: `[handlers.NAME]` with the `path` and `args` of an OCI runtime for
+    /// RuntimeClasses with that handler. Without any, `runc` and `crun` are handlers where they are installed
+    #[arg(long, default_value = "/etc/keelson/runtime.toml")]
+    runtime_config: PathBuf,
     /// A CRI endpoint to use instead of Keelson's own runtime
     #[arg(long)]
     container_runtime_endpoint: Option<String>,
@@ -179,6 +183,7 @@ impl Agent {
         config.root = self.data_dir.join("runtime");
         config.cni_conf_dir.clone_from(&self.cni_conf_dir);
         config.pull_netns.clone_from(&self.pull_netns);
+        config.handlers = keelson_runtime::handlers(&self.runtime_config)?;
         let endpoint = format!("unix://{}", config.socket.display());
         let stop = shutdown.clone();
         components.spawn(async move {

@@ -50,6 +50,8 @@ enum Command {
         #[command(subcommand)]
         command: image::ImageCommand,
     },
+    /// Look into a node's container runtime, with upstream crictl's commands and flags
+    Crictl(keelson_crictl::Crictl),
     /// Convert manifests to another encoding, with no server: nothing is defaulted or validated
     Convert(convert::Convert),
     /// Measure Keelson against its budgets, on a cluster made for it
@@ -104,12 +106,37 @@ pub(crate) fn main() -> ExitCode {
         Command::Agent(command) => component(command.run()),
         Command::Containerd(command) => component(command.run()),
         Command::Image { command } => blocking(command.run()),
+        Command::Crictl(command) => return crictl(command),
         Command::Convert(command) => command.run(),
         Command::Store { command } => blocking(command.run()),
         Command::Bench(command) => blocking(command.run()),
         Command::Profile { command } => command.run(),
     };
     finish_with(result.map(|()| ExitCode::SUCCESS))
+}
+
+/// The program that is called `crictl`, by a link to this one.
+#[derive(Parser)]
+#[command(name = "crictl", version, max_term_width = 100)]
+struct CrictlCli {
+    #[command(flatten)]
+    command: keelson_crictl::Crictl,
+}
+
+/// Runs as `crictl`.
+pub(crate) fn crictl_main() -> ExitCode {
+    crictl(CrictlCli::parse().command)
+}
+
+fn crictl(command: keelson_crictl::Crictl) -> ExitCode {
+    let run = || -> Result<ExitCode, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let code = runtime.block_on(command.run(&mut std::io::stdout()));
+        // Reading standard input may go on until somebody types; nobody waits for that.
+        runtime.shutdown_background();
+        Ok(ExitCode::from(code?))
+    };
+    finish_with(run())
 }
 
 /// Whether the program that the setting is for knows the flag: a node's init would start it again and again.

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let command = args.get(1).and_then(|a| a.to_str()).unwrap_or_default();
     match (called_as, command) {
         ("keelson-cni" | "loopback", _) | (_, "cni") => cli::cni(),
+        ("crictl", _) => cli::crictl_main(),
         (_, "shim") => keelson_runtime::shim_main(args.into_iter().skip(2)),
         (_, "node-init") => cli::node_init(args.get(2..).unwrap_or_default()),
         (_, containerd::CHILD) => containerd::child(args.get(2..).unwrap_or_default()),

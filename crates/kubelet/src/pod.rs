@@ -10,5 +10,6 @@ pub(crate) mod resize;
 pub(crate) mod sandbox;
 pub(crate) mod start;
 pub(crate) mod status;
+pub(crate) mod userns;
 pub(crate) mod view;
 pub(crate) mod worker;

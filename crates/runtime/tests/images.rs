@@ -1,22 +1,11 @@
 //! Images: archives over the socket, pulls from a registry that the test itself serves on loopback, names, removal.
 
+mod registry;
 mod world;
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
-
-use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
 use keelson_cri::v1::*;
-use keelson_testbed::image::{Built, Compression, Image as TestImage, Layer, busybox};
+use keelson_testbed::image::{Compression, Image as TestImage, Layer, busybox};
+use registry::Registry;
 use tokio::net::TcpListener;
 use world::World;
 
@@ -81,115 +70,6 @@ async fn archives_are_loaded_and_removed() {
     assert_eq!(std::fs::read_dir(store.join("layers")).unwrap().count(), 2);
     assert_eq!(std::fs::read_dir(store.join("blobs/sha256")).unwrap().count(), 0);
     world.finish().await;
-}
-
-/// What the registry serves and what it saw.
-#[derive(Default)]
-struct Registry {
-    blobs: Mutex<HashMap<String, Vec<u8>>>,
-    tags: Mutex<HashMap<String, String>>,
-    /// `Basic` or `Bearer`, or none.
-    auth: Option<&'static str>,
-    address: Mutex<Option<SocketAddr>>,
-    requests: Mutex<Vec<String>>,
-}
-
-const USER: &str = "alice:secret";
-
-impl Registry {
-    async fn start(auth: Option<&'static str>) -> (Arc<Self>, String) {
-        let registry = Arc::new(Self { auth, ..Self::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        *registry.address.lock().unwrap() = Some(address);
-        let serving = registry.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let registry = serving.clone();
-                let service = service_fn(move |request| {
-                    let answer = registry.answer(&request);
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
-                );
-            }
-        });
-        (registry, address.to_string())
-    }
-
-    fn push(&self, tag: &str, built: &Built) {
-        self.blobs.lock().unwrap().extend(built.blobs.clone());
-        self.tags.lock().unwrap().insert(tag.into(), built.manifest.clone());
-    }
-
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let path = request.uri().path().to_owned();
-        let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or("");
-        self.requests.lock().unwrap().push(format!("{path} {authorization}"));
-        let basic = format!("Basic {}", STANDARD.encode(USER));
-        let respond = |status: StatusCode, body: Vec<u8>| {
-            let mut response = Response::new(Full::from(body));
-            *response.status_mut() = status;
-            response
-        };
-        let refuse = |status, code: &str, message: &str| {
-            respond(
-                status,
-                serde_json::json!({"errors": [{"code": code, "message": message}]}).to_string().into_bytes(),
-            )
-        };
-        if path == "/token" {
-            let asked = request.uri().query().unwrap_or_default();
-            assert!(
-                asked.contains("service=test") && asked.contains("scope=repository%3Ateam%2Fapp%3Apull"),
-                "{asked}"
-            );
-            return match authorization == basic {
-                true => respond(StatusCode::OK, br#"{"token":"let-me-in"}"#.to_vec()),
-                false => refuse(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "who are you"),
-            };
-        }
-        let (wanted, challenge) = match self.auth {
-            Some("Basic") => (basic.as_str(), "Basic realm=\"test\"".to_owned()),
-            Some(_) => {
-                let address = self.address.lock().unwrap().unwrap();
-                (
-                    "Bearer let-me-in",
-                    format!(
-                        "Bearer realm=\"http://{address}/token\",service=\"test\",scope=\"repository:team/app:pull\""
-                    ),
-                )
-            }
-            None => ("", String::new()),
-        };
-        // Blobs are elsewhere, as registries like it; that place must not see the token.
-        if let Some(digest) = path.strip_prefix("/storage/") {
-            assert!(authorization.is_empty() || self.auth.is_none() || path.starts_with("/storage/"));
-            return respond(StatusCode::OK, self.blobs.lock().unwrap().get(digest).cloned().unwrap_or_default());
-        }
-        if self.auth.is_some() && authorization != wanted {
-            let mut response = refuse(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required");
-            response.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
-            return response;
-        }
-        let words: Vec<&str> = path.trim_start_matches("/v2/team/app/").splitn(2, '/').collect();
-        match words.as_slice() {
-            ["manifests", key] => {
-                let digest = self.tags.lock().unwrap().get(*key).cloned().unwrap_or_else(|| (*key).to_owned());
-                match self.blobs.lock().unwrap().get(&digest) {
-                    Some(bytes) => respond(StatusCode::OK, bytes.clone()),
-                    None => refuse(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifest unknown to this registry"),
-                }
-            }
-            ["blobs", digest] => {
-                let mut response = respond(StatusCode::TEMPORARY_REDIRECT, Vec::new());
-                response.headers_mut().insert("location", format!("/storage/{digest}").parse().unwrap());
-                response
-            }
-            _ => refuse(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "no such repository"),
-        }
-    }
 }
 
 fn alice() -> Option<AuthConfig> {

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use keelson_cri::{steps, v1 as cri};
 use tokio_util::sync::CancellationToken;
 
 use super::observed::{ContainerRecord, Observed};
 use super::plan::Why;
-use super::{container, events, hooks, sandbox, view};
+use super::{container, events, hooks, sandbox, userns, view};
 use crate::context::Context;
 use crate::downward::Addresses;
 use crate::env::{self, Facts, Sources};
@@ -31,9 +32,9 @@ const POST_START_LIMIT: Duration = Duration::from_secs(3600);
 const CGROUP_TRIES: u32 = 50;
 
 /// The sandbox's configuration for `attempt`.
-pub(crate) fn sandbox_config(ctx: &Context, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig {
+pub(crate) fn sandbox_config(ctx: &Context, pod: &Pod, attempt: u32) -> Result<cri::PodSandboxConfig, Error> {
     let cluster_dns: Vec<String> = ctx.config.cluster_dns.iter().map(|ip| ip.to_string()).collect();
-    sandbox::config(
+    let mut config = sandbox::config(
         pod,
         &sandbox::Facts {
             attempt,
@@ -43,7 +44,31 @@ pub(crate) fn sandbox_config(ctx: &Context, pod: &Pod, attempt: u32) -> cri::Pod
             node_dns: &ctx.node_dns,
             cgroup_parent: ctx.cgroups.parent_of(resources::qos_class(pod), view::uid(pod)),
         },
-    )
+    );
+    if userns::wanted(pod) {
+        let uid = view::uid(pod);
+        let dir = ctx.volumes.pod_dir(uid);
+        let options = userns::of(dir.parent().unwrap_or(&dir), uid)?;
+        let security = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+        if let Some(namespaces) = security.and_then(|security| security.namespace_options.as_mut()) {
+            namespaces.userns_options = Some(options);
+        }
+    }
+    Ok(config)
+}
+
+/// The handler that the pod's RuntimeClass names; empty for the runtime's own choice.
+async fn runtime_handler(ctx: &Context, pod: &Pod) -> Result<String, Error> {
+    let class = view::spec(pod).and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default();
+    if class.is_empty() {
+        return Ok(String::new());
+    }
+    let classes: kube::Api<RuntimeClass> = kube::Api::all(ctx.client.clone());
+    match classes.get_opt(&class).await {
+        Ok(Some(class)) => Ok(class.handler),
+        Ok(None) => Err(Error::message(format!("runtimeclass.node.k8s.io {class:?} not found"))),
+        Err(error) => Err(Error::message(format!("failed to lookup RuntimeClass {class}: {error}"))),
+    }
 }
 
 /// Directories and cgroup of a pod.
@@ -76,15 +101,21 @@ pub(crate) async fn create_sandbox(
     for id in stop_first {
         ctx.runtime.stop_pod_sandbox(id).await?;
     }
-    let failed = |error: &Error| {
-        ctx.events.warning(&about, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
+    let run = async {
+        view::hostname_in_pod(pod, &ctx.config.cluster_domain).map_err(Error::Message)?;
+        let handler = runtime_handler(ctx, pod).await?;
+        if userns::wanted(pod) && !ctx.abilities.read().handler(&handler).user_namespaces {
+            let why = format!("RuntimeClass handler {handler:?} does not support user namespaces");
+            return Err(Error::message(why));
+        }
+        let config = sandbox_config(ctx, pod, attempt)?;
+        let log_dir = PathBuf::from(&config.log_directory);
+        fs::create_dir_all(&log_dir).map_err(Error::file("create", &log_dir))?;
+        ctx.runtime.run_pod_sandbox(config, &handler).await
     };
-    view::hostname_in_pod(pod, &ctx.config.cluster_domain).map_err(Error::Message).inspect_err(failed)?;
-    let config = sandbox_config(ctx, pod, attempt);
-    let log_dir = PathBuf::from(&config.log_directory);
-    fs::create_dir_all(&log_dir).map_err(Error::file("create", &log_dir))?;
-    let handler = view::spec(pod).and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default();
-    let made = ctx.runtime.run_pod_sandbox(config, &handler).await.inspect_err(failed);
+    let made = run.await.inspect_err(|error| {
+        ctx.events.warning(&about, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"));
+    });
     steps::reached("kubelet-sandbox");
     made
 }
@@ -118,7 +149,8 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
         ctx.events.warning(&about, "Failed", format!("Error: {words}"));
         Problem::new(reason, words)
     };
-    let sandbox_config = sandbox_config(ctx, pod, sandbox.attempt);
+    let sandbox_config =
+        sandbox_config(ctx, pod, sandbox.attempt).map_err(|error| fail("CreateContainerConfigError", error))?;
     let image = ctx.images.ensure(pod, &container, &sandbox_config, &start.cancelled).await.inspect_err(|problem| {
         ctx.events.warning(&about, "Failed", format!("Error: {}", problem.reason));
     })?;
@@ -168,6 +200,7 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
     config.devices.extend(additions.devices);
     config.annotations.extend(additions.annotations);
     config.cdi_devices.extend(additions.cdi_devices);
+    userns::apply(&sandbox_config, &mut config, container.volume_mounts.as_ref().map_or(0, Vec::len));
     if start.cancelled.is_cancelled() {
         return Ok(());
     }
