@@ -119,6 +119,7 @@ impl Layer<'_> {
             statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
         };
+        let hides = kind.is_dir() && is_whiteout(parent, name);
         if !(kind.is_dir() && is_directory(parent)) {
             remove(parent, name)?;
         }
@@ -127,6 +128,10 @@ impl Layer<'_> {
                 match mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(error.into()),
+                }
+                if hides {
+                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    fsetxattr_path(&openat(parent, name, flags, Mode::empty())?)?;
                 }
                 self.directories.push((path.into(), times.clone()));
             }
@@ -193,17 +198,22 @@ impl Layer<'_> {
     /// Like [`Self::existing`], making what is missing.
     fn directory(&mut self, path: &Path) -> io::Result<OwnedFd> {
         match self.existing(path) {
-            Err(Errno::NOENT) => {}
+            // What is no directory is replaced by one.
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
             other => return Ok(other?),
         }
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::NOENT.into()) };
         let parent = self.directory(parent)?;
         match mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
             Ok(()) => self.look_like_below(&parent, name, path)?,
-            // A dangling link, or a file, where the archive wants a directory.
+            // A dangling link, a file or a whiteout, where the archive wants a directory.
             Err(Errno::EXIST) => {
+                let hides = is_whiteout(&parent, name);
                 remove(&parent, name)?;
                 mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+                if hides {
+                    fsetxattr_path(&self.existing(path)?)?;
+                }
             }
             Err(error) => return Err(error.into()),
         }
@@ -354,6 +364,13 @@ fn extended_attributes(entry: &mut Entry<'_, impl Read>, parent: &OwnedFd, name:
         }
     }
     Ok(())
+}
+
+/// Whether `name` hides what lower layers have under it: a directory in its place must hide that, too.
+fn is_whiteout(parent: &OwnedFd, name: &OsStr) -> bool {
+    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == makedev(0, 0)
+    })
 }
 
 /// Marks a directory as hiding what lower layers have there.

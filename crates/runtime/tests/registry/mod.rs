@@ -140,11 +140,14 @@ impl Registry {
         let mut response = match cut {
             None => respond(StatusCode::OK, rest),
             Some(cut) => {
-                let pieces = vec![
-                    Ok(Frame::data(Bytes::from(rest[..cut].to_vec()))),
-                    Err(std::io::Error::other("the connection breaks here")),
-                ];
-                Response::new(BodyExt::boxed(StreamBody::new(futures::stream::iter(pieces).boxed_sync())))
+                let piece = Ok(Frame::data(Bytes::from(rest[..cut].to_vec())));
+                // Late enough for the piece to be on its way.
+                let broken = futures::stream::once(async {
+                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                    Err(std::io::Error::other("the connection breaks here"))
+                });
+                let pieces = futures::StreamExt::chain(futures::stream::iter([piece]), broken);
+                Response::new(BodyExt::boxed(StreamBody::new(Box::pin(pieces))))
             }
         };
         if cut.is_some() {
@@ -158,14 +161,6 @@ impl Registry {
         response
     }
 }
-
-trait BoxedSync: futures::Stream + Send + Sync + Sized + 'static {
-    fn boxed_sync(self) -> std::pin::Pin<Box<dyn futures::Stream<Item = Self::Item> + Send + Sync>> {
-        Box::pin(self)
-    }
-}
-
-impl<S: futures::Stream + Send + Sync + 'static> BoxedSync for S {}
 
 fn respond(status: StatusCode, body: Vec<u8>) -> Response<Body> {
     let mut response = Response::new(Full::from(body).map_err(|never| match never {}).boxed());
