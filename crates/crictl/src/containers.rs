@@ -126,7 +126,15 @@ impl List {
             return format::document(out, &json!({"containers": items.collect::<Vec<_>>()}), self.output);
         }
         let mut table = format::Table::new(&[
-            "CONTAINER", "IMAGE", "CREATED", "STATE", "NAME", "ATTEMPT", "POD ID", "POD", "NAMESPACE",
+            "CONTAINER",
+            "IMAGE",
+            "CREATED",
+            "STATE",
+            "NAME",
+            "ATTEMPT",
+            "POD ID",
+            "POD",
+            "NAMESPACE",
         ]);
         for container in &containers {
             let metadata = container.metadata.clone().unwrap_or_default();

@@ -259,9 +259,14 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, expected) in
-            [("2s", Some(2000)), ("1m30s", Some(90_000)), ("500ms", Some(500)), ("7", Some(7000)), ("", None), ("5x", None)]
-        {
+        for (text, expected) in [
+            ("2s", Some(2000)),
+            ("1m30s", Some(90_000)),
+            ("500ms", Some(500)),
+            ("7", Some(7000)),
+            ("", None),
+            ("5x", None),
+        ] {
             assert_eq!(duration(text).ok(), expected.map(Duration::from_millis), "{text}");
         }
         for (seconds, words) in [
@@ -311,7 +316,10 @@ mod tests {
             ..Default::default()
         };
         let value = message(&status);
-        assert_eq!((&value["createdAt"], &value["exitCode"], &value["labels"]["some_key"]), (&"5".into(), &7.into(), &"v".into()));
+        assert_eq!(
+            (&value["createdAt"], &value["exitCode"], &value["labels"]["some_key"]),
+            (&"5".into(), &7.into(), &"v".into())
+        );
         assert_eq!(value["mounts"][0]["propagation"], "PROPAGATION_HOST_TO_CONTAINER");
         assert_eq!((&value["mounts"][0]["hostPath"], &value["metadata"]), (&"/p".into(), &Value::Null));
     }

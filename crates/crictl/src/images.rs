@@ -199,7 +199,8 @@ impl Remove {
         }
         if self.prune {
             let request = runtime.ask(ListContainersRequest::default());
-            let answer = runtime.clients.runtime.list_containers(request).await.map_err(Error::call("list containers"))?;
+            let answer =
+                runtime.clients.runtime.list_containers(request).await.map_err(Error::call("list containers"))?;
             for container in answer.into_inner().containers {
                 let name = container.image.map(|image| image.image).unwrap_or_default();
                 if let Some(image) = status(&mut runtime, &name, false).await?.image {

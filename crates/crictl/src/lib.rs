@@ -249,7 +249,9 @@ fn read_config(path: &Path) -> Result<Config, Error> {
     match read {
         Ok(_) if text.trim().is_empty() => Ok(Config::default()),
         Ok(_) => serde_saphyr::from_str(&text).map_err(|error| Error::Words(format!("{}: {error}", path.display()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path == Path::new(CONFIG) => Ok(Config::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path == Path::new(CONFIG) => {
+            Ok(Config::default())
+        }
         Err(error) => Err(Error::Io(format!("read {}", path.display()), error)),
     }
 }

@@ -114,14 +114,20 @@ async fn previous(runtime: &mut Runtime, status: &ContainerStatus) -> Result<Str
         filter: Some(ContainerFilter { label_selector: status.labels.clone(), ..Default::default() }),
     });
     let answer = runtime.clients.runtime.list_containers(request).await.map_err(Error::call("list containers"))?;
-    let mut older: Vec<(u32, String)> = answer.into_inner().containers.into_iter().filter_map(|container| {
-        let own = container.metadata?;
-        (own.name == metadata.name && own.attempt < metadata.attempt).then_some((own.attempt, container.id))
-    }).collect();
+    let mut older: Vec<(u32, String)> = answer
+        .into_inner()
+        .containers
+        .into_iter()
+        .filter_map(|container| {
+            let own = container.metadata?;
+            (own.name == metadata.name && own.attempt < metadata.attempt).then_some((own.attempt, container.id))
+        })
+        .collect();
     older.sort();
-    older.pop().map(|(_, id)| id).ok_or_else(|| {
-        Error::Words(format!("previous terminated container {:?} in the pod not found", metadata.name))
-    })
+    older
+        .pop()
+        .map(|(_, id)| id)
+        .ok_or_else(|| Error::Words(format!("previous terminated container {:?} in the pod not found", metadata.name)))
 }
 
 /// Time, whether it is standard error, and text of an entry; partial ones without a line's end.
@@ -190,7 +196,10 @@ impl Reader {
         use std::os::unix::fs::MetadataExt;
         let (Ok(old), Ok(new)) = (self.file.get_ref().metadata(), std::fs::metadata(path)) else { return };
         let unread = self.file.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
-        if old.ino() != new.ino() && !unread && let Ok(file) = File::open(path) {
+        if old.ino() != new.ino()
+            && !unread
+            && let Ok(file) = File::open(path)
+        {
             self.file = BufReader::new(file);
         }
     }
@@ -229,7 +238,8 @@ mod tests {
 
     #[test]
     fn entries() {
-        let text = |entry: &str| parse(entry.as_bytes()).map(|(_, error, text)| (error, String::from_utf8(text).unwrap()));
+        let text =
+            |entry: &str| parse(entry.as_bytes()).map(|(_, error, text)| (error, String::from_utf8(text).unwrap()));
         assert_eq!(text("2026-01-01T00:00:00Z stdout F a b"), Some((false, "a b\n".into())));
         assert_eq!(text("2026-01-01T00:00:00Z stderr P a"), Some((true, "a".into())));
         assert_eq!(text("2026-01-01T00:00:00Z stdout F "), Some((false, "\n".into())));

@@ -63,7 +63,8 @@ impl List {
             label_selector: format::labels(&self.label)?,
         };
         let request = runtime.ask(ListPodSandboxRequest { filter: Some(filter) });
-        let answer = runtime.clients.runtime.list_pod_sandbox(request).await.map_err(Error::call("list pod sandboxes"))?;
+        let answer =
+            runtime.clients.runtime.list_pod_sandbox(request).await.map_err(Error::call("list pod sandboxes"))?;
         let (name, namespace) = (format::pattern(self.name.as_ref())?, format::pattern(self.namespace.as_ref())?);
         let mut pods = answer.into_inner().items;
         pods.retain(|pod| {
@@ -80,8 +81,7 @@ impl List {
             });
             return format::document(out, &serde_json::json!({"items": items.collect::<Vec<_>>()}), self.output);
         }
-        let mut table =
-            format::Table::new(&["POD ID", "CREATED", "STATE", "NAME", "NAMESPACE", "ATTEMPT", "RUNTIME"]);
+        let mut table = format::Table::new(&["POD ID", "CREATED", "STATE", "NAME", "NAMESPACE", "ATTEMPT", "RUNTIME"]);
         for pod in &pods {
             let metadata = pod.metadata.clone().unwrap_or_default();
             let runtime = if pod.runtime_handler.is_empty() { "(default)" } else { &pod.runtime_handler };

@@ -100,7 +100,8 @@ impl Containers {
                 let (id, new) = (id(&own), sample(own.cpu.as_ref()));
                 let memory = value(own.memory.as_ref().and_then(|memory| memory.working_set_bytes.as_ref()));
                 let Some(old) = old.get(&id).filter(|_| self.all || new.1 != 0 || memory != 0) else { continue };
-                let name = own.attributes.and_then(|own| own.metadata).map(|metadata| metadata.name).unwrap_or_default();
+                let name =
+                    own.attributes.and_then(|own| own.metadata).map(|metadata| metadata.name).unwrap_or_default();
                 let layer = own.writable_layer.unwrap_or_default();
                 let swap = value(own.swap.as_ref().and_then(|swap| swap.swap_usage_bytes.as_ref()));
                 table.row([
@@ -157,7 +158,8 @@ impl Pods {
                 let memory = own.linux.as_ref().and_then(|linux| linux.memory.as_ref());
                 let memory = value(memory.and_then(|memory| memory.working_set_bytes.as_ref()));
                 let Some(old) = old.get(&id).filter(|_| new.1 != 0 || memory != 0) else { continue };
-                let name = own.attributes.and_then(|own| own.metadata).map(|metadata| metadata.name).unwrap_or_default();
+                let name =
+                    own.attributes.and_then(|own| own.metadata).map(|metadata| metadata.name).unwrap_or_default();
                 table.row([name, format::short(&id), percent(*old, new)?, format::human_size(memory, 4)]);
             }
             if !self.sampling.watch {

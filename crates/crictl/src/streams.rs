@@ -63,7 +63,8 @@ impl Exec {
             stdout: options.stdout,
             stderr: options.stderr,
         });
-        let answer = runtime.clients.runtime.exec(request).await.map_err(Error::call("execing command in container"))?;
+        let answer =
+            runtime.clients.runtime.exec(request).await.map_err(Error::call("execing command in container"))?;
         session(&answer.into_inner().url, options, out).await
     }
 }
@@ -91,7 +92,8 @@ impl Attach {
             stdout: options.stdout,
             stderr: options.stderr,
         });
-        let answer = runtime.clients.runtime.attach(request).await.map_err(Error::call("attaching running container"))?;
+        let answer =
+            runtime.clients.runtime.attach(request).await.map_err(Error::call("attaching running container"))?;
         session(&answer.into_inner().url, options, out).await
     }
 }
@@ -154,11 +156,8 @@ async fn session(url: &str, options: Options, out: Out<'_>) -> Result<u8, Error>
     }
     drop(sender);
     while let Some((error, piece)) = pieces.recv().await {
-        let written = if error {
-            std::io::stderr().write_all(&piece)
-        } else {
-            out.write_all(&piece).and_then(|()| out.flush())
-        };
+        let written =
+            if error { std::io::stderr().write_all(&piece) } else { out.write_all(&piece).and_then(|()| out.flush()) };
         written.map_err(Error::io("write the output"))?;
     }
     match client.status.outcome().await.map_err(Error::io("read how it ended"))? {

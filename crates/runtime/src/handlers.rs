@@ -66,7 +66,12 @@ fn parse(text: &str) -> Result<BTreeMap<String, Handler>, String> {
     for (name, handler) in &file.handlers {
         // RuntimeClass's own rule for the field.
         let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if name.is_empty() || name.len() > 63 || name.starts_with('-') || name.ends_with('-') || !name.bytes().all(valid) {
+        if name.is_empty()
+            || name.len() > 63
+            || name.starts_with('-')
+            || name.ends_with('-')
+            || !name.bytes().all(valid)
+        {
             return Err(format!("handlers.{name}: a handler's name is a DNS label"));
         }
         if !handler.path.is_absolute() {
@@ -81,7 +86,8 @@ impl Handler {
     pub(crate) fn features(&self) -> Features {
         let output = Command::new(&self.path).arg("features").output();
         let answer = output.ok().filter(|output| output.status.success()).map(|output| output.stdout);
-        let answer: serde_json::Value = answer.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let answer: serde_json::Value =
+            answer.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         let options = answer.get("mountOptions").and_then(serde_json::Value::as_array);
         let has = |name: &str| options.is_some_and(|options| options.iter().any(|option| option == name));
         Features { recursive_read_only: has("rro") }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use keelson_cri::v1::IdMapping;
-use libcontainer::syscall::{Syscall, linux::{LinuxSyscall, MountAttr}};
+use libcontainer::syscall::{
+    Syscall,
+    linux::{LinuxSyscall, MountAttr},
+};
 use rustix::{
     fs::CWD,
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
@@ -36,7 +39,9 @@ impl Ids {
         };
         let ids = Self { first: uids.host_id, length: uids.length };
         if ids.length == 0 || ids.first == 0 || ids.first.checked_add(ids.length).is_none() || !ids.is(uids) {
-            return Err(Error::Invalid(format!("{field}: uids must map container ID 0 to IDs other than the node's root")));
+            return Err(Error::Invalid(format!(
+                "{field}: uids must map container ID 0 to IDs other than the node's root"
+            )));
         }
         if !ids.is(gids) {
             return Err(Error::Unsupported(format!("{field}: uids and gids must be the same range")));
@@ -63,8 +68,10 @@ impl Ids {
 /// translated as in that user namespace.
 pub(crate) fn bind(source: &Path, target: &Path, userns: Option<&File>) -> Result<(), Error> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, source, flags | OpenTreeFlags::AT_RECURSIVE).map_err(Error::io("clone the mount of", source))?;
-    set(&tree, AT_RECURSIVE, 0, MS_SLAVE, None).map_err(|why| Error::Other(format!("mount {}: {why}", source.display())))?;
+    let tree =
+        open_tree(CWD, source, flags | OpenTreeFlags::AT_RECURSIVE).map_err(Error::io("clone the mount of", source))?;
+    set(&tree, AT_RECURSIVE, 0, MS_SLAVE, None)
+        .map_err(|why| Error::Other(format!("mount {}: {why}", source.display())))?;
     if let Some(userns) = userns {
         set(&tree, 0, MOUNT_ATTR_IDMAP, 0, Some(userns)).map_err(|why| {
             Error::Other(format!("{}: its file system takes no ID-mapped mount: {why}", source.display()))

@@ -84,7 +84,8 @@ fn create_here(dir: &Path, wanted: &Wanted) -> Result<(), Error> {
             for (kind, flag) in &kinds {
                 let file = path(dir, kind);
                 let file = File::open(&file).map_err(Error::io("open", &file))?;
-                setns(file, *flag).map_err(|error| Error::Other(format!("enter the pod's {kind} namespace: {error}")))?;
+                setns(file, *flag)
+                    .map_err(|error| Error::Other(format!("enter the pod's {kind} namespace: {error}")))?;
             }
         }
         None => {

@@ -47,7 +47,10 @@ pub(crate) fn container(config: &ContainerConfig, pod: &PodSandboxConfig, machin
         return Err(unsupported("windows", "this is a Linux runtime"));
     }
     if let Some(device) = config.cdi_devices.first() {
-        return Err(unsupported("CDI_devices", &format!("{:?}: this runtime reads no CDI specifications", device.name)));
+        return Err(unsupported(
+            "CDI_devices",
+            &format!("{:?}: this runtime reads no CDI specifications", device.name),
+        ));
     }
     let security = oci::security(config);
     selinux("linux.security_context.selinux_options", security.selinux_options.as_ref(), machine)?;
@@ -90,7 +93,9 @@ pub(crate) fn container(config: &ContainerConfig, pod: &PodSandboxConfig, machin
         match (&userns, mount.uid_mappings.as_slice(), mount.gid_mappings.as_slice()) {
             (_, [], []) => {}
             (Some(pod), [uids], [gids]) if pod.is(uids) && pod.is(gids) => {}
-            _ => return Err(Error::Invalid(format!("{}: differ from those of the pod", at("uidMappings, gidMappings")))),
+            _ => {
+                return Err(Error::Invalid(format!("{}: differ from those of the pod", at("uidMappings, gidMappings"))));
+            }
         }
         if !image {
             propagation(&at("propagation"), &mount.host_path, mount.propagation())?;

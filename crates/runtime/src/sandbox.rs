@@ -21,11 +21,11 @@ use crate::{
     image::layer::remove_tree,
     mounts, namespaces, oci,
     records::{ContainerPhase, SandboxPhase, SandboxRecord},
+    refusals,
     shim::{
         self, Exit,
         protocol::{Event, Request},
     },
-    refusals,
     shim_client::{self, Subscription},
 };
 

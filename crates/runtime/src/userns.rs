@@ -19,7 +19,12 @@ impl Helper {
     /// Starts the helper and gives it `ids`. Blocks until it is in its namespaces.
     pub(crate) fn start(exe: &Path, ids: Ids) -> Result<Self, Error> {
         let mut command = Command::new(exe);
-        command.args(["shim", "userns"]).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(["shim", "userns"])
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let child = command.spawn().map_err(Error::io("start the shim", exe))?;
         let namespaces = PathBuf::from(format!("/proc/{}/ns", child.id()));
         let mut helper = Self { child, namespaces };

@@ -100,26 +100,44 @@ async fn every_command(world: &mut World, endpoint: String, runtime_name: &str) 
     let labels: std::collections::HashMap<_, _> = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     pod.labels = labels.clone();
     let sandbox = world.run_pod(&pod).await;
-    let mut config = world.shell("main", "echo one; echo two; httpd -p 8080 -h /etc; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo three; exit 4");
+    let mut config = world.shell(
+        "main",
+        "echo one; echo two; httpd -p 8080 -h /etc; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo three; exit 4",
+    );
     config.labels = labels;
     let id = world.run(&sandbox, &pod, config).await;
     world.logged("main.log", "stdout F two").await;
 
     let version = crictl.text("version").await;
-    assert!(version.contains(&format!("RuntimeName:  {runtime_name}\n")) && version.contains("RuntimeApiVersion:  v1\n"));
+    assert!(
+        version.contains(&format!("RuntimeName:  {runtime_name}\n")) && version.contains("RuntimeApiVersion:  v1\n")
+    );
     let info = crictl.json("info").await;
-    assert_eq!(info["status"]["conditions"][0], serde_json::json!({"type": "RuntimeReady", "status": true, "reason": "", "message": ""}));
+    assert_eq!(
+        info["status"]["conditions"][0],
+        serde_json::json!({"type": "RuntimeReady", "status": true, "reason": "", "message": ""})
+    );
 
     let (columns, pods) = row(&crictl.text("pods").await, "shown");
     assert_eq!(columns, ["POD ID", "CREATED", "STATE", "NAME", "NAMESPACE", "ATTEMPT", "RUNTIME"]);
-    assert_eq!((&pods[0], &pods[2..]), (&sandbox[..13].to_owned(), &["Ready", "shown", "default", &pod.metadata.as_ref().unwrap().attempt.to_string(), "(default)"].map(String::from)[..]));
+    assert_eq!(
+        (&pods[0], &pods[2..]),
+        (
+            &sandbox[..13].to_owned(),
+            &["Ready", "shown", "default", &pod.metadata.as_ref().unwrap().attempt.to_string(), "(default)"]
+                .map(String::from)[..]
+        )
+    );
     assert_eq!(crictl.text("pods -q --name ^shown$ --state ready").await, format!("{sandbox}\n"));
     assert_eq!(crictl.text("pods -q --state notready").await, "");
     assert_eq!(crictl.json("pods -o json").await["items"][0]["state"], "SANDBOX_READY");
 
     let (columns, containers) = row(&crictl.text("ps").await, "main");
     assert_eq!(columns, ["CONTAINER", "IMAGE", "CREATED", "STATE", "NAME", "ATTEMPT", "POD ID", "POD", "NAMESPACE"]);
-    assert_eq!((&containers[0], &containers[3..]), (&id[..13].to_owned(), &["Running", "main", "0", &sandbox[..13], "shown", "default"].map(String::from)[..]));
+    assert_eq!(
+        (&containers[0], &containers[3..]),
+        (&id[..13].to_owned(), &["Running", "main", "0", &sandbox[..13], "shown", "default"].map(String::from)[..])
+    );
     assert_eq!(crictl.text(&format!("ps -q --pod {sandbox} --image {}", world::BUSYBOX)).await, format!("{id}\n"));
     assert_eq!(crictl.text("ps -q --name nothing").await, "");
 
@@ -128,17 +146,32 @@ async fn every_command(world: &mut World, endpoint: String, runtime_name: &str) 
     assert_eq!((image[0].as_str(), image[1].as_str(), image[5].as_str()), (world::BUSYBOX, "latest", "false"));
     let inspected = crictl.json(&format!("inspecti {}", world::BUSYBOX)).await;
     assert!(inspected["status"]["id"].as_str().unwrap().contains(&image[3]), "{inspected}");
-    assert!(crictl.error("inspecti nobody.test/has:this").await.contains("no such image \"nobody.test/has:this\" present"));
-    crictl.json("imagefsinfo").await["status"]["imageFilesystems"][0]["usedBytes"]["value"].as_str().unwrap().parse::<u64>().unwrap();
+    assert!(
+        crictl.error("inspecti nobody.test/has:this").await.contains("no such image \"nobody.test/has:this\" present")
+    );
+    crictl.json("imagefsinfo").await["status"]["imageFilesystems"][0]["usedBytes"]["value"]
+        .as_str()
+        .unwrap()
+        .parse::<u64>()
+        .unwrap();
 
     let inspected = crictl.json(&format!("inspect {id}")).await;
-    assert_eq!((inspected["status"]["state"].as_str(), inspected["status"]["metadata"]["name"].as_str()), (Some("CONTAINER_RUNNING"), Some("main")));
+    assert_eq!(
+        (inspected["status"]["state"].as_str(), inspected["status"]["metadata"]["name"].as_str()),
+        (Some("CONTAINER_RUNNING"), Some("main"))
+    );
     assert!(inspected["status"]["startedAt"].as_str().unwrap().starts_with("20"));
-    assert_eq!((inspected["status"]["finishedAt"].as_str(), inspected["info"]["sandboxID"].as_str()), (Some("0001-01-01T00:00:00Z"), Some(sandbox.as_str())));
+    assert_eq!(
+        (inspected["status"]["finishedAt"].as_str(), inspected["info"]["sandboxID"].as_str()),
+        (Some("0001-01-01T00:00:00Z"), Some(sandbox.as_str()))
+    );
     assert!(inspected["info"]["pid"].as_i64().unwrap() > 0, "{inspected}");
     assert!(inspected["info"]["runtimeSpec"]["process"]["args"][0].is_string(), "{inspected}");
     let inspected = crictl.json(&format!("inspectp {sandbox}")).await;
-    assert_eq!((inspected["status"]["state"].as_str(), inspected["status"]["network"]["ip"].as_str()), (Some("SANDBOX_READY"), Some("10.99.0.2")));
+    assert_eq!(
+        (inspected["status"]["state"].as_str(), inspected["status"]["network"]["ip"].as_str()),
+        (Some("SANDBOX_READY"), Some("10.99.0.2"))
+    );
     assert!(inspected["info"].is_object(), "{inspected}");
     assert!(crictl.error("inspect nope").await.contains("code = NotFound"));
 
@@ -161,7 +194,10 @@ async fn every_command(world: &mut World, endpoint: String, runtime_name: &str) 
     assert_eq!(columns, ["CONTAINER", "NAME", "CPU %", "MEM", "DISK", "INODES", "SWAP"]);
     assert_eq!((&stats[0], &stats[1]), (&id[..13].to_owned(), &"main".to_owned()));
     let used = crictl.json(&format!("stats -o json {id}")).await;
-    assert!(used["stats"][0]["memory"]["workingSetBytes"]["value"].as_str().unwrap().parse::<u64>().unwrap() > 0, "{used}");
+    assert!(
+        used["stats"][0]["memory"]["workingSetBytes"]["value"].as_str().unwrap().parse::<u64>().unwrap() > 0,
+        "{used}"
+    );
 
     let forwarding = Shown::default();
     let (forward, mut shown) = (crictl.command(&format!("port-forward {sandbox} 0:8080")), forwarding.clone());

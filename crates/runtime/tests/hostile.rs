@@ -275,7 +275,7 @@ async fn a_fork_bomb_is_contained() {
         if share_pid {
             let security = pod.linux.as_mut().unwrap().security_context.as_mut().unwrap();
             security.namespace_options = Some(NamespaceOption { pid: NamespaceMode::Pod as i32, ..Default::default() });
-    security.privileged = true;
+            security.privileged = true;
         }
         let sandbox = world.run_pod(&pod).await;
         let bomb = "echo up; bomb() { bomb | bomb & }; while :; do bomb; done 2> /dev/null";

@@ -89,7 +89,11 @@ async fn what_leaves_the_layer_is_refused_or_stays_inside() {
         ("whiteout", Layer::new().raw(raw(".wh...", EntryType::Regular, "", 0), ""), Some("whiteout")),
         ("whiteout-through-link", link(world.dir.path().to_str().unwrap(), "l/.wh.victim"), None),
         ("opaque-through-link", link(world.dir.path().to_str().unwrap(), "l/.wh..wh..opq"), None),
-        ("root-is-a-file", Layer::new().raw(raw("./", EntryType::Regular, "", 0), ""), Some("the root is not a directory")),
+        (
+            "root-is-a-file",
+            Layer::new().raw(raw("./", EntryType::Regular, "", 0), ""),
+            Some("the root is not a directory"),
+        ),
         ("no-such-kind", Layer::new().raw(raw("x", EntryType::new(b'Q'), "", 0), ""), Some("")),
     ];
     for (tag, layer, refused) in cases {
@@ -188,7 +192,9 @@ fn crafted(plain: &[u8]) -> Built {
     let manifest = manifest.to_string().into_bytes();
     let mut built = busybox("x:1").unwrap().build().unwrap();
     (built.manifest, built.config) = (digest(&manifest), digest(config.as_bytes()));
-    built.blobs = [(digest(&manifest), manifest), (digest(config.as_bytes()), config.into_bytes()), (digest(&layer), layer)].into();
+    built.blobs =
+        [(digest(&manifest), manifest), (digest(config.as_bytes()), config.into_bytes()), (digest(&layer), layer)]
+            .into();
     built
 }
 
@@ -244,7 +250,9 @@ async fn bombs_cost_little() {
     for level in 0..20 {
         let prefix = if level == 0 { String::new() } else { format!("l{}/", level - 1) };
         let target = format!("/{prefix}{deep}");
-        layer = layer.dir(&format!("{prefix}{deep}"), 0o755).raw(raw(&format!("l{level}"), EntryType::Symlink, &target[..target.len() - 1], 0), "");
+        layer = layer
+            .dir(&format!("{prefix}{deep}"), 0o755)
+            .raw(raw(&format!("l{level}"), EntryType::Symlink, &target[..target.len() - 1], 0), "");
     }
     registry.push("deep", &image([layer]).build().unwrap());
     let name = format!("{host}/team/app:deep");
@@ -274,7 +282,8 @@ async fn wrong_sizes_and_digests_are_noticed() {
         let own = manifest["layers"][0]["size"].as_i64().unwrap();
         manifest["layers"][0]["size"] = (own + size).into();
         let bytes = manifest.to_string().into_bytes();
-        let digest = format!("sha256:{}", Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect::<String>());
+        let digest =
+            format!("sha256:{}", Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect::<String>());
         registry.push(tag, &built);
         registry.blobs.lock().unwrap().insert(digest.clone(), bytes);
         registry.tags.lock().unwrap().insert(tag.into(), digest);
@@ -343,12 +352,18 @@ async fn mirrors_are_tried_in_order() {
     own.push("2", &built);
     let dir = world.dir.path().join("certs.d").join(registry.replace(':', "_") + "_");
     std::fs::create_dir_all(&dir).unwrap();
-    let hosts = format!("[host.'http://{first}']\n[host.'http://{second}']\ncapabilities = ['pull', 'resolve']\n[host.'http://{second}'.header]\nx-test = 'yes'\n");
+    let hosts = format!(
+        "[host.'http://{first}']\n[host.'http://{second}']\ncapabilities = ['pull', 'resolve']\n[host.'http://{second}'.header]\nx-test = 'yes'\n"
+    );
     std::fs::write(dir.join("hosts.toml"), hosts).unwrap();
     let name = format!("{registry}/team/app:1");
     pull(&mut world, &name).await.unwrap();
     assert!(!down.seen("manifests/1").is_empty() && own.seen("").is_empty());
-    assert!(mirror.seen("manifests/1")[0].contains(&format!("ns={}", registry.replace(':', "%3A"))), "{:?}", mirror.seen(""));
+    assert!(
+        mirror.seen("manifests/1")[0].contains(&format!("ns={}", registry.replace(':', "%3A"))),
+        "{:?}",
+        mirror.seen("")
+    );
     let list = world.clients.image.list_images(ListImagesRequest::default()).await.unwrap().into_inner().images;
     assert_eq!(list[0].repo_tags, [name]);
     // What no mirror has comes from the registry itself.
@@ -371,7 +386,10 @@ async fn a_full_disk_is_told_and_gets_over() {
     world.start().await;
     registry.push("small", &image([]).build().unwrap());
     let noise: Vec<u8> = (0..24u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    registry.push("large", &image([Layer::new().file("noise", 0o644, noise)]).compression(Compression::None).build().unwrap());
+    registry.push(
+        "large",
+        &image([Layer::new().file("noise", 0o644, noise)]).compression(Compression::None).build().unwrap(),
+    );
     let free = || rustix::fs::statvfs(&store).unwrap().f_bavail;
     pull(&mut world, &format!("{host}/team/app:small")).await.unwrap();
     let before = free();
@@ -382,7 +400,9 @@ async fn a_full_disk_is_told_and_gets_over() {
     // With room, the same pull works, with nobody's help.
     rustix::mount::mount_remount(&store, MountFlags::empty(), c"size=96m").unwrap();
     pull(&mut world, &format!("{host}/team/app:large")).await.unwrap();
-    for pod in world.clients.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await.unwrap().into_inner().items {
+    for pod in
+        world.clients.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await.unwrap().into_inner().items
+    {
         panic!("{pod:?}");
     }
     world.kill_server();
@@ -397,7 +417,8 @@ async fn an_index_of_indexes_yields_this_machine() {
     registry.push("plain", &built);
     let put = |document: serde_json::Value| {
         let bytes = document.to_string().into_bytes();
-        let digest = format!("sha256:{}", Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect::<String>());
+        let digest =
+            format!("sha256:{}", Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect::<String>());
         let size = bytes.len();
         registry.blobs.lock().unwrap().insert(digest.clone(), bytes);
         (digest, size)

@@ -53,7 +53,10 @@ async fn root_of_a_user_namespace_is_nobody_on_the_node() {
     let map = world.sh(&id, "cat /proc/self/uid_map /proc/1/gid_map").await;
     let line = format!("{:>10} {FIRST:>10} {:>10}", 0, 65536);
     assert_eq!(map, format!("{line}\n{line}"));
-    assert_eq!(world.sh(&id, "id -u; stat -c %u / /bin /not/there/yet /mapped/old /plain").await, "0\n0\n0\n0\n0\n65534");
+    assert_eq!(
+        world.sh(&id, "id -u; stat -c %u / /bin /not/there/yet /mapped/old /plain").await,
+        "0\n0\n0\n0\n0\n65534"
+    );
     // It is root of its network, and of nothing else.
     world.sh(&id, "hostname here && hostname user; ip link set lo down && ip link set lo up; ip addr show eth0").await;
     world.sh(&id, "touch /mapped/new /bin/new && chown 7:7 /mapped/new && rm /bin/vi && mkdir -m 700 /tmp/d").await;
@@ -184,7 +187,8 @@ async fn another_oci_runtime_runs_a_pod() {
     world.logged("main.log", "stderr F err").await;
     let state = world.dir.path().join(format!("state/sandboxes/{sandbox}/c/{id}/lc/{id}/state.json"));
     assert!(std::fs::read_to_string(state).unwrap().contains("init_process_pid"), "runc keeps its state elsewhere");
-    let lines = world.sh(&id, "id -u; hostname; grep Seccomp: /proc/1/status; ip addr show eth0 | grep -o 10.99.0.2").await;
+    let lines =
+        world.sh(&id, "id -u; hostname; grep Seccomp: /proc/1/status; ip addr show eth0 | grep -o 10.99.0.2").await;
     assert_eq!(lines, "1000\nother\nSeccomp:\t2\n10.99.0.2");
     let refused = world.exec(&id, &["unshare", "-U", "true"]).await.unwrap();
     assert_ne!(refused.exit_code, 0);

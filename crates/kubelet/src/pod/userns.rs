@@ -131,7 +131,8 @@ mod tests {
         let security = cri::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
         let linux = cri::LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() };
         let sandbox = cri::PodSandboxConfig { linux: Some(linux), ..Default::default() };
-        let context = cri::LinuxContainerSecurityContext { namespace_options: Some(Default::default()), ..Default::default() };
+        let context =
+            cri::LinuxContainerSecurityContext { namespace_options: Some(Default::default()), ..Default::default() };
         let linux = cri::LinuxContainerConfig { security_context: Some(context), ..Default::default() };
         let mut config =
             cri::ContainerConfig { mounts: vec![cri::Mount::default(); 2], linux: Some(linux), ..Default::default() };

@@ -13,9 +13,9 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat,
-        chownat, fsetxattr, linkat, lsetxattr, makedev, mkdirat, mknodat, open, openat, openat2, renameat_with, statat, symlinkat,
-        unlinkat, utimensat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+        chmodat, chownat, fsetxattr, linkat, lsetxattr, makedev, mkdirat, mknodat, open, openat, openat2,
+        renameat_with, statat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };

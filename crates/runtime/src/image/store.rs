@@ -77,7 +77,13 @@ impl Store {
             Err(error) => return Err(Error::io("read", index)(error)),
         };
         let images = images.into_iter().map(|image| (image.id.clone(), Arc::new(image))).collect();
-        Ok(Self { root: root.into(), default_registry, images: Mutex::new(images), growing: Arc::default(), turns: Turns::default() })
+        Ok(Self {
+            root: root.into(),
+            default_registry,
+            images: Mutex::new(images),
+            growing: Arc::default(),
+            turns: Turns::default(),
+        })
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -36,8 +36,7 @@ fn ids(host_id: u32) -> Vec<IdMapping> {
 
 fn user_pod(network: NamespaceMode) -> PodSandboxConfig {
     let userns = UserNamespace { mode: NamespaceMode::Pod as i32, uids: ids(1 << 16), gids: ids(1 << 16) };
-    let options =
-        NamespaceOption { network: network as i32, userns_options: Some(userns), ..Default::default() };
+    let options = NamespaceOption { network: network as i32, userns_options: Some(userns), ..Default::default() };
     pod(LinuxSandboxSecurityContext { namespace_options: Some(options), privileged: true, ..Default::default() })
 }
 
@@ -64,13 +63,17 @@ fn profiles_are_honoured_or_refused() {
         check(&apparmor(profile(kind, name)), &pod, &none, without);
         check(&apparmor(profile(kind, name)), &pod, &both, with);
     }
-    let security = LinuxContainerSecurityContext { apparmor: profile(ProfileType::Localhost, "localhost/mine"), ..Default::default() };
+    let security = LinuxContainerSecurityContext {
+        apparmor: profile(ProfileType::Localhost, "localhost/mine"),
+        ..Default::default()
+    };
     assert_eq!(apparmor_profile(&security, &both).unwrap().as_deref(), Some("mine"));
     let options = SeLinuxOption { level: "s0:c1".into(), ..Default::default() };
     let labelled = with(LinuxContainerSecurityContext { selinux_options: Some(options), ..Default::default() });
     check(&labelled, &pod, &none, "linux.security_context.selinux_options is not supported: SELinux is not enabled");
     check(&labelled, &pod, &both, "this runtime sets no SELinux labels");
-    let empty = with(LinuxContainerSecurityContext { selinux_options: Some(SeLinuxOption::default()), ..Default::default() });
+    let empty =
+        with(LinuxContainerSecurityContext { selinux_options: Some(SeLinuxOption::default()), ..Default::default() });
     check(&empty, &pod, &both, "");
     for (path, expected) in [("unconfined", ""), ("localhost/x", "seccomp_profile_path is not supported")] {
         let old = with(LinuxContainerSecurityContext { seccomp_profile_path: path.into(), ..Default::default() });
@@ -83,7 +86,8 @@ fn other_fields() {
     let (pod, machine) = (PodSandboxConfig::default(), machine(false, false));
     let cdi = ContainerConfig { cdi_devices: vec![CdiDevice { name: "v.test/gpu=0".into() }], ..Default::default() };
     check(&cdi, &pod, &machine, "CDI_devices is not supported: \"v.test/gpu=0\"");
-    let resources = LinuxContainerResources { unified: [("memory.high".to_owned(), "1".to_owned())].into(), ..Default::default() };
+    let resources =
+        LinuxContainerResources { unified: [("memory.high".to_owned(), "1".to_owned())].into(), ..Default::default() };
     let unified = LinuxContainerConfig { resources: Some(resources), ..Default::default() };
     check(&ContainerConfig { linux: Some(unified), ..Default::default() }, &pod, &machine, "linux.resources.unified");
     let privileged = with(LinuxContainerSecurityContext { privileged: true, ..Default::default() });
@@ -124,7 +128,8 @@ fn user_namespaces_are_the_pods_own() {
 
 #[test]
 fn the_mount_of_a_path() {
-    let table = "1 0 8:1 / / rw shared:1 - ext4 a rw\n2 1 8:1 / /v rw - ext4 a rw\n3 1 8:1 / /v/s rw master:4 - ext4 a rw\n";
+    let table =
+        "1 0 8:1 / / rw shared:1 - ext4 a rw\n2 1 8:1 / /v rw - ext4 a rw\n3 1 8:1 / /v/s rw master:4 - ext4 a rw\n";
     let of = |path: &str| mount_of(table, Path::new(path)).unwrap();
     assert_eq!(of("/x"), ("/".into(), true, false));
     assert_eq!(of("/v/x"), ("/v".into(), false, false));

@@ -249,14 +249,18 @@ impl RuntimeService for Service {
             Ok(_) => condition("NetworkReady", true, "", String::new()),
             Err(error) => condition("NetworkReady", false, "NetworkPluginNotReady", error.to_string()),
         };
-        let own = RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: self.0.machine.user_namespaces };
+        let own = RuntimeHandlerFeatures {
+            recursive_read_only_mounts: true,
+            user_namespaces: self.0.machine.user_namespaces,
+        };
         let other = |features: &handlers::Features| RuntimeHandlerFeatures {
             recursive_read_only_mounts: features.recursive_read_only,
             user_namespaces: false,
         };
         let others = self.0.handlers.iter().map(|(name, features)| (name.clone(), other(features)));
         let handlers = std::iter::once((String::new(), own)).chain(others);
-        let runtime_handlers = handlers.map(|(name, features)| RuntimeHandler { name, features: Some(features) }).collect();
+        let runtime_handlers =
+            handlers.map(|(name, features)| RuntimeHandler { name, features: Some(features) }).collect();
         Ok(Response::new(StatusResponse {
             status: Some(RuntimeStatus {
                 conditions: vec![condition("RuntimeReady", true, "", String::new()), network],

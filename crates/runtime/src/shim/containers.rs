@@ -117,8 +117,8 @@ impl Shim {
         } else {
             let first = self.container(&id).and_then(|id| self.processes.get(&id)?.container().map(|l| l.first_uid));
             let uid = description.pointer("/user/uid").and_then(serde_json::Value::as_u64).unwrap_or(0);
-            let (own, child) =
-                exec_pipes(stdin, first.unwrap_or(0) + uid as u32).map_err(|error| format!("make the stdio pipes: {error}"))?;
+            let (own, child) = exec_pipes(stdin, first.unwrap_or(0) + uid as u32)
+                .map_err(|error| format!("make the stdio pipes: {error}"))?;
             stdio(&mut command, child);
             (own, None)
         };

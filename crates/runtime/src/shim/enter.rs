@@ -64,7 +64,8 @@ fn start(dir: &Path, exec_dir: &Path, group: &Path) -> Result<LaunchResult, Stri
     }
     for hierarchy in cgroup::dirs(group) {
         let file = hierarchy.join("cgroup.procs");
-        std::fs::write(&file, std::process::id().to_string()).map_err(|error| format!("write {}: {error}", file.display()))?;
+        std::fs::write(&file, std::process::id().to_string())
+            .map_err(|error| format!("write {}: {error}", file.display()))?;
     }
     let kinds = CloneFlags::CLONE_NEWUSER
         | CloneFlags::CLONE_NEWNS
@@ -146,7 +147,8 @@ fn become_user(process: &Process) -> Result<(), String> {
     let capability = |what: &'static str| move |error: caps::errors::CapsError| format!("{what}: {error}");
     let sets = process.capabilities().clone().unwrap_or_default();
     let bounding = set(sets.bounding().as_ref());
-    for extra in caps::read(None, CapSet::Bounding).map_err(capability("read the bounding set"))?.difference(&bounding) {
+    for extra in caps::read(None, CapSet::Bounding).map_err(capability("read the bounding set"))?.difference(&bounding)
+    {
         caps::drop(None, CapSet::Bounding, *extra).map_err(capability("drop a capability"))?;
     }
     caps::securebits::set_keepcaps(true).map_err(capability("keep capabilities"))?;

@@ -65,13 +65,8 @@ impl World {
             .unwrap();
         let socket = dir.path().join("containerd/containerd.sock");
         let clients = keelson_cri::connect(socket.to_str().unwrap()).unwrap();
-        let mut world = Self {
-            clients,
-            cgroup: format!("/keelson-test-runtime-{name}"),
-            server: Some(child),
-            attempts: 0,
-            dir,
-        };
+        let mut world =
+            Self { clients, cgroup: format!("/keelson-test-runtime-{name}"), server: Some(child), attempts: 0, dir };
         let deadline = Instant::now() + Duration::from_secs(60);
         while world.clients.runtime.version(VersionRequest::default()).await.is_err() {
             assert!(Instant::now() < deadline, "containerd does not answer: {}", world.log());
@@ -79,7 +74,8 @@ impl World {
         }
         for (name, entry) in [("keelson.local/busybox:latest", "/bin/sh"), ("keelson.local/pause:1", "/bin/pause")] {
             let archive = world.dir.path().join("image.tar");
-            let pause = keelson_testbed::image::Layer::new().file("bin/pause", 0o755, "#!/bin/sh\nexec sleep 2147483647\n");
+            let pause =
+                keelson_testbed::image::Layer::new().file("bin/pause", 0o755, "#!/bin/sh\nexec sleep 2147483647\n");
             let image = keelson_testbed::image::busybox(name).unwrap().layer(pause).entrypoint(&[entry]);
             image.write_docker_archive(&archive).unwrap();
             let mut import = Command::new("/usr/bin/ctr");

@@ -109,7 +109,9 @@ fn host(url: &str, settings: &Table, dir: &Path, mirror: bool) -> Result<Host, S
     let files = |value: &Value, key| -> Result<Vec<PathBuf>, String> {
         let list = match value {
             Value::String(one) => vec![one.as_str()],
-            Value::Array(many) => many.iter().map(|one| one.as_str()).collect::<Option<_>>().ok_or_else(|| wrong(key))?,
+            Value::Array(many) => {
+                many.iter().map(|one| one.as_str()).collect::<Option<_>>().ok_or_else(|| wrong(key))?
+            }
             _ => return Err(wrong(key)),
         };
         Ok(list.into_iter().map(|file| dir.join(file)).collect())

@@ -89,7 +89,9 @@ impl Session {
         let range = response.headers().get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
         match response.status() {
             StatusCode::OK => Ok((response, false)),
-            StatusCode::PARTIAL_CONTENT if range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-"))) => {
+            StatusCode::PARTIAL_CONTENT
+                if range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-"))) =>
+            {
                 Ok((response, true))
             }
             StatusCode::PARTIAL_CONTENT => Err(Error::Other(format!("{path}: the registry sent another range"))),
@@ -307,7 +309,8 @@ fn client(netns: Option<PathBuf>, host: &Host) -> Result<Client<HttpsConnector<C
         break;
     }
     for path in &host.authorities {
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| format!("ca {}: {error}", path.display()))?;
+        let certificates =
+            CertificateDer::pem_file_iter(path).map_err(|error| format!("ca {}: {error}", path.display()))?;
         roots.add_parsable_certificates(certificates.flatten());
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -7,11 +7,13 @@
 use std::{collections::BTreeMap, str::FromStr};
 
 use libcontainer::oci_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator as Operator,
+    LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    LinuxSeccompOperator as Operator,
 };
 use nix::libc;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter, SeccompRule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
+    SeccompRule,
 };
 use syscalls::Sysno;
 
@@ -134,7 +136,10 @@ mod tests {
     fn profiles() {
         check(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#, Ok(0));
         let names = r#""names":["mkdir","mkdirat","no_such_call","arm_sync_file_range"]"#;
-        check(&format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{{{names},"action":"SCMP_ACT_ERRNO"}}]}}"#), Ok(1));
+        check(
+            &format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{{{names},"action":"SCMP_ACT_ERRNO"}}]}}"#),
+            Ok(1),
+        );
         check(
             &format!(
                 r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{{{names},"action":"SCMP_ACT_ALLOW"}},
