@@ -94,7 +94,10 @@ pub(crate) fn container(config: &ContainerConfig, pod: &PodSandboxConfig, machin
             (_, [], []) => {}
             (Some(pod), [uids], [gids]) if pod.is(uids) && pod.is(gids) => {}
             _ => {
-                return Err(Error::Invalid(format!("{}: differ from those of the pod", at("uidMappings, gidMappings"))));
+                return Err(Error::Invalid(format!(
+                    "{}: differ from those of the pod",
+                    at("uidMappings, gidMappings")
+                )));
             }
         }
         if !image {
