@@ -114,7 +114,7 @@ pub(super) fn rows(runtime: &str) -> Vec<Row> {
         .reads(&["Succeeded", DONE, "c: Completed 0 \"GET /bye?now HTTP/1.1\\r\""])
         .events(&[stopped]),
         Row::new("sleeps-before-it-leaves", hooked(
-            "date +%s > /d/0; trap 'echo $(($(date +%s) - $(cat /d/0))) > /d/1; [ $(cat /d/1) -ge 3 ]; exit $?' TERM; sleep 3600 & wait",
+            "date +%s > /d/0; trap 'echo $(($(date +%s) - $(cat /d/0))) > /d/1; [ $(cat /d/1) -ge 2 ]; exit $?' TERM; sleep 3600 & wait",
             json!({"postStart": {"sleep": {"seconds": 1}}, "preStop": {"sleep": {"seconds": 2}}}),
         ))
         .reads(&running)
