@@ -195,6 +195,7 @@ fn the_rejected_say_nothing_of_containers() {
         stopped: true,
         host_ips: &["10.1.1.1".to_string()],
         runtime_name: "rt",
+        resize: &Default::default(),
         now: at(10),
     });
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("OutOfcpu")));
