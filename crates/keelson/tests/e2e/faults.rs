@@ -141,8 +141,10 @@ fn an_agent_killed_at_every_step_leaves_nothing_and_runs_nothing_twice() {
         let starts = std::fs::read_to_string(shared.join(&name)).expect("what the container wrote");
         assert_eq!(starts, "start\n", "{life:?}: it was started more than once");
         before.back(&cluster);
-        let unreached: Vec<_> = life.iter().filter(|step| steps.join(step).exists()).collect();
-        assert!(unreached.is_empty(), "{life:?}: a pod's life has no such step: {unreached:?}");
+        // The last step comes when nothing of the pod is left to be seen.
+        let unreached = || life.iter().filter(|step| steps.join(step).exists()).collect::<Vec<_>>();
+        let reached = wait("every step to be reached", TIMEOUT, || unreached().is_empty().then_some(()));
+        assert!(reached.is_ok(), "{life:?}: a pod's life has no such step: {:?}", unreached());
     }
 }
 
