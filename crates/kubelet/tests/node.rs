@@ -41,14 +41,14 @@ async fn security_is_vetted() {
     let (reason, message) = until_failed(&cluster, "unsafe").await;
     assert_eq!(
         (reason.as_str(), message.as_str()),
-        ("SysctlForbidden", "forbidden sysctl: \"kernel.sem\" not allowlisted")
+        ("SysctlForbidden", "Pod was rejected: forbidden sysctl: \"kernel.sem\" not allowlisted")
     );
     let allowed = sysctls(&[("kernel.msgmax", "12345"), ("kernel.shm_rmid_forced", "1")]);
     cluster.create(pod("allowed", allowed, "cat /proc/sys/kernel/msgmax /proc/sys/kernel/shm_rmid_forced")).await;
     if !std::path::Path::new("/sys/module/apparmor/parameters/enabled").exists() {
         cluster.create(pod("armored", json!({"appArmorProfile": {"type": "RuntimeDefault"}}), "true")).await;
         let refused = until_failed(&cluster, "armored").await;
-        assert_eq!(refused.1, "Cannot enforce AppArmor: AppArmor is not enabled on the host");
+        assert_eq!(refused.1, "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host");
     }
     if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
         cluster.create(pod("labelled", json!({"seLinuxOptions": {"level": "s0:c1"}}), "true")).await;

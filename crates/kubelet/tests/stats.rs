@@ -129,8 +129,8 @@ async fn measured_as_the_kernel_counts() {
     assert!(periods > Some(0.0), "a busy loop runs in periods");
     assert!(series(&text, "container_memory_rss", &of_container).is_some());
     assert!(series(&text, "container_fs_usage_bytes", &of_container) >= Some(f64::from(8 << 20)));
-    let network = ["pod=\"load\"", "container=\"\"", "interface=\"eth0\""];
-    assert!(series(&text, "container_network_receive_bytes_total", &network).is_some(), "{text}");
+    // The pods of this test have no interfaces but loopback; the node has.
+    assert!(series(&text, "container_network_receive_bytes_total", &["pod=\"\""]).is_some(), "{text}");
     assert!(series(&text, "machine_cpu_cores", &[]).is_some());
     let probes = get(&cluster, "/metrics/probes").await;
     let probed = ["container=\"main\"", "pod=\"load\"", "probe_type=\"Readiness\"", "result=\"successful\""];
