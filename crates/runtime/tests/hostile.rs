@@ -158,7 +158,7 @@ async fn the_runtimes_binary_is_not_overwritten() {
     let sandbox = world.run_pod(&pod).await;
     let out = world.dir.path().join("out");
     std::fs::create_dir(&out).unwrap();
-    // Tries to write to every program that runs in its sight, and keeps what it got hold of for later.
+    // Tries to write to every program that runs in its sight.
     let script = "echo up; while :; do for p in /proc/[0-9]*; do
             case $(readlink $p/exe) in */busybox|'') ;; *)
                 { echo x >> $p/exe; } 2> /dev/null && echo written > /out/written;
