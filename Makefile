@@ -38,7 +38,8 @@ test-setup: tools
 
 test: test-setup
 	KEELSON_KUBECTL=$(KUBECTL) cargo test --workspace --locked --no-fail-fast
-	KEELSON_TEST_STORE=etcd cargo test --locked --no-fail-fast -p keelson-apiserver $(addprefix --test ,$(ON_ETCD))
+	# Of the whole workspace, so that nothing is compiled again with other features.
+	KEELSON_TEST_STORE=etcd cargo test --workspace --locked --no-fail-fast $(addprefix --test ,$(ON_ETCD))
 
 bench: build tools
 	$(KEELSON) bench
