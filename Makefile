@@ -36,9 +36,9 @@ test-setup: tools
 	@tools/install-packages $(TEST_PACKAGES)
 	@tools/fetch-python-client $(TOOLS)/python
 
+# The second time of the whole workspace too, so that nothing is compiled again with other features.
 test: test-setup
 	KEELSON_KUBECTL=$(KUBECTL) cargo test --workspace --locked --no-fail-fast
-	# Of the whole workspace, so that nothing is compiled again with other features.
 	KEELSON_TEST_STORE=etcd cargo test --workspace --locked --no-fail-fast $(addprefix --test ,$(ON_ETCD))
 
 bench: build tools
