@@ -108,7 +108,7 @@ pub(super) fn with(container: Value, more: Value) -> Value {
 
 /// A line of shell that runs until it is told to end, then says `last` and exits with `code`.
 pub(super) fn until_told(last: &str, code: u8) -> String {
-    format!("trap '{last} exit {code}' TERM; while :; do sleep 0.1; done")
+    format!("trap '{last} exit {code}' TERM; sleep 3600 & wait")
 }
 
 /// What has been seen of all pods.
