@@ -262,19 +262,21 @@ async fn keys_expire_and_share_leases() {
     let store = connect(&etcd, "/registry").await;
     for n in 0..3 {
         let key = format!("/registry/events/{n}");
-        store.put_expiring(&key, Bytes::from_static(b"e"), Expect::Absent, Duration::from_secs(2)).await.unwrap();
+        // A lease is shared for a twentieth of its time.
+        store.put_expiring(&key, Bytes::from_static(b"e"), Expect::Absent, Duration::from_secs(600)).await.unwrap();
     }
     let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
     assert_eq!(client.leases().await.unwrap().leases().len(), 1, "three keys, one lease");
     // A lease that is gone is replaced.
     let id = client.leases().await.unwrap().leases()[0].id();
     client.lease_revoke(id).await.unwrap();
-    store.put_expiring("/registry/events/4", Bytes::new(), Expect::Absent, Duration::from_secs(2)).await.unwrap();
+    store.put_expiring("/registry/events/4", Bytes::new(), Expect::Absent, Duration::from_secs(600)).await.unwrap();
+    store.put_expiring("/registry/events/5", Bytes::new(), Expect::Absent, Duration::from_secs(2)).await.unwrap();
     let kept = put(&store, "/registry/events/kept", "k").await;
-    assert_eq!(store.range("/registry/events/", "", Some(kept), 0).await.unwrap().count, 2);
+    assert_eq!(store.range("/registry/events/", "", Some(kept), 0).await.unwrap().count, 3);
     eventually(|| async {
         let count = store.range("/registry/events/", "", None, 0).await?.count;
-        if count == 1 { Ok(()) } else { Err(Error::Closed) }
+        if count == 2 { Ok(()) } else { Err(Error::Closed) }
     })
     .await;
 }
