@@ -8,7 +8,9 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use keelson_api::status::Status;
+use keelson_client::tls::Unverified;
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -31,6 +33,8 @@ const POD_TIMEOUT: Duration = Duration::from_secs(300);
 /// Credentials for kubelets.
 pub(crate) struct Kubelets {
     tls: TlsConnector,
+    /// Believes any certificate.
+    unverified: TlsConnector,
 }
 
 /// Where a request goes.
@@ -49,18 +53,29 @@ impl Kubelets {
         let (chain, key) = load_identity(&config.identity, what)?;
         let roots = load_roots(&config.ca, "kubelet CA")?;
         let bad = |e: rustls::Error| Error::Credentials { what, why: e.to_string() };
-        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        let verified = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(bad)?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .map_err(bad)?;
-        Ok(Self { tls: TlsConnector::from(Arc::new(tls)) })
+        let mut unverified = verified.clone();
+        let provider = unverified.crypto_provider().clone();
+        unverified.dangerous().set_certificate_verifier(Arc::new(Unverified(provider)));
+        // A session that is resumed was verified, or not, when it began.
+        unverified.resumption = Resumption::disabled();
+        let connector = |config| TlsConnector::from(Arc::new(config));
+        Ok(Self { tls: connector(verified), unverified: connector(unverified) })
     }
 
     /// A kubelet's endpoint.
     pub(crate) fn backend(&self, address: IpAddr, port: u16, path: String) -> Backend {
         Backend { address, port, tls: Some(self.tls.clone()), path }
+    }
+
+    /// As [`Kubelets::backend`], whatever certificate the kubelet shows.
+    pub(crate) fn unverified(&self, address: IpAddr, port: u16, path: String) -> Backend {
+        Backend { address, port, tls: Some(self.unverified.clone()), path }
     }
 }
 

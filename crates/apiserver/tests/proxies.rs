@@ -146,6 +146,21 @@ async fn cve_2020_8559_kubelets_cannot_redirect() {
     assert_eq!((kubelet.seen().len(), other.seen().len()), (4, 0));
 }
 
+/// Logs of a kubelet whose certificate nobody vouches for are read only by who says that this does not matter.
+#[tokio::test]
+async fn a_kubelets_certificate_is_checked_unless_asked_otherwise() {
+    let test = TestServer::start().await;
+    let kubelet = Kubelet::serve(&Pki::new()).await;
+    let api = node(&test, &kubelet).await;
+    kubelet.answers("200 OK", "a line");
+    let (code, status) = api.call(&format!("GET {PODS}/p/log"), json!(null)).await;
+    let said = status["message"].as_str().unwrap();
+    assert!(code == 500 && said.contains("invalid peer certificate"), "{code} {said}");
+    let unchecked = format!("GET {PODS}/p/log?insecureSkipTLSVerifyBackend=true");
+    assert_eq!(text(api.send(&unchecked, "").await).await, (200, "a line".into()));
+    assert_eq!(kubelet.seen().len(), 1);
+}
+
 /// An upgrade that the kubelet refuses leaves no way to it.
 #[tokio::test]
 async fn cve_2018_1002105_a_failed_upgrade_opens_nothing() {

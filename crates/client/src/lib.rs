@@ -6,11 +6,14 @@
 //! - [`WorkQueue`]: which keys are to be worked on, each by one worker at a time.
 //! - [`EventRecorder`]: what users see in `kubectl describe`.
 //! - [`LeaderElector`]: one acting process of several.
+//! - [`changes`]: files that change under us.
+//! - [`tls`]: servers that nobody vouches for.
 //! - [`connect`]: clients from kubeconfig files and from services in this process.
 
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod changes;
 pub mod clock;
 pub mod connect;
 pub mod events;
@@ -19,6 +22,7 @@ pub mod key;
 pub mod leader;
 mod metrics;
 pub mod queue;
+pub mod tls;
 
 pub use backoff::Backoff;
 pub use events::{EventRecorder, reference};

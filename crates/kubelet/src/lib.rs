@@ -10,7 +10,6 @@
 mod admit;
 pub mod certificates;
 mod cgroup;
-mod changes;
 pub mod config;
 mod context;
 mod devices;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use keelson_client::changes::{Changes, Interest};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::changes::Changes;
 use crate::pod::view;
 
 /// Files of one directory that are read; more are left alone.
@@ -78,7 +78,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
 pub(crate) async fn follow(path: PathBuf, node: String, pods: watch::Sender<Set>, shutdown: CancellationToken) {
     let directory = if path.is_file() { path.parent().map(Path::to_path_buf) } else { None };
     let directory = directory.unwrap_or_else(|| path.clone());
-    let mut changes = Changes::of(&directory);
+    let mut changes = Changes::of([&*directory], Interest::Everything);
     loop {
         let (from, name) = (path.clone(), node.clone());
         if let Ok(found) = tokio::task::spawn_blocking(move || read(&from, &name)).await {
@@ -103,10 +103,10 @@ pub(crate) async fn follow(path: PathBuf, node: String, pods: watch::Sender<Set>
         };
         tokio::select! {
             happened = changed => if happened.is_err() {
-                changes = Changes::of(&directory);
+                changes = Changes::of([&*directory], Interest::Everything);
             },
             () = tokio::time::sleep(CHECK) => if changes.is_err() {
-                changes = Changes::of(&directory);
+                changes = Changes::of([&*directory], Interest::Everything);
             },
             () = shutdown.cancelled() => return,
         }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::config::{Identity, Pem};
-use crate::files::Changes;
+use crate::files;
 use crate::http::listen::load_identity;
 
 const WHAT: &str = "front proxy client certificate";
@@ -37,7 +37,7 @@ impl FrontProxy {
         if files.is_empty() {
             return;
         }
-        let mut changes = match Changes::of(files) {
+        let changes = match files::changes(files) {
             Ok(changes) => changes,
             Err(error) => return tracing::warn!(%error, "the {WHAT} cannot be watched for changes"),
         };
@@ -53,7 +53,7 @@ impl FrontProxy {
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                more = changes.next() => if more.is_err() { return },
+                more = changes.wait() => if more.is_err() { return },
             }
         }
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::oidc::{Issuer, JwtAuthenticator};
 use crate::config::Authentication;
-use crate::files::Changes;
+use crate::files;
 use crate::{Error, webhook};
 
 const GROUP: &str = "apiserver.config.k8s.io";
@@ -112,7 +112,7 @@ impl Configured {
     pub(super) async fn keep(&self, shutdown: CancellationToken) {
         let mut running = Some(self.start(&shutdown));
         let Some(path) = &self.file else { return shutdown.cancelled().await };
-        let mut changes = match Changes::of([path.as_path()]) {
+        let changes = match files::changes([path.as_path()]) {
             Ok(changes) => changes,
             Err(error) => {
                 tracing::warn!(%error, "the authentication configuration cannot be watched for changes");
@@ -146,7 +146,7 @@ impl Configured {
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                more = changes.next() => if more.is_err() { return },
+                more = changes.wait() => if more.is_err() { return },
                 () = found => if let Some(Next { text, issuers, .. }) = next.take() {
                     tracing::info!("the authentication configuration is taken up");
                     self.issuers.store(Arc::new(issuers));

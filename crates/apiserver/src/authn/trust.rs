@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Pem;
-use crate::files::Changes;
+use crate::files;
 use crate::http::listen::load_roots;
 use crate::{Config, Error};
 
@@ -110,7 +110,7 @@ impl Trusted {
         if files.is_empty() {
             return;
         }
-        let mut changes = match Changes::of(files) {
+        let changes = match files::changes(files) {
             Ok(changes) => changes,
             Err(error) => return tracing::warn!(%error, "client authorities cannot be watched for changes"),
         };
@@ -129,7 +129,7 @@ impl Trusted {
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                more = changes.next() => if more.is_err() { return },
+                more = changes.wait() => if more.is_err() { return },
             }
         }
     }

@@ -13,7 +13,7 @@ use super::webhook::{Settings, WebhookAuthorizer};
 use super::{configuration, webhook};
 use crate::Error;
 use crate::config::{Authorization, AuthorizationMode, WebhookAuthorization};
-use crate::files::Changes;
+use crate::files::changes as changes_of;
 use crate::webhook::{Webhook, kubeconfig};
 
 /// Of one review, when flags say who is asked.
@@ -72,7 +72,7 @@ impl Chain {
                 let there = watched
                     .iter()
                     .filter(|path| path.parent().is_none_or(|dir| dir.as_os_str().is_empty() || dir.is_dir()));
-                changes = Changes::of(there.map(PathBuf::as_path))
+                changes = changes_of(there.map(PathBuf::as_path))
                     .inspect_err(
                         |error| tracing::warn!(%error, "the authorization configuration is only looked at each minute"),
                     )
@@ -91,8 +91,8 @@ impl Chain {
                 made_of = now;
             }
             let changed = async {
-                match &mut changes {
-                    Some(changes) => changes.next().await,
+                match &changes {
+                    Some(changes) => changes.wait().await,
                     None => std::future::pending().await,
                 }
             };

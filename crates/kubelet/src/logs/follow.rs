@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use keelson_client::changes::{Changes, Interest};
 use tokio::sync::{mpsc, watch};
 
 use super::read::{Options, Progress, Reader};
-use crate::changes::Changes;
 
 /// Bytes per chunk that goes to the client.
 const CHUNK: usize = 32 << 10;
@@ -37,7 +37,7 @@ async fn copy(
 ) -> std::io::Result<()> {
     // Watched before it is read, so that nothing written in between is missed.
     let changes = match &alive {
-        Some(_) => Some(Changes::of(path.parent().unwrap_or(Path::new("/")))?),
+        Some(_) => Some(Changes::of(path.parent(), Interest::Everything)?),
         None => None,
     };
     let mut inode = inode_of(&path);
