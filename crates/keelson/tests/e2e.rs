@@ -18,6 +18,7 @@ mod e2e {
     mod kubectl;
     mod late_kinds;
     mod lifecycle;
+    mod live;
     mod metrics;
     mod nodes;
     mod pods;

@@ -1,7 +1,7 @@
 //! What requests and limits mean to the kernel: QoS class, CPU shares and quota, memory limits, OOM scores; for one
 //! container and for the pod's cgroup. Arithmetic only.
 
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use keelson_cri::v1 as cri;
 
 use crate::pod::view;
@@ -190,9 +190,14 @@ pub(crate) fn pod_requests(pod: &Pod) -> (i64, i64) {
     total
 }
 
-/// The limit of `name` for the whole pod, when all containers have one.
+/// The limit for the whole pod, when all containers have one or the pod itself has; with the overhead.
 fn pod_limit(pod: &Pod, read: impl Fn(&ResourceList) -> Option<i64>) -> Option<i64> {
     let spec = pod.spec.as_ref()?;
+    let overhead = spec.overhead.as_ref().and_then(&read).unwrap_or(0);
+    limit_without_overhead(spec, read).map(|limit| limit.saturating_add(overhead))
+}
+
+fn limit_without_overhead(spec: &PodSpec, read: impl Fn(&ResourceList) -> Option<i64>) -> Option<i64> {
     if let Some(limit) = spec.resources.as_ref().and_then(|r| r.limits.as_ref()).and_then(&read) {
         return Some(limit);
     }
@@ -230,6 +235,7 @@ pub(crate) fn pod_cgroup(pod: &Pod, cpu_cfs_quota: bool) -> PodCgroup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use serde_json::json;
 
     fn pod(containers: serde_json::Value) -> Pod {
@@ -294,6 +300,13 @@ mod tests {
         assert_eq!(
             pod_cgroup(&pod, true),
             PodCgroup { cpu_shares: 2150, cpu_quota_us: Some(210_000), memory_limit_bytes: Some(70 << 20) }
+        );
+        let mut heavier = pod;
+        let overhead = [("cpu", "900m"), ("memory", "10Mi")].map(|(name, of)| (name.into(), Quantity(of.into())));
+        heavier.spec.as_mut().unwrap().overhead = Some(overhead.into());
+        assert_eq!(
+            pod_cgroup(&heavier, true),
+            PodCgroup { cpu_shares: 3072, cpu_quota_us: Some(300_000), memory_limit_bytes: Some(80 << 20) }
         );
     }
 }

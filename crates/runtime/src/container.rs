@@ -9,7 +9,7 @@ use keelson_cri::{
 use tokio::task::spawn_blocking;
 
 use crate::{
-    Error, cgroup,
+    Error, cdi, cgroup,
     core::{Container, Core, EXIT_FILE, Sandbox, cgroup_path, new_id, now_ns},
     handlers::Handler,
     idmap::{self, Ids},
@@ -141,8 +141,9 @@ fn make(
         prepare_source(mount)?;
     }
     let mut files = files(&container.sandbox, sandbox_config);
+    let mut edits = cdi::resolve(&core.config.cdi_dirs, &cdi::names(&config))?;
     if let Some(userns) = &userns {
-        bring_mounts(container, &mut config, &mut files, userns)?;
+        bring_mounts(container, &mut config, &mut files, &mut edits, userns)?;
     }
     let input = oci::Input {
         config: &config,
@@ -159,7 +160,8 @@ fn make(
         seccomp: oci::seccomp_file(&security).map(|file| seccomp_profile(&file)).transpose()?,
         external: handler(core, &container.sandbox)?.is_some(),
     };
-    let spec = oci::spec(&input)?;
+    let mut spec = oci::spec(&input)?;
+    edits.apply(&mut spec)?;
     let cwd = oci::working_dir(&input);
     let owner = ids.map_or(0, |ids| ids.first);
     layer::make_directory_in(&rootfs, Path::new(&cwd), owner).map_err(Error::io("make the working directory", cwd))?;
@@ -219,11 +221,12 @@ fn overlay(
 }
 
 /// Mounts the sources of a container's mounts inside its bundle: processes of a user namespace cannot go through the
-/// directories of the node's root to reach them. Owners are translated where the kubelet says so.
+/// directories of the node's root to reach them. Owners are translated where the kubelet says so, and of the runtime's own files.
 fn bring_mounts(
     container: &Container,
     config: &mut ContainerConfig,
     files: &mut [(&'static str, std::path::PathBuf)],
+    edits: &mut cdi::Edits,
     userns: &File,
 ) -> Result<(), Error> {
     let bring = |index: usize, source: &Path, mapped: bool| {
@@ -238,8 +241,14 @@ fn bring_mounts(
         let point = bring(index, Path::new(&mount.host_path), !mount.uid_mappings.is_empty())?;
         mount.host_path = point.to_string_lossy().into_owned();
     }
-    for (index, (_, source)) in files.iter_mut().enumerate() {
-        *source = bring(count + index, source, false)?;
+    for (index, (destination, source)) in files.iter_mut().enumerate() {
+        // The pod's shared memory is written by its processes alone, as whoever they are.
+        *source = bring(count + index, source, *destination != "/dev/shm")?;
+    }
+    let count = count + files.len();
+    for (index, mount) in edits.mounts.iter_mut().filter(|mount| mount.is_bind()).enumerate() {
+        let point = bring(count + index, Path::new(&mount.host_path), true)?;
+        mount.host_path = point.to_string_lossy().into_owned();
     }
     Ok(())
 }

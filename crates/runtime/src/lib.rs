@@ -8,6 +8,7 @@
 
 #![deny(unsafe_code)] // `shim::pidfd` has the one exception and its reason.
 
+mod cdi;
 mod cgroup;
 pub mod client;
 mod cni;

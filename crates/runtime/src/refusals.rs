@@ -46,12 +46,6 @@ pub(crate) fn container(config: &ContainerConfig, pod: &PodSandboxConfig, machin
     if config.windows.is_some() {
         return Err(unsupported("windows", "this is a Linux runtime"));
     }
-    if let Some(device) = config.cdi_devices.first() {
-        return Err(unsupported(
-            "CDI_devices",
-            &format!("{:?}: this runtime reads no CDI specifications", device.name),
-        ));
-    }
     let security = oci::security(config);
     selinux("linux.security_context.selinux_options", security.selinux_options.as_ref(), machine)?;
     apparmor_profile(&security, machine)?;

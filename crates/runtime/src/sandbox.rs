@@ -45,7 +45,9 @@ pub(crate) async fn run(core: &Arc<Core>, config: PodSandboxConfig, runtime_hand
     refusals::sandbox(&config, &core.machine)?;
     if !runtime_handler.is_empty() {
         if !core.config.handlers.contains_key(&runtime_handler) {
-            return Err(Error::Other(format!("no runtime for {runtime_handler:?} is configured")));
+            return Err(Error::Other(format!(
+                "failed to get sandbox runtime: no runtime for {runtime_handler:?} is configured"
+            )));
         }
         if oci::user_namespace(&config)?.is_some() {
             let field = "linux.security_context.namespace_options.userns_options";

@@ -173,7 +173,7 @@ async fn another_oci_runtime_runs_a_pod() {
     let pod = world.pod("other");
     let request = RunPodSandboxRequest { config: Some(pod.clone()), runtime_handler: "nope".into() };
     let error = world.clients.runtime.run_pod_sandbox(request).await.unwrap_err();
-    assert_eq!(error.message(), "no runtime for \"nope\" is configured");
+    assert_eq!(error.message(), "failed to get sandbox runtime: no runtime for \"nope\" is configured");
     let sandbox = world.run_pod_on(&pod, "runc").await;
     let mut config = world.shell("main", "echo out; echo err >&2; trap 'exit 5' TERM; while true; do sleep 0.1; done");
     config.linux.as_mut().unwrap().security_context = Some(LinuxContainerSecurityContext {

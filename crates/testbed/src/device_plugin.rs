@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use keelson_cri::device_plugin::{AllocateRequest, ContainerAllocateRequest};
 use keelson_cri::device_plugin::{
-    AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse, Device, DeviceSpec, HEALTHY,
-    ListAndWatchResponse, Mount, Options, Plugin, PluginServer, PreStartContainerRequest, PreferredAllocationRequest,
-    PreferredAllocationResponse, RegisterRequest, UNHEALTHY, VERSION, register,
+    AllocateResponse, CdiDevice, ContainerAllocateResponse, ContainerPreferredAllocationResponse, Device, DeviceSpec,
+    HEALTHY, ListAndWatchResponse, Mount, Options, Plugin, PluginServer, PreStartContainerRequest,
+    PreferredAllocationRequest, PreferredAllocationResponse, RegisterRequest, UNHEALTHY, VERSION, register,
 };
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
@@ -33,6 +33,8 @@ struct Inner {
     /// Mounted read-only at `/thing` in containers.
     shared: PathBuf,
     calls: Mutex<Vec<String>>,
+    /// `VENDOR/CLASS` by which devices are given as CDI devices, too.
+    cdi_kind: Mutex<Option<String>>,
     stop: CancellationToken,
 }
 
@@ -45,6 +47,7 @@ impl SamplePlugin {
             devices: watch::Sender::new(devices),
             shared: shared.into(),
             calls: Mutex::default(),
+            cdi_kind: Mutex::default(),
             stop: stop.clone(),
         });
         let _ = std::fs::remove_file(dir.join(SOCKET));
@@ -73,6 +76,11 @@ impl SamplePlugin {
                 *health = healthy;
             }
         });
+    }
+
+    /// From now on it also names the devices that it gives, as `KIND=ID`, for the runtime to look up among CDI's files.
+    pub fn give_by_cdi(&self, kind: &str) {
+        *self.inner.cdi_kind.lock() = Some(kind.to_owned());
     }
 
     /// What it was asked so far: `allocate d1,d2`, `preferred 1 of d1,d2`, `start d1`.
@@ -130,6 +138,10 @@ impl Plugin for Inner {
             wish.devices_ids.sort();
             let names = wish.devices_ids.join(",");
             self.calls.lock().push(format!("allocate {names}"));
+            let kind = self.cdi_kind.lock().clone();
+            let cdi =
+                |kind: &String| wish.devices_ids.iter().map(|id| CdiDevice { name: format!("{kind}={id}") }).collect();
+            let cdi_devices = kind.as_ref().map(cdi).unwrap_or_default();
             ContainerAllocateResponse {
                 envs: [("THINGS".to_string(), names)].into(),
                 mounts: vec![Mount {
@@ -143,7 +155,7 @@ impl Plugin for Inner {
                     permissions: "r".into(),
                 }],
                 annotations: [("keelson.test/thing".to_string(), "given".to_string())].into(),
-                cdi_devices: Vec::new(),
+                cdi_devices,
             }
         };
         Ok(AllocateResponse { container_responses: request.container_requests.into_iter().map(one).collect() })

@@ -413,7 +413,9 @@ impl KubeletConfiguration {
             feature_gates: Some(config.feature_gates.clone()),
             fail_swap_on: Some(config.fail_swap_on),
             fail_cgroup_v1: Some(config.fail_cgroup_v1),
-            container_log_max_size: Some(Quantity(config.container_log_max_size_bytes.to_string())),
+            container_log_max_size: Some(quantity::from_bytes(
+                i64::try_from(config.container_log_max_size_bytes).unwrap_or(i64::MAX),
+            )),
             container_log_max_files: Some(config.container_log_max_files),
             container_log_monitor_interval: time(config.container_log_monitor_interval),
             system_reserved: Some(config.system_reserved.clone()),

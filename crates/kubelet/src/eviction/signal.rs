@@ -152,7 +152,9 @@ impl FromStr for Amount {
 impl std::fmt::Display for Amount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Amount::Quantity(amount) => write!(f, "{amount}"),
+            Amount::Quantity(amount) => {
+                f.write_str(&quantity::from_bytes(i64::try_from(*amount).unwrap_or(i64::MAX)).0)
+            }
             Amount::Percent(percent) => write!(f, "{percent}%"),
         }
     }

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 
+use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::eviction::signal::Signal;
 use crate::quantity::{self, ResourceList};
+use crate::stats::group::Group;
 
 /// As Go names it.
 pub(crate) const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
@@ -28,7 +30,11 @@ impl Machine {
     pub(crate) fn read(config: &Config) -> Machine {
         let line = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_string();
         let cpus = std::thread::available_parallelism().map(|count| count.get() as i64).unwrap_or(1);
-        let memory = meminfo("MemTotal:").unwrap_or(0);
+        let installed = meminfo("MemTotal:").unwrap_or(0);
+        // A node that is a group of a machine (a local cluster's) has no more than that group may use.
+        let cgroups = Cgroups::new(&config.cgroup_mount, &config.cgroup_root, config.cgroups_per_qos);
+        let limit = Group::read(&cgroups, cgroups.root()).and_then(|root| i64::try_from(root.memory?.limit?).ok());
+        let memory = limit.map_or(installed, |limit| limit.min(installed));
         let (storage, _) = filesystem(&config.root_dir);
         let mut capacity = ResourceList::new();
         capacity.insert("cpu".into(), quantity::from_milli(cpus * 1000));

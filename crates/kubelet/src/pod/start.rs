@@ -200,7 +200,7 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
     config.devices.extend(additions.devices);
     config.annotations.extend(additions.annotations);
     config.cdi_devices.extend(additions.cdi_devices);
-    userns::apply(&sandbox_config, &mut config, container.volume_mounts.as_ref().map_or(0, Vec::len));
+    userns::apply(&sandbox_config, &mut config);
     if start.cancelled.is_cancelled() {
         return Ok(());
     }

@@ -94,13 +94,13 @@ fn read(file: &Path) -> Result<Option<u32>, Error> {
 }
 
 /// Puts the pod's user namespace into a container's configuration: its own context, and the translation of owners on its
-/// first `volumes` mounts, which are the pod's volumes.
-pub(crate) fn apply(sandbox: &cri::PodSandboxConfig, config: &mut cri::ContainerConfig, volumes: usize) {
+/// mounts (upstream: on all of them, also those that the kubelet or a device plugin adds).
+pub(crate) fn apply(sandbox: &cri::PodSandboxConfig, config: &mut cri::ContainerConfig) {
     let security = sandbox.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let Some(userns) = security.and_then(|security| security.namespace_options.as_ref()?.userns_options.clone()) else {
         return;
     };
-    for mount in config.mounts.iter_mut().take(volumes) {
+    for mount in &mut config.mounts {
         (mount.uid_mappings, mount.gid_mappings) = (userns.uids.clone(), userns.gids.clone());
     }
     let options = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut()?.namespace_options.as_mut());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn volumes_are_translated() {
+    fn mounts_are_translated() {
         let userns = cri::UserNamespace { mode: 0, uids: vec![cri::IdMapping::default()], gids: Vec::new() };
         let options = cri::NamespaceOption { userns_options: Some(userns.clone()), ..Default::default() };
         let security = cri::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
@@ -136,8 +136,8 @@ mod tests {
         let linux = cri::LinuxContainerConfig { security_context: Some(context), ..Default::default() };
         let mut config =
             cri::ContainerConfig { mounts: vec![cri::Mount::default(); 2], linux: Some(linux), ..Default::default() };
-        apply(&sandbox, &mut config, 1);
-        assert_eq!((config.mounts[0].uid_mappings.len(), config.mounts[1].uid_mappings.len()), (1, 0));
+        apply(&sandbox, &mut config);
+        assert_eq!((config.mounts[0].uid_mappings.len(), config.mounts[1].uid_mappings.len()), (1, 1));
         let own = config.linux.unwrap().security_context.unwrap().namespace_options.unwrap();
         assert_eq!(own.userns_options, Some(userns));
     }

@@ -1,8 +1,8 @@
 //! Every refusal, with the name it is to carry.
 
 use keelson_cri::v1::{
-    CdiDevice, IdMapping, LinuxContainerConfig, LinuxContainerResources, LinuxPodSandboxConfig,
-    LinuxSandboxSecurityContext, Mount, NamespaceOption, UserNamespace,
+    IdMapping, LinuxContainerConfig, LinuxContainerResources, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
+    Mount, NamespaceOption, UserNamespace,
 };
 
 use super::*;
@@ -84,8 +84,6 @@ fn profiles_are_honoured_or_refused() {
 #[test]
 fn other_fields() {
     let (pod, machine) = (PodSandboxConfig::default(), machine(false, false));
-    let cdi = ContainerConfig { cdi_devices: vec![CdiDevice { name: "v.test/gpu=0".into() }], ..Default::default() };
-    check(&cdi, &pod, &machine, "CDI_devices is not supported: \"v.test/gpu=0\"");
     let resources =
         LinuxContainerResources { unified: [("memory.high".to_owned(), "1".to_owned())].into(), ..Default::default() };
     let unified = LinuxContainerConfig { resources: Some(resources), ..Default::default() };
