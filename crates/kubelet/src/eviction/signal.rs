@@ -153,7 +153,7 @@ impl std::fmt::Display for Amount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Amount::Quantity(amount) => {
-                f.write_str(&quantity::from_bytes(i64::try_from(*amount).unwrap_or(i64::MAX)).0)
+                f.write_str(&crate::quantity::from_bytes(i64::try_from(*amount).unwrap_or(i64::MAX)).0)
             }
             Amount::Percent(percent) => write!(f, "{percent}%"),
         }
