@@ -27,7 +27,6 @@ fn pods_live_as_upstreams_do() {
 }
 
 #[test]
-#[ignore = "containers that are told to end sometimes exit with 2 on containerd; the cause is not known"]
 fn pods_live_as_upstreams_do_on_containerd() {
     run("containerd", &["--container-runtime", "containerd"]);
 }

@@ -231,13 +231,15 @@ fn many_connections_go_through_one_port_forward() {
 fn pods_are_debugged() {
     let cluster = up_with_busybox();
     let c = &cluster;
-    run_busybox(c, "shell");
+    // Its processes come and go while others join it.
+    c.kubectl_args(&["run", "shell", "--image", BUSYBOX, "--", "sh", "-c", "while :; do sleep 0.1; done"]);
+    c.kubectl("wait --for=condition=Ready pod/shell --timeout=60s");
     // Beside: another container in the pod, which sees the processes of its target.
     c.kubectl(&format!(
         "debug shell --image {BUSYBOX} -c beside --target shell --profile general -- sh -c ps;echo${{IFS}}over;sleep${{IFS}}3600"
     ));
     let seen = c.wait_for("logs shell -c beside", |log| log.contains("over"));
-    assert!(seen.contains("sleep 3600"), "{seen}");
+    assert!(seen.contains("while :; do sleep 0.1; done"), "{seen}");
     let state = "get pod shell -o jsonpath={.status.ephemeralContainerStatuses[0].state}";
     c.wait_for(state, |state| state.contains("running"));
     says(c, "kubectl exec shell -c beside -- sh -c 'echo here'", "here\n");

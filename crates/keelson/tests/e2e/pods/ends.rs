@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::render::{DONE, FAILED, UP, unready};
-use super::table::{Row, container, until_told, with};
+use super::table::{Row, container, deaf, fails_once_up, until_sent, until_told, with};
 
 pub(super) fn rows(runtime: &str) -> Vec<Row> {
     // Debian's containerd (1.6) does not hear of it on nodes that are namespaces.
@@ -22,12 +22,12 @@ pub(super) fn rows(runtime: &str) -> Vec<Row> {
     let signalled = Row::new(
         "has-a-signal-of-its-own",
         json!({"os": {"name": "linux"}, "terminationGracePeriodSeconds": 30, "containers": [with(
-            container("c", "trap 'exit 0' USR1; sleep 3600 & wait"),
+            container("c", &until_sent("USR1", "/up", "", 0)),
             json!({"lifecycle": {"stopSignal": "SIGUSR1"}})
         )]}),
     );
     let signalled = if runtime == "keelson" {
-        signalled.reads(&running).delete().within(20).reads(&["Succeeded", DONE, "c: Completed 0"]).gone()
+        signalled.reads(&running).up("c").delete().within(20).reads(&["Succeeded", DONE, "c: Completed 0"]).gone()
     } else {
         let why = "lifecycle.stopSignal of container \"c\" is not supported by the container runtime containerd";
         signalled.reads(&["Pending", &unready("c"), &format!("c: waiting (CreateContainerConfigError: {why})")])
@@ -40,27 +40,30 @@ pub(super) fn rows(runtime: &str) -> Vec<Row> {
             .reads(&["Failed", FAILED, "c: Error 137"]),
         Row::new("obeys", json!({"terminationGracePeriodSeconds": 30, "containers": [container("c", &until_told("", 0))]}))
             .reads(&running)
+            .up("c")
             .delete()
             .within(20)
             .reads(&["Succeeded", DONE, "c: Completed 0"])
             .gone()
             .events(&[stopped]),
-        // Not `wait`, which was once seen to give a shell's own error when it was told to end.
-        Row::new("obeys-with-an-error", always("trap 'exit 7' TERM; while :; do sleep 0.1; done"))
+        Row::new("obeys-with-an-error", always(&until_told("", 7)))
             .reads(&running)
+            .up("c")
             .delete()
             .reads(&["Failed", FAILED, "c: Error 7"])
             .gone()
             .events(&[stopped]),
-        Row::new("does-not-listen", json!({"containers": [container("c", "exec sleep 3600")]}))
+        Row::new("does-not-listen", json!({"containers": [container("c", deaf())]}))
             .reads(&running)
+            .up("c")
             .delete()
             .reads(&["Failed", FAILED, "c: Error 137"])
             .gone()
             .events(&[stopped]),
         Row::new("is-given-a-shorter-grace", json!({"terminationGracePeriodSeconds": 3600,
-            "containers": [container("c", "exec sleep 3600")]}))
+            "containers": [container("c", deaf())]}))
         .reads(&running)
+        .up("c")
         .delete()
         .delete_within(1)
         .within(30)
@@ -69,6 +72,7 @@ pub(super) fn rows(runtime: &str) -> Vec<Row> {
         .events(&[stopped]),
         Row::new("has-a-deadline", always(&until_told("", 0)))
             .reads(&running)
+            .up("c")
             .patch("", json!({"spec": {"activeDeadlineSeconds": 1}}))
             .reads(&[
                 "Failed(DeadlineExceeded: Pod was active on the node longer than the specified deadline)",
@@ -103,22 +107,25 @@ pub(super) fn rows(runtime: &str) -> Vec<Row> {
                 "preStop": {"exec": {"command": ["sh", "-c", "echo -n ', goodbye' > /d/2"]}}}),
         ))
         .reads(&running)
+        .up("c")
         .delete()
         .reads(&["Succeeded", DONE, "c: Completed 0 \"hello, goodbye\""])
         .events(&[stopped]),
         Row::new("is-asked-to-leave-by-http", hooked(
-            "nc -l -p 8080 -e sh -c 'read a; echo -n $a > /dev/termination-log; printf \"HTTP/1.1 500 No\\r\\n\\r\\n\"'; exec sleep 1",
+            "(until grep -q ':1F90 ' /proc/net/tcp*; do sleep 0.1; done; echo up) & nc -l -p 8080 -e sh -c 'read a; echo -n $a > /dev/termination-log; printf \"HTTP/1.1 500 No\\r\\n\\r\\n\"'; exec sleep 1",
             json!({"preStop": {"httpGet": {"port": 8080, "path": "/bye?now"}}}),
         ))
         .reads(&running)
+        .up("c")
         .delete()
         .reads(&["Succeeded", DONE, "c: Completed 0 \"GET /bye?now HTTP/1.1\\r\""])
         .events(&[stopped]),
         Row::new("sleeps-before-it-leaves", hooked(
-            "date +%s > /d/0; trap 'echo $(($(date +%s) - $(cat /d/0))) > /d/1; [ $(cat /d/1) -ge 2 ]; exit $?' TERM; sleep 3600 & wait",
+            "date +%s > /d/0; trap 'echo $(($(date +%s) - $(cat /d/0))) > /d/1; [ $(cat /d/1) -ge 2 ]; exit $?' TERM; sleep 3600 & echo up; wait",
             json!({"postStart": {"sleep": {"seconds": 1}}, "preStop": {"sleep": {"seconds": 2}}}),
         ))
         .reads(&running)
+        .up("c")
         .delete()
         .reads(&["Succeeded", DONE, "c: Completed 0"])
         .events(&[stopped]),
@@ -127,14 +134,16 @@ pub(super) fn rows(runtime: &str) -> Vec<Row> {
             json!({"preStop": {"exec": {"command": ["sh", "-c", "exit 4"]}}}),
         ))
         .reads(&running)
+        .up("c")
         .delete()
         .reads(&["Succeeded", DONE, "c: Completed 0"])
         .events(&["c: Pulled Created Started Killing !FailedPreStopHook(PreStopHook failed)"]),
         Row::new("takes-too-long-a-leave", json!({"terminationGracePeriodSeconds": 2, "containers": [with(
-            container("c", "exec sleep 3600"),
+            container("c", deaf()),
             json!({"lifecycle": {"preStop": {"sleep": {"seconds": 2}}}})
         )]}))
         .reads(&running)
+        .up("c")
         .delete()
         .within(40)
         .reads(&["Failed", FAILED, "c: Error 137"])
@@ -142,7 +151,7 @@ pub(super) fn rows(runtime: &str) -> Vec<Row> {
         Row::new("cannot-greet", json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 20,
             "containers": [with(
                 container("c", &until_told("", 9)),
-                json!({"lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", "sleep 1; exit 5"]}}}})
+                json!({"lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", fails_once_up(5)]}}}})
             )]}))
         .reads(&["Failed", FAILED, "c: Error 9"])
         .events(&[
@@ -151,6 +160,7 @@ pub(super) fn rows(runtime: &str) -> Vec<Row> {
         Row::new("has-one-of-two-left", json!({"restartPolicy": "Never",
             "containers": [container("a", "exit 2"), container("b", &until_told("", 0))]}))
         .reads(&["Running", &unready("a"), "a: Error 2", "b: running ready started"])
+        .up("b")
         .delete()
         .reads(&["Failed", FAILED, "a: Error 2", "b: Completed 0"])
         .events(&["a: Pulled Created Started", "b: Pulled Created Started Killing"]),

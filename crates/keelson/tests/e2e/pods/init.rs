@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::render::{DONE, FAILED, UP, uninitialized, unready};
-use super::table::{Row, container, until_told, with};
+use super::table::{Row, container, deaf, until_sent, until_told, with};
 use crate::e2e::BUSYBOX;
 
 pub(super) fn rows() -> Vec<Row> {
@@ -14,6 +14,7 @@ pub(super) fn rows() -> Vec<Row> {
         json!({"restartPolicy": policy, "terminationGracePeriodSeconds": 20, "volumes": [{"name": "d", "emptyDir": {}}],
             "initContainers": init, "containers": containers})
     };
+    let company = "until [ -e /d/up ]; do sleep 0.1; done";
     let plain = "Pulled Created Started";
     vec![
         Row::new("begins-in-order", pod(
@@ -25,6 +26,7 @@ pub(super) fn rows() -> Vec<Row> {
         .events(&[&format!("c: {plain}"), &format!("i: {plain}"), &format!("z: {plain}")]),
         Row::new("waits-for-its-beginning", pod("Always", json!([on_disk("i", &until_told("", 3))]), json!([container("c", "true")])))
             .reads(&["Pending", &uninitialized("i", "c"), "i: running started", "c: waiting (PodInitializing)"])
+            .up("i")
             .delete()
             .reads(&["Failed", &uninitialized("i", "c").replace("PodReady", "!PodReady").replace("ContainersNotReady: containers with unready status: [c]", "PodFailed"),
                 "i: Error 3", "c: waiting (PodInitializing)"])
@@ -46,8 +48,8 @@ pub(super) fn rows() -> Vec<Row> {
             json!([container("c", "exit 0")])))
         .reads(&["Succeeded", DONE, "i: Completed 0 ready restarts=1 last=Error 2", "c: Completed 0"]),
         Row::new("has-company", pod("Never",
-            json!([sidecar("s", &until_told("[ -e /d/done ] && echo -n after > /dev/termination-log;", 0)), on_disk("i", "true")]),
-            json!([on_disk("c", "sleep 1; touch /d/done")])))
+            json!([sidecar("s", &until_sent("TERM", "/d/up", "[ -e /d/done ] && echo -n after > /dev/termination-log;", 0)), on_disk("i", "true")]),
+            json!([on_disk("c", &format!("{company}; touch /d/done"))])))
         .reads(&["Succeeded", DONE, "s: Completed 0 \"after\"", "i: Completed 0 ready", "c: Completed 0"])
         .events(&[&format!("c: {plain}"), &format!("i: {plain}"), &format!("s: {plain} Killing")]),
         Row::new("ends-its-company-last", pod("Always",
@@ -57,6 +59,9 @@ pub(super) fn rows() -> Vec<Row> {
             ]),
             json!([on_disk("c", &until_told("echo -n c >> /d/f;", 0))])))
         .reads(&["Running", UP, "s: running ready started", "t: running ready started", "c: running ready started"])
+        .up("s")
+        .up("t")
+        .up("c")
         .delete()
         .reads(&["Succeeded", DONE, "s: Completed 0 \"cts\"", "t: Completed 0", "c: Completed 0"])
         .gone(),
@@ -65,14 +70,17 @@ pub(super) fn rows() -> Vec<Row> {
             json!([on_disk("c", &until_told("", 0))])))
         .reads(&["Pending", &uninitialized("s", "s c"), "s: running", "c: waiting (PodInitializing)"])
         .reads(&["Running", UP, "s: running ready started", "c: running ready started"]),
-        Row::new("loses-its-company", pod("Never", json!([sidecar("s", "[ -e /d/x ] && exec sleep 3600; touch /d/x; exit 0")]), json!([container("c", &until_told("", 0))])))
+        Row::new("loses-its-company", pod("Never", json!([sidecar("s", "[ -e /d/x ] && echo up && exec sleep 3600; touch /d/x; exit 0")]), json!([container("c", &until_told("", 0))])))
             .reads(&["Running", UP, "s: running ready started restarts=1 last=Completed 0", "c: running ready started"])
+            .up("s")
+            .up("c")
             .delete()
             .reads(&["Succeeded", DONE, "s: Error 137 restarts=1 last=Completed 0", "c: Completed 0"]),
-        Row::new("is-visited", json!({"containers": [container("c", &until_told("", 0))]}))
+        Row::new("is-visited", json!({"containers": [container("c", "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done")]}))
             .reads(&["Running", UP, "c: running ready started"])
+            .up("c")
             .patch("ephemeralcontainers", json!({"spec": {"ephemeralContainers": [
-                {"name": "e", "image": BUSYBOX, "command": ["sh", "-c", "ps | grep -c '3600[ ]*$' > /dev/termination-log; exit 3"], "targetContainerName": "c"}]}}))
+                {"name": "e", "image": BUSYBOX, "command": ["sh", "-c", "grep -c '[w]hile' /proc/1/cmdline > /dev/termination-log; exit 3"], "targetContainerName": "c"}]}}))
             .reads(&["Running", UP, "c: running ready started", "e: Error 3 \"1\\n\""])
             .events(&[&format!("c: {plain}"), &format!("e: {plain}")])
             .delete()
@@ -82,12 +90,14 @@ pub(super) fn rows() -> Vec<Row> {
             .patch("ephemeralcontainers", json!({"spec": {"ephemeralContainers": [{"name": "e", "image": BUSYBOX, "command": ["true"]}]}}))
             .reads(&["Pending", &uninitialized("i", "c"), "i: running started", "c: waiting (PodInitializing)", "e: Completed 0"]),
         Row::new("has-an-unready-companion", pod("Always",
-            json!([with(sidecar("s", "exec sleep 3600"), json!({"readinessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1, "timeoutSeconds": 60}}))]),
+            json!([with(sidecar("s", deaf()), json!({"readinessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1, "timeoutSeconds": 60}}))]),
             json!([container("c", &until_told("", 0))])))
         .reads(&["Running", &unready("s"), "s: running started", "c: running ready started"])
+        .up("s")
+        .up("c")
         .delete()
         .reads(&["Succeeded", DONE, "s: Error 137", "c: Completed 0"]),
-        Row::new("fails-with-company", pod("Never", json!([sidecar("s", &until_told("", 0))]), json!([container("c", "exit 8")])))
+        Row::new("fails-with-company", pod("Never", json!([sidecar("s", &until_sent("TERM", "/d/up", "", 0))]), json!([on_disk("c", &format!("{company}; exit 8"))])))
             .reads(&["Failed", FAILED, "s: Completed 0", "c: Error 8"]),
     ]
 }

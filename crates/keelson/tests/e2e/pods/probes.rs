@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::render::{FAILED, UP, unready};
-use super::table::{Row, container, until_told, with};
+use super::table::{Row, container, deaf, fails_once_up, until_told, with};
 
 pub(super) fn rows() -> Vec<Row> {
     let probed = |script: &str, probes: serde_json::Value| {
@@ -13,30 +13,31 @@ pub(super) fn rows() -> Vec<Row> {
     let exec =
         |command: &str| json!({"exec": {"command": ["sh", "-c", command]}, "periodSeconds": 1, "timeoutSeconds": 60});
     let httpd = "mkdir /www; httpd -p 8080 -h /www; trap 'exit 0' TERM; sleep 3600 & wait";
+    let sick = fails_once_up(1);
     let running = "c: running ready started";
     let plain = "c: Pulled Created Started";
     let path = "http://IP:8080/ok";
     vec![
         Row::new("is-not-alive", probed(
             &until_told("", 3),
-            json!({"livenessProbe": with(exec("echo sick; exit 1"), json!({"failureThreshold": 1, "initialDelaySeconds": 2}))}),
+            json!({"livenessProbe": with(exec(&format!("echo sick; {sick}")), json!({"failureThreshold": 1, "initialDelaySeconds": 2}))}),
         ))
         .reads(&["Running", UP, "c: running ready started restarts=1 last=Error 3"])
         .events(&[&format!("{plain} !Unhealthy(Liveness probe failed: sick\n) Killing(Container c failed liveness probe, will be restarted)")]),
         Row::new("is-not-alive-and-stays-so", with(
-            probed(&until_told("", 3), json!({"livenessProbe": with(exec("exit 1"), json!({"failureThreshold": 2}))})),
+            probed(&until_told("", 3), json!({"livenessProbe": with(exec(&sick), json!({"failureThreshold": 2}))})),
             json!({"restartPolicy": "Never"}),
         ))
         .reads(&["Failed", FAILED, "c: Error 3"])
         .events(&[&format!("{plain} !Unhealthy(Liveness probe failed: ) Killing(Container c failed liveness probe)")]),
         Row::new("is-killed-soon", with(
-            probed("exec sleep 3600", json!({"livenessProbe": with(exec("exit 1"), json!({"failureThreshold": 1, "terminationGracePeriodSeconds": 1}))})),
+            probed(deaf(), json!({"livenessProbe": with(exec(&sick), json!({"failureThreshold": 1, "terminationGracePeriodSeconds": 1}))})),
             json!({"terminationGracePeriodSeconds": 3600, "restartPolicy": "Never"}),
         ))
         .within(60)
         .reads(&["Failed", FAILED, "c: Error 137"]),
         Row::new("does-not-start", with(
-            probed(&until_told("", 3), json!({"startupProbe": with(exec("exit 1"), json!({"failureThreshold": 2})), "livenessProbe": exec("exit 0"), "readinessProbe": exec("exit 0")})),
+            probed(&until_told("", 3), json!({"startupProbe": with(exec(&sick), json!({"failureThreshold": 2})), "livenessProbe": exec("exit 0"), "readinessProbe": exec("exit 0")})),
             json!({"restartPolicy": "OnFailure"}),
         ))
         .reads(&["Running", &unready("c"), "c: running"])

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::render::{DONE, FAILED, UP, unready};
-use super::table::{Row, container, until_told, with};
+use super::table::{Row, container, fails_once_up, until_told, with};
 
 pub(super) fn rows() -> Vec<Row> {
     let twice = |codes: [u8; 2], more: serde_json::Value| {
@@ -37,16 +37,18 @@ pub(super) fn rows() -> Vec<Row> {
         Row::new("stays-dead-beside-the-living", json!({"containers": [
             with(container("a", "exit 6"), json!({"restartPolicy": "Never"})), container("b", &until_told("", 0))]}))
         .reads(&["Running", &unready("a"), "a: Error 6", "b: running ready started"])
+        .up("b")
         .delete()
         .reads(&["Failed", FAILED, "a: Error 6", "b: Completed 0"]),
         Row::new("cannot-greet-again", json!({"terminationGracePeriodSeconds": 20, "containers": [with(
             container("c", &until_told("", 9)),
-            json!({"lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", "sleep 1; echo no; exit 5"]}}}})
+            json!({"lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", format!("echo no; {}", fails_once_up(5))]}}}})
         )]}))
         .reads(&["Running", &unready("c"), &format!("c: {back_off} restarts=1 last=Error 9")])
         .events(&["c: Pulled Created Started !FailedPostStartHook(PostStartHook failed) Killing(FailedPostStartHook) !BackOff(Back-off restarting failed container c in pod POD)"]),
         Row::new("is-given-another-image", json!({"containers": [with(container("c", &until_told("", 0)), json!({"imagePullPolicy": "Never"}))]}))
             .reads(&["Running", UP, "c: running ready started"])
+            .up("c")
             .patch("", json!({"spec": {"containers": [{"name": "c", "image": "registry.test/none:1"}]}}))
             .events(&["c: Pulled Created Started Killing(Container c definition changed, will be restarted) !ErrImageNeverPull(Container image \"registry.test/none:1\" is not present with pull policy of Never) !Failed(Error: ErrImageNeverPull)"])
             .reads(&["Running", &unready("c"), "c: waiting (ErrImageNeverPull: Container image \"registry.test/none:1\" is not present with pull policy of Never) last=Completed 0"]),

@@ -28,7 +28,7 @@ fn static_pods_follow_their_files() {
     };
     let get = |path: &str| cluster.kubectl(&format!("get pod {pod} -o jsonpath={{{path}}}"));
     ready(c);
-    says(c, &format!("kubectl logs {pod}"), "one\n");
+    cluster.wait_for(&format!("logs {pod}"), |logs| logs == "one\nup\n");
     says(c, &format!("kubectl exec {pod} -- hostname"), &format!("{pod}\n"));
     let annotation = |name: &str| get(&format!(".metadata.annotations.kubernetes\\.io/config\\.{name}"));
     assert_eq!(annotation("source"), "file");
@@ -55,13 +55,13 @@ fn static_pods_follow_their_files() {
         assert!(killed.expect("kill").success());
     }
     cluster.wait_for("get events", |events| events.matches("Starting kubelet").count() == 2);
-    cluster.wait_for(&format!("logs {pod}"), |logs| logs == "one\n");
+    cluster.wait_for(&format!("logs {pod}"), |logs| logs == "one\nup\n");
     // Another file is another pod; the old one ends first.
     std::fs::write(directory.join(".web"), manifest("two", json!({"labels": {"colour": "blue"}}))).expect("a manifest");
     assert_eq!(get(".status.containerStatuses[0].containerID"), id);
     std::fs::rename(directory.join(".web"), directory.join("web.json")).expect("a rename");
     cluster.wait_for("get pods -l colour=blue --no-headers", |pods| pods.contains(" 1/1 "));
-    says(c, &format!("kubectl logs {pod}"), "two\n");
+    cluster.wait_for(&format!("logs {pod}"), |logs| logs == "two\nup\n");
     assert_eq!(get(".status.containerStatuses[0].restartCount"), "0");
     cluster.wait_for("get events", |events| events.contains("Stopping container c"));
 

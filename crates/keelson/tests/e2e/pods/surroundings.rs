@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::render::{DONE, UP};
-use super::table::{Row, container, until_told, with};
+use super::table::{Row, container, count_sleepers, until_told, with};
 
 pub(super) fn rows() -> Vec<Row> {
     let says = |name: &str, more: Value, script: &str, expected: &str| {
@@ -49,9 +49,10 @@ pub(super) fn rows() -> Vec<Row> {
         ipc("has-its-own-ipc", false, "another\n"),
         Row::new("shares-its-processes", json!({"restartPolicy": "Never", "shareProcessNamespace": true, "containers": [
             container("a", &until_told("", 0)),
-            container("b", "sleep 1; ps | grep -c '3600[ ]*$' > /dev/termination-log"),
+            container("b", &format!("{{ {}; }} > /dev/termination-log", count_sleepers())),
         ]}))
         .reads(&["Running", "*", "a: running ready started", "b: Completed 0 \"1\\n\""])
+        .up("a")
         .delete()
         .reads(&["Succeeded", DONE, "a: Completed 0", "b: Completed 0 \"1\\n\""]),
         Row::new("is-labelled-later", json!({"volumes": [{"name": "d", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels['colour']"}}]}}],

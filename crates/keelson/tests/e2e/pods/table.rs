@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{AsyncBufReadExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use keelson_testbed::cluster::Cluster;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, LogParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -35,6 +35,7 @@ enum Step {
     Gone,
     Patch(&'static str, Value),
     Shell(String),
+    Up(&'static str),
     Within(Duration),
 }
 
@@ -60,6 +61,13 @@ impl Row {
     /// The events come to be these (see [`render::events`]), and no others.
     pub(super) fn events(self, lines: &[&str]) -> Row {
         self.step(Step::Events(lines.join("\n")))
+    }
+
+    /// The program of a container has said in its log that it is up (see [`until_told`], [`deaf`]). A container that runs
+    /// may not have come to its program yet: what is told to end before that ends as the OCI runtime pleases (runc's own
+    /// process, which is a Go program, exits with 2), and a shell that has no trap yet is not told at all.
+    pub(super) fn up(self, container: &'static str) -> Row {
+        self.step(Step::Up(container))
     }
 
     /// Deletes the pod.
@@ -106,9 +114,31 @@ pub(super) fn with(container: Value, more: Value) -> Value {
     container
 }
 
-/// A line of shell that runs until it is told to end, then says `last` and exits with `code`.
+/// A line of shell that runs until it is told to end, then runs `last` and exits with `code`. It says in its log when it
+/// can be told ([`Row::up`]), and makes the file `/up`.
 pub(super) fn until_told(last: &str, code: u8) -> String {
-    format!("trap '{last} exit {code}' TERM; sleep 3600 & wait")
+    until_sent("TERM", "/up", last, code)
+}
+
+/// The same with another signal, and another file.
+pub(super) fn until_sent(signal: &str, file: &str, last: &str, code: u8) -> String {
+    format!("trap '{last} exit {code}' {signal}; sleep 3600 & echo up | tee {file}; wait")
+}
+
+/// A line of shell that takes no notice of being told to end. It says when it is up as [`until_told`] does.
+pub(super) fn deaf() -> &'static str {
+    "echo up | tee /up; exec sleep 3600"
+}
+
+/// A line of shell for probes and hooks: fails, once the container's program is up.
+pub(super) fn fails_once_up(code: u8) -> String {
+    format!("until [ -e /up ]; do sleep 0.1; done; exit {code}")
+}
+
+/// A line of shell that counts the processes of [`until_told`] that it sees, once there are any.
+pub(super) fn count_sleepers() -> String {
+    let sleepers = "ps | grep '3600[ ]*$'";
+    format!("until {sleepers} > /dev/null; do sleep 0.1; done; {sleepers} | wc -l")
 }
 
 /// What has been seen of all pods.
@@ -245,6 +275,23 @@ async fn run(
                     other => api.patch_subresource(other, name, &parameters, &patch).await,
                 };
                 patched.map_err(|error| error.to_string())?;
+            }
+            Step::Up(container) => {
+                let parameters =
+                    LogParams { container: Some((*container).into()), follow: true, ..LogParams::default() };
+                let said = tokio::time::timeout(limit, async {
+                    let mut lines = api.log_stream(name, &parameters).await?.lines();
+                    while let Some(line) = lines.try_next().await? {
+                        if line == "up" {
+                            return Ok(true);
+                        }
+                    }
+                    Ok::<_, Box<dyn std::error::Error + Send + Sync>>(false)
+                });
+                match said.await {
+                    Ok(Ok(true)) => {}
+                    other => return Err(format!("{container} does not say that it is up: {other:?}")),
+                }
             }
             Step::Shell(line) => {
                 let (cluster, shell) = (cluster.clone(), line.clone());
