@@ -18,6 +18,35 @@ pub(crate) fn dir(controller: &str, group: &Path) -> PathBuf {
     if is_unified() { Path::new(ROOT).join(relative) } else { Path::new(ROOT).join(controller).join(relative) }
 }
 
+/// Names of the v1 hierarchies, and of the links to them, in which `libcontainer` makes groups: those with controllers that it
+/// knows. None on v2.
+pub(crate) fn hierarchies() -> Vec<String> {
+    const KNOWN: [&str; 12] = [
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "devices",
+        "hugetlb",
+        "memory",
+        "pids",
+        "perf_event",
+        "blkio",
+        "net_prio",
+        "net_cls",
+        "freezer",
+    ];
+    if is_unified() {
+        return Vec::new();
+    }
+    let Ok(entries) = std::fs::read_dir(ROOT) else { return Vec::new() };
+    let names = entries.flatten().filter(|entry| entry.path().join("cgroup.procs").exists());
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> =
+        names.filter(|name| name.split(',').all(|controller| KNOWN.contains(&controller))).collect();
+    names.sort();
+    names
+}
+
 /// Every directory of `group` that exists, one per mounted hierarchy.
 pub(crate) fn dirs(group: &Path) -> Vec<PathBuf> {
     if is_unified() {

@@ -29,6 +29,7 @@ pub(crate) fn inspect() -> Machine {
     Machine {
         capabilities: capabilities.into_iter().collect(),
         unified_cgroups: unified,
+        cgroup_hierarchies: cgroup::hierarchies(),
         swap_limit: unified || swap_file.exists(),
         hugetlb: has_hugetlb(unified),
         apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),

@@ -50,6 +50,8 @@ pub(crate) struct Machine {
     /// Capabilities the runtime itself has, and so can give.
     pub capabilities: Vec<String>,
     pub unified_cgroups: bool,
+    /// On v1, names of the hierarchies that `libcontainer` puts containers into; see [`crate::cgroup::hierarchies`].
+    pub cgroup_hierarchies: Vec<String>,
     /// Whether memory and swap can be limited together.
     pub swap_limit: bool,
     pub hugetlb: bool,
@@ -338,6 +340,28 @@ fn namespace_list(input: &Input<'_>, options: &NamespaceOption, privileged: bool
     list
 }
 
+/// The container's own control groups at the usual place.
+///
+/// On v1 `libcontainer` is not asked for them: it looks for itself in the node's `/proc` by the PID that it has in the
+/// container's PID namespace, so that a container that joins another's starts only if some process of the node has that
+/// number; and what it mounts can be written to by everybody.
+fn cgroup_mounts(input: &Input<'_>, mode: &str) -> Vec<Value> {
+    const PLACE: &str = "/sys/fs/cgroup";
+    let options = ["nosuid", "noexec", "nodev", "relatime", mode];
+    if input.machine.unified_cgroups || input.external {
+        return vec![json!({"destination": PLACE, "type": "cgroup", "source": "cgroup", "options": options})];
+    }
+    let place = json!({"destination": PLACE, "type": "tmpfs", "source": "tmpfs",
+        "options": ["nosuid", "noexec", "nodev", "mode=755", "size=64k"]});
+    let group = input.cgroup.strip_prefix("/").unwrap_or(input.cgroup);
+    let bind = |name: &String| {
+        let options = [["rbind", "rprivate"].as_slice(), &options].concat();
+        json!({"destination": format!("{PLACE}/{name}"), "type": "bind",
+            "source": Path::new(PLACE).join(name).join(group), "options": options})
+    };
+    std::iter::once(place).chain(input.machine.cgroup_hierarchies.iter().map(bind)).collect()
+}
+
 fn mounts(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> (Vec<Value>, &'static str) {
     let given = |destination: &str| {
         input.config.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(destination))
@@ -351,9 +375,8 @@ fn mounts(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> (Vec<V
             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
         json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", mode]}),
-        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-            "options": ["nosuid", "noexec", "nodev", "relatime", mode]}),
     ];
+    list.extend(cgroup_mounts(input, mode));
     for (destination, source) in input.files.iter().filter(|(destination, _)| !given(destination)) {
         let mut options = vec!["rbind", "rprivate"];
         options.push(if security.readonly_rootfs && *destination != "/dev/shm" { "ro" } else { "rw" });

@@ -97,6 +97,62 @@ async fn a_pod_with_a_user_namespace_may_share_its_processes() {
     world.finish().await;
 }
 
+/// Whoever joins has a PID there that no process of the node has: what is looked up by it is not found.
+#[tokio::test]
+async fn a_container_joins_another_whose_processes_come_and_go() {
+    const JOINS: u32 = 6;
+    let mut world = World::new().await;
+    let mut pod = world.pod("visited");
+    pod.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "echo up; while :; do sleep 0.02; done");
+    // To choose the next PID takes privileges.
+    let security = LinuxContainerSecurityContext { privileged: true, ..Default::default() };
+    config.linux.as_mut().unwrap().security_context = Some(security);
+    let target = world.run(&sandbox, &pod, config).await;
+    world.logged("main.log", "stdout F up").await;
+    let free = |from: &u32| (*from..from + 2000).all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists());
+    let next = (300..30_000).step_by(100).find(free).expect("numbers that no process of the node has");
+    world.sh(&target, &format!("echo {next} > /proc/sys/kernel/ns_last_pid")).await;
+    for number in 0..JOINS {
+        let name = format!("visitor{number}");
+        let mut config = world.shell(&name, "grep -c '[w]hile' /proc/1/cmdline; echo $$");
+        let options =
+            NamespaceOption { pid: NamespaceMode::Target as i32, target_id: target.clone(), ..Default::default() };
+        let security = LinuxContainerSecurityContext { namespace_options: Some(options), ..Default::default() };
+        config.linux.as_mut().unwrap().security_context = Some(security);
+        let id = world.run(&sandbox, &pod, config).await;
+        assert_eq!(world.ended(&id).await.exit_code, 0);
+        let log = world.container_log(&format!("{name}.log"));
+        let said: Vec<&str> = log.iter().filter_map(|line| line.split(' ').nth(2)).collect();
+        let [seen, pid] = said.as_slice() else { panic!("{log:?}") };
+        assert_eq!(*seen, "1", "{name} does not see its target");
+        assert!((next..next + 2000).contains(&pid.parse().unwrap()), "{name} is {pid}, not after {next}");
+    }
+    world.finish().await;
+}
+
+/// Its own groups, to read; nobody else's.
+#[tokio::test]
+async fn control_groups_are_seen_and_not_changed() {
+    let mut world = World::new().await;
+    let pod = world.pod("groups");
+    let sandbox = world.run_pod(&pod).await;
+    let id = world.run(&sandbox, &pod, world.shell("main", "sleep 1000")).await;
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        assert_eq!(world.sh(&id, "cat /sys/fs/cgroup/cgroup.procs | grep -c '^1$'").await, "1");
+    } else {
+        assert_eq!(world.sh(&id, "grep -c '^1$' /sys/fs/cgroup/memory/cgroup.procs").await, "1");
+        let limit = world.sh(&id, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes").await;
+        let own = format!("/sys/fs/cgroup/memory{}/{id}/memory.limit_in_bytes", world.cgroup);
+        assert_eq!(limit, std::fs::read_to_string(own).unwrap().trim());
+    }
+    let written = world.exec(&id, &["sh", "-c", "mkdir $(dirname $(find /sys/fs/cgroup -name cgroup.procs | head -n 1))/x"]);
+    let written = written.await.unwrap();
+    assert!(String::from_utf8_lossy(&written.stderr).contains("Read-only file system"), "{written:?}");
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn profiles_of_the_node_confine() {
     let mut world = World::new().await;

@@ -12,6 +12,7 @@ fn machine() -> Machine {
             .map(|c| (*c).into())
             .collect(),
         unified_cgroups: false,
+        cgroup_hierarchies: vec!["memory".into()],
         swap_limit: false,
         hugetlb: false,
         apparmor: false,
@@ -153,7 +154,7 @@ fn mounts_nest_and_override_the_pods_files() {
         .as_array()
         .unwrap()
         .iter()
-        .filter(|mount| mount["type"] == "bind")
+        .filter(|mount| mount["type"] == "bind" && mount["destination"] != "/sys/fs/cgroup/memory")
         .map(|mount| (mount["destination"].as_str().unwrap(), mount["source"].as_str().unwrap()))
         .collect();
     assert_eq!(mounts, [("/a", "/h"), ("/a/b", "/h"), ("/etc/hosts", "/h")]);
@@ -206,4 +207,17 @@ fn what_is_not_supported_is_refused() {
     let unknown = Capability { add_capabilities: vec!["FLY".into()], ..Default::default() };
     let security = LinuxContainerSecurityContext { capabilities: Some(unknown), ..Default::default() };
     assert!(matches!(build(&with_security(security), &PodSandboxConfig::default()), Err(Error::Invalid(_))));
+}
+
+#[test]
+fn control_groups_are_the_containers_own() {
+    let mount = |privileged: bool| {
+        let security = LinuxContainerSecurityContext { privileged, ..Default::default() };
+        let spec = build(&with_security(security), &PodSandboxConfig::default()).unwrap();
+        let mounts = spec["mounts"].as_array().unwrap().clone();
+        mounts.into_iter().find(|mount| mount["destination"] == "/sys/fs/cgroup/memory").unwrap()
+    };
+    assert_eq!(mount(false)["source"], "/sys/fs/cgroup/memory/g/c");
+    assert!(mount(false)["options"].as_array().unwrap().contains(&json!("ro")));
+    assert!(mount(true)["options"].as_array().unwrap().contains(&json!("rw")));
 }

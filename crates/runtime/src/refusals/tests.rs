@@ -11,6 +11,7 @@ fn machine(apparmor: bool, selinux: bool) -> Machine {
     Machine {
         capabilities: Vec::new(),
         unified_cgroups: false,
+        cgroup_hierarchies: Vec::new(),
         swap_limit: false,
         hugetlb: false,
         apparmor,
