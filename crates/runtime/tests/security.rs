@@ -147,7 +147,8 @@ async fn control_groups_are_seen_and_not_changed() {
         let own = format!("/sys/fs/cgroup/memory{}/{id}/memory.limit_in_bytes", world.cgroup);
         assert_eq!(limit, std::fs::read_to_string(own).unwrap().trim());
     }
-    let written = world.exec(&id, &["sh", "-c", "mkdir $(dirname $(find /sys/fs/cgroup -name cgroup.procs | head -n 1))/x"]);
+    let written =
+        world.exec(&id, &["sh", "-c", "mkdir $(dirname $(find /sys/fs/cgroup -name cgroup.procs | head -n 1))/x"]);
     let written = written.await.unwrap();
     assert!(String::from_utf8_lossy(&written.stderr).contains("Read-only file system"), "{written:?}");
     world.finish().await;
