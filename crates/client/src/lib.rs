@@ -31,6 +31,18 @@ pub use key::Key;
 pub use leader::LeaderElector;
 pub use queue::{Item, WorkQueue, run_workers};
 
+/// A request that is given up after `limit`: a connection may be dead without a sign of it.
+///
+/// # Errors
+/// The request's, and [`kube::Error::Service`] when there is no answer in time.
+pub async fn within<T>(
+    limit: std::time::Duration,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
+    let elapsed = |elapsed| Err(kube::Error::Service(Box::new(elapsed)));
+    tokio::time::timeout(limit, request).await.unwrap_or_else(elapsed)
+}
+
 /// Whether the API server answered 404 (the object, not the server, is missing).
 pub fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)

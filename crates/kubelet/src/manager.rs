@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use keelson_client::{Change, SharedInformer};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, PodHandle};
@@ -19,6 +21,11 @@ use crate::resources::{self, QosClass};
 use crate::runtime::labels;
 use crate::static_pods::mirror::{self, Mirrors};
 use crate::{admit, eviction, security, static_pods, sysctl};
+
+/// Between two looks for what is left of pods that are no more: what ended while the runtime was away is in no event.
+const SWEEP: Duration = Duration::from_secs(120);
+/// As [`SWEEP`], after one that left something, growing.
+const SWEEP_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Where pods come from.
 pub(crate) struct Sources {
@@ -41,6 +48,9 @@ pub(crate) async fn run(ctx: Arc<Context>, sources: Sources, shutdown: Cancellat
         workers: JoinSet::new(),
         orphans: JoinSet::new(),
         cleaning: BTreeSet::new(),
+        sweeps: JoinSet::new(),
+        sweep_at: Instant::now(),
+        sweep_backoff: keelson_client::Backoff::new(SWEEP_RETRY.0, SWEEP_RETRY.1),
         statics,
         mirrors,
         shutdown,
@@ -62,10 +72,7 @@ pub(crate) async fn run(ctx: Arc<Context>, sources: Sources, shutdown: Cancellat
                 Change::Deleted(pod) => manager.deleted(pod),
                 Change::Resync(all) => {
                     manager.resync(all);
-                    if !synced {
-                        synced = true;
-                        manager.clean_up().await;
-                    }
+                    synced = true;
                 }
             },
             Ok(()) = manager.statics.changed() => manager.take_statics(),
@@ -80,11 +87,14 @@ pub(crate) async fn run(ctx: Arc<Context>, sources: Sources, shutdown: Cancellat
                 }
                 Err(error) => tracing::error!(%error, "a pod's task died"),
             },
-            Some(uid) = manager.orphans.join_next() => {
-                if let Ok(uid) = uid {
-                    manager.cleaning.remove(&uid);
+            Some(orphan) = manager.orphans.join_next() => if let Ok((uid, is_gone)) = orphan {
+                manager.cleaning.remove(&uid);
+                if !is_gone {
+                    manager.sweep_again();
                 }
-            }
+            },
+            () = tokio::time::sleep_until(manager.sweep_at), if synced && manager.sweeps.is_empty() => manager.sweep(),
+            Some(found) = manager.sweeps.join_next() => manager.swept(found.ok().flatten()),
             Some(uid) = unknown.recv(), if synced => manager.orphan(uid),
             () = manager.shutdown.cancelled() => break,
         }
@@ -95,8 +105,12 @@ pub(crate) async fn run(ctx: Arc<Context>, sources: Sources, shutdown: Cancellat
 struct Manager {
     ctx: Arc<Context>,
     workers: JoinSet<String>,
-    orphans: JoinSet<String>,
+    /// And whether all of it is gone.
+    orphans: JoinSet<(String, bool)>,
     cleaning: BTreeSet<String>,
+    sweeps: JoinSet<Option<BTreeSet<String>>>,
+    sweep_at: Instant,
+    sweep_backoff: keelson_client::Backoff,
     statics: watch::Receiver<static_pods::Set>,
     mirrors: watch::Sender<Mirrors>,
     shutdown: CancellationToken,
@@ -105,7 +119,7 @@ struct Manager {
 impl Manager {
     fn from_api(&mut self, pod: Arc<Pod>) {
         if !mirror::is_mirror(&pod) {
-            return self.upsert(pod, None);
+            return self.upsert(view::of_api(pod), None);
         }
         let key = mirror::key(&pod);
         self.mirrors.send_modify(|known| drop(known.get_or_insert_default().insert(key.clone(), pod)));
@@ -192,6 +206,7 @@ impl Manager {
             return self.show_mirror(&key);
         }
         if let Some(handle) = self.ctx.pods.get(view::uid(&pod)) {
+            let pod = view::of_api(pod);
             handle.pod.send_modify(|latest| (latest.pod, latest.removed, latest.mirror) = (pod, true, None));
         }
     }
@@ -208,7 +223,7 @@ impl Manager {
         self.mirrors.send_replace(Some(mirrors.into_iter().map(|pod| (mirror::key(&pod), pod)).collect()));
         self.take_statics();
         for pod in pods {
-            self.upsert(pod, None);
+            self.upsert(view::of_api(pod), None);
         }
     }
 
@@ -235,20 +250,37 @@ impl Manager {
         }
     }
 
-    /// Everything on this node that belongs to pods the API server does not list.
-    async fn clean_up(&mut self) {
-        let mut found: BTreeSet<String> = self.ctx.volumes.pods_on_disk().into_iter().collect();
-        found.extend(self.ctx.cgroups.pods());
-        found.extend(self.ctx.devices.pods());
-        if let Ok(sandboxes) = self.ctx.runtime.list_sandboxes(None).await {
-            found.extend(sandboxes.into_iter().filter_map(|sandbox| sandbox.labels.get(labels::POD_UID).cloned()));
-        }
-        if let Ok(containers) = self.ctx.runtime.list_containers(None).await {
-            found.extend(containers.into_iter().filter_map(|container| container.labels.get(labels::POD_UID).cloned()));
-        }
+    /// Looks for everything on this node that belongs to pods that nobody lists.
+    fn sweep(&mut self) {
+        let ctx = self.ctx.clone();
+        self.sweeps.spawn(async move {
+            let sandboxes = ctx.runtime.list_sandboxes(None).await.ok()?;
+            let containers = ctx.runtime.list_containers(None).await.ok()?;
+            let labels = sandboxes.into_iter().map(|s| s.labels).chain(containers.into_iter().map(|c| c.labels));
+            let mut found: BTreeSet<String> = labels.filter_map(|mut labels| labels.remove(labels::POD_UID)).collect();
+            found.extend(ctx.volumes.pods_on_disk());
+            found.extend(ctx.cgroups.pods());
+            found.extend(ctx.devices.pods());
+            Some(found)
+        });
+    }
+
+    /// Cleans up after the pods that were found; `None` when the runtime did not tell.
+    fn swept(&mut self, found: Option<BTreeSet<String>>) {
+        let Some(found) = found else { return self.sweep_again() };
+        self.sweep_at = Instant::now() + SWEEP;
+        let before = self.cleaning.len();
         for uid in found {
             self.orphan(uid);
         }
+        if self.cleaning.len() == before {
+            self.sweep_backoff.reset();
+        }
+    }
+
+    /// Something is left, or may be.
+    fn sweep_again(&mut self) {
+        self.sweep_at = Instant::now() + self.sweep_backoff.next_delay();
     }
 
     fn orphan(&mut self, uid: String) {
@@ -257,11 +289,12 @@ impl Manager {
         }
         let ctx = self.ctx.clone();
         self.orphans.spawn(async move {
-            match start::remove_orphan(&ctx, &uid).await {
+            let removed = start::remove_orphan(&ctx, &uid).await;
+            match &removed {
                 Ok(()) => tracing::debug!(uid, "removed what was left of a pod"),
-                Err(error) => tracing::warn!(uid, %error, "cannot remove what is left of a pod"),
+                Err(error) => tracing::warn!(uid, %error, "cannot remove what is left of a pod yet"),
             }
-            uid
+            (uid, removed.is_ok())
         });
     }
 }

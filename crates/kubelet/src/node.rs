@@ -11,6 +11,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use keelson_cri::v1 as cri;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,11 @@ use machine::Machine;
 /// Waits after a refused registration or update grow between these.
 const RETRY: (std::time::Duration, std::time::Duration) =
     (std::time::Duration::from_millis(100), std::time::Duration::from_secs(7));
+
+/// How long the runtime is waited for: that it is silent is to be told, too.
+const ANSWER: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long one try to register may take.
+const REGISTRATION: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Runs until `shutdown`.
 pub(crate) async fn run(ctx: Arc<Context>, machine: Machine, port: u16, shutdown: CancellationToken) {
@@ -88,12 +94,23 @@ async fn follow(ctx: &Context) {
     }
 }
 
+/// Of two versions of the Node, the greater is the newer.
+fn version(metadata: &ObjectMeta) -> Option<u64> {
+    metadata.resource_version.as_deref()?.parse().ok()
+}
+
 struct Keeper {
     ctx: Arc<Context>,
     machine: Machine,
     port: u16,
+    /// The status as the API server has it.
     sent: NodeStatus,
+    /// The newest version of the Node that `sent` is of.
+    told_at: Option<u64>,
     sent_at: Timestamp,
+    /// As the runtime last told.
+    images: Vec<cri::Image>,
+    version: Option<cri::VersionResponse>,
     backoff: keelson_client::Backoff,
 }
 
@@ -104,7 +121,10 @@ impl Keeper {
             machine,
             port,
             sent: NodeStatus::default(),
+            told_at: None,
             sent_at: Timestamp::UNIX_EPOCH,
+            images: Vec::new(),
+            version: None,
             backoff: keelson_client::Backoff::new(RETRY.0, RETRY.1),
         }
     }
@@ -133,7 +153,7 @@ impl Keeper {
         let name = self.ctx.config.node_name.clone();
         self.ctx.events.normal(&about(&name), "Starting", "Starting kubelet.");
         loop {
-            match self.try_register().await {
+            match keelson_client::within(REGISTRATION, self.try_register()).await {
                 Ok(()) => break,
                 Err(error) => tracing::warn!(node = name, %error, "the node is not registered yet"),
             }
@@ -147,7 +167,7 @@ impl Keeper {
         let api = self.api();
         let name = &self.ctx.config.node_name.clone();
         if let Some(node) = api.get_opt(name).await? {
-            let known = node.metadata.labels.unwrap_or_default();
+            let known = node.metadata.labels.clone().unwrap_or_default();
             let missing: BTreeMap<_, _> =
                 self.labels().into_iter().filter(|(label, value)| known.get(label) != Some(value)).collect();
             if !missing.is_empty() {
@@ -155,6 +175,7 @@ impl Keeper {
                 api.patch(name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
             }
             self.sent = node.status.unwrap_or_default();
+            self.told_at = version(&node.metadata);
             return Ok(());
         }
         if !self.ctx.config.register_node {
@@ -180,6 +201,7 @@ impl Keeper {
         match api.create(&PostParams::default(), &node).await {
             Ok(created) => {
                 self.sent = created.status.unwrap_or_default();
+                self.told_at = version(&created.metadata);
                 self.sent_at = keelson_client::clock::now();
                 self.tell_transitions(&NodeStatus::default(), &node.status.unwrap_or_default());
                 Ok(())
@@ -191,10 +213,16 @@ impl Keeper {
 
     async fn status(&mut self, now: Timestamp) -> NodeStatus {
         let pressure = self.ctx.node_conditions.borrow().clone();
-        let images = self.ctx.runtime.list_images().await.unwrap_or_default();
-        let version = self.ctx.runtime.version().await.ok();
-        if let Some(version) = &version {
+        let (images, version) = tokio::join!(
+            tokio::time::timeout(ANSWER, self.ctx.runtime.list_images()),
+            tokio::time::timeout(ANSWER, self.ctx.runtime.version()),
+        );
+        if let Ok(Ok(images)) = images {
+            self.images = images;
+        }
+        if let Ok(Ok(version)) = version {
             *self.ctx.runtime_name.write() = version.runtime_name.clone();
+            self.version = Some(version);
         }
         let abilities = self.ctx.abilities.read().clone();
         let (mut machine, mut allocatable) = (self.machine.clone(), self.ctx.allocatable.clone());
@@ -206,8 +234,8 @@ impl Keeper {
             allocatable: &allocatable,
             health: &self.ctx.health.borrow(),
             pressure: &pressure,
-            images: &images,
-            version: version.as_ref(),
+            images: &self.images,
+            version: self.version.as_ref(),
             port: self.port,
             old: &self.sent,
             now,
@@ -219,6 +247,7 @@ impl Keeper {
         let ctx = self.ctx.clone();
         let mut health = ctx.health.subscribe();
         let mut pressure = ctx.node_conditions.subscribe();
+        let mut node = ctx.node.subscribe();
         let mut ticks = tokio::time::interval(ctx.config.node_status_update_frequency);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -228,8 +257,15 @@ impl Keeper {
                 _ = pressure.changed() => {}
                 () = ctx.images.changed.notified() => {}
                 () = ctx.devices.changed.notified() => {}
+                Ok(()) = node.changed() => {
+                    let node = node.borrow_and_update().clone();
+                    if !self.is_overwritten(node.flatten().as_deref()) {
+                        continue;
+                    }
+                }
             }
-            while let Err(error) = self.update().await {
+            let limit = ctx.config.node_status_update_frequency;
+            while let Err(error) = keelson_client::within(limit, self.update()).await {
                 tracing::warn!(%error, "the node's status is not updated");
                 if keelson_client::is_not_found(&error) {
                     // Somebody deleted the Node: as upstream, it is made again only by a restart.
@@ -241,6 +277,18 @@ impl Keeper {
         }
     }
 
+    /// Takes notice of a Node that somebody else has written (a silent node's conditions become Unknown).
+    fn is_overwritten(&mut self, node: Option<&Node>) -> bool {
+        let Some(node) = node else { return false };
+        let version = version(&node.metadata);
+        let newer = version > self.told_at;
+        if newer {
+            self.told_at = version;
+            self.sent = node.status.clone().unwrap_or_default();
+        }
+        newer
+    }
+
     async fn update(&mut self) -> Result<(), kube::Error> {
         let now = keelson_client::clock::now();
         let status = self.status(now).await;
@@ -248,7 +296,9 @@ impl Keeper {
         let due = now.duration_since(self.sent_at) >= frequency;
         let Some(patch) = status::patch(&self.sent, &status, due) else { return Ok(()) };
         let api = self.api();
-        api.patch_status(&self.ctx.config.node_name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
+        let told =
+            api.patch_status(&self.ctx.config.node_name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
+        self.told_at = self.told_at.max(version(&told.metadata));
         let before = std::mem::replace(&mut self.sent, status);
         self.sent_at = now;
         self.tell_transitions(&before, &self.sent);

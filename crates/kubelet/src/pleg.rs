@@ -75,7 +75,7 @@ async fn follow(
 fn wake(ctx: &Context, uid: &str, unknown: &mpsc::Sender<String>) {
     match ctx.pods.get(uid) {
         Some(handle) => handle.look.notify_one(),
-        // A full queue is fine: whoever is still there is noticed again.
+        // A full queue is fine: the next sweep finds whoever is still there.
         None => drop(unknown.try_send(uid.to_string())),
     }
 }

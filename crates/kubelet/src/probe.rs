@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Container, ObjectReference, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use keelson_client::EventRecorder;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::ProbeOf;
 use crate::runtime::Runtime;
@@ -90,16 +91,18 @@ impl Drop for Target {
     }
 }
 
-/// Runs a container's probes until it is aborted.
-pub(crate) async fn run(target: Target, news: mpsc::Sender<News>) {
-    if let Some(probe) = target.container.startup_probe.clone().filter(|_| !target.was_started)
-        && !follow(&target, Kind::Startup, &probe, &news).await
-    {
-        return;
+/// Runs a container's probes until it is aborted. From `ending` on only readiness counts: whether the container still serves
+/// what it has begun.
+pub(crate) async fn run(target: Target, news: mpsc::Sender<News>, ending: CancellationToken) {
+    if let Some(probe) = target.container.startup_probe.clone().filter(|_| !target.was_started) {
+        let startup = follow(&target, Kind::Startup, &probe, &news);
+        if ending.run_until_cancelled(startup).await != Some(true) {
+            return;
+        }
     }
     let liveness = async {
         if let Some(probe) = target.container.liveness_probe.clone() {
-            follow(&target, Kind::Liveness, &probe, &news).await;
+            ending.run_until_cancelled(follow(&target, Kind::Liveness, &probe, &news)).await;
         }
     };
     let readiness = async {
@@ -115,7 +118,8 @@ async fn follow(target: &Target, kind: Kind, probe: &Probe, news: &mpsc::Sender<
     let seconds = |value: Option<i32>, default: u64| Duration::from_secs(value.map_or(default, |v| v.max(0) as u64));
     let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
     let delay = seconds(probe.initial_delay_seconds, 0);
-    let age = keelson_client::clock::now().duration_since(target.started_at).unsigned_abs();
+    // By the runtime's clock it may have begun in the future.
+    let age = Duration::try_from(keelson_client::clock::now().duration_since(target.started_at)).unwrap_or_default();
     tokio::time::sleep(delay.saturating_sub(age)).await;
     let mut verdict = Verdict::new(kind, probe, target.was_ready);
     let mut ticks = tokio::time::interval(period);

@@ -42,7 +42,7 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
     let machine = Machine::read(&config);
     let ctx = Arc::new(context(client, config, &machine)?);
     // Known before the first pod is looked at, so that nobody waits for a check that says "all is well".
-    ctx.health.send_replace(health::check(&ctx).await);
+    ctx.health.send_replace(health::check(&ctx).await.unwrap_or_else(health::down));
     if let Ok(version) = ctx.runtime.version().await {
         *ctx.runtime_name.write() = version.runtime_name;
     }

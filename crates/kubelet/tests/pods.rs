@@ -2,7 +2,7 @@
 
 mod support;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, LogParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -250,5 +250,34 @@ async fn probes_hooks_and_limits() {
     cluster.pods().delete("polite", &DeleteParams::default()).await.unwrap();
     cluster.until_gone("polite").await;
     assert!(shared.join("bye").exists(), "preStop ran");
+    cluster.finish().await;
+}
+
+/// What others write over the status of a pod and of the node is put right; a pod that calls itself static is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_over_is_said_again() {
+    let cluster = Cluster::start("again").await;
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [
+        {"name": "main", "image": IMAGE, "command": ["sh", "-c", "sleep 3600"]}]});
+    let annotations = json!({"kubernetes.io/config.source": "file"});
+    cluster.create(json!({"metadata": {"name": "web", "annotations": annotations}, "spec": spec})).await;
+    cluster.until_running("web").await;
+    let unready = |status: &str| {
+        Patch::Strategic(json!({"status": {"conditions": [{"type": "Ready", "status": status, "reason": "Tested"}]}}))
+    };
+    let written = cluster.pods().patch_status("web", &PatchParams::default(), &unready("False")).await.unwrap();
+    assert!(!condition(&written, "Ready"));
+    cluster.until("web", "ready again", |pod| condition(pod, "Ready").then_some(())).await;
+
+    let nodes = Api::<Node>::all(cluster.admin());
+    let ready = |node: &Node| {
+        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    let written = nodes.patch_status("node-1", &PatchParams::default(), &unready("Unknown")).await.unwrap();
+    assert!(!ready(&written));
+    eventually("the node is ready again", async || ready(&nodes.get("node-1").await.ok()?).then_some(())).await;
+    cluster.pods().delete("web", &DeleteParams::default()).await.unwrap();
+    cluster.until_gone("web").await;
     cluster.finish().await;
 }

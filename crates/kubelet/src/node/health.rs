@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keelson_cri::v1 as cri;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, RuntimeHealth};
@@ -14,12 +15,25 @@ use crate::security::Abilities;
 const UNREADY: Duration = Duration::from_millis(250);
 /// How often a ready one is.
 const READY: Duration = Duration::from_secs(10);
+/// How long one may be silent before it counts as down.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Until it counts as silent.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Runs until `shutdown`.
 pub(crate) async fn run(ctx: Arc<Context>, shutdown: CancellationToken) {
+    let mut heard: Option<Instant> = None;
     loop {
-        let health = check(&ctx).await;
-        let ready = health == RuntimeHealth::default();
+        let health = match check(&ctx).await {
+            Some(health) => {
+                heard = Some(Instant::now());
+                health
+            }
+            // Restarted, it may be.
+            None if heard.is_some_and(|heard| heard.elapsed() < SILENCE) => ctx.health.borrow().clone(),
+            None => down(),
+        };
+        let ready = heard.is_some_and(|heard| heard.elapsed() < UNREADY) && health == RuntimeHealth::default();
         ctx.health.send_if_modified(|known| {
             let changed = *known != health;
             *known = health;
@@ -41,18 +55,23 @@ pub(crate) async fn run(ctx: Arc<Context>, shutdown: CancellationToken) {
     }
 }
 
-/// Asks the runtime now.
-pub(crate) async fn check(ctx: &Context) -> RuntimeHealth {
-    match ctx.runtime.status().await {
-        Ok(answer) => {
+/// Asks the runtime now; `None` when it does not answer.
+pub(crate) async fn check(ctx: &Context) -> Option<RuntimeHealth> {
+    let why = match tokio::time::timeout(ANSWER, ctx.runtime.status()).await {
+        Ok(Ok(answer)) => {
             *ctx.abilities.write() = Abilities::new(&answer);
-            judge(&answer.status.unwrap_or_default().conditions)
+            return Some(judge(&answer.status.unwrap_or_default().conditions));
         }
-        Err(error) => {
-            tracing::debug!(%error, "the runtime does not answer");
-            RuntimeHealth { runtime_error: Some("container runtime is down".into()), network_error: None }
-        }
-    }
+        Ok(Err(error)) => error.to_string(),
+        Err(elapsed) => elapsed.to_string(),
+    };
+    tracing::debug!(why, "the runtime does not answer");
+    None
+}
+
+/// Of a runtime that does not answer.
+pub(crate) fn down() -> RuntimeHealth {
+    RuntimeHealth { runtime_error: Some("container runtime is down".into()), network_error: None }
 }
 
 fn judge(conditions: &[cri::RuntimeCondition]) -> RuntimeHealth {

@@ -20,7 +20,7 @@ pub(super) async fn keep(ctx: &Context) {
     let mut backoff = keelson_client::Backoff::new(RETRY.0, RETRY.1);
     let mut exists = false;
     loop {
-        match renew(ctx, exists).await {
+        match keelson_client::within(duration / 4, renew(ctx, exists)).await {
             Ok(()) => {
                 exists = true;
                 backoff.reset();

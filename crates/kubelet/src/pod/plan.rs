@@ -48,6 +48,8 @@ pub(crate) enum Why {
     SandboxChanged,
     /// Its postStart hook failed.
     PostStart,
+    /// The runtime does not know whether it runs.
+    Unknown,
     /// Its resources changed, and its policy is to be restarted for that.
     Resized,
 }
@@ -339,13 +341,14 @@ fn keep_running(input: &Input<'_>, container: &Container, record: Option<&Contai
                     plan.actions.push(start(record.restart_count, Some(record.id.clone())));
                 }
             }
-            State::Exited | State::Unknown => {
+            // Whether it runs is not known: it must not run twice.
+            State::Unknown => kill(input, record, view::grace_seconds(input.pod), Why::Unknown, plan),
+            State::Exited => {
                 if input.busy.killing.contains_key(&record.id) {
                     return;
                 }
                 let changed = record.hash != container_hash(container) && !record.hash.is_empty();
-                let again = record.state == State::Unknown || starts_again(input.pod, container, record);
-                if !(again || changed) {
+                if !(changed || starts_again(input.pod, container, record)) {
                     return;
                 }
                 if !changed && let Some(until) = crash_wait(input, record) {

@@ -224,7 +224,8 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
     if let Some(hook) = hook {
         let ip = addresses.pod_ips.first().map(String::as_str).unwrap_or_default();
         let run = hooks::run(&ctx.runtime, pod, &container, &id, ip, hook, POST_START_LIMIT);
-        if let Err(message) = run.await {
+        // A pod that is to end does not wait for its hooks: they end with their containers.
+        if let Some(Err(message)) = start.cancelled.run_until_cancelled(run).await {
             ctx.events.warning(&about, "FailedPostStartHook", "PostStartHook failed");
             tracing::warn!(pod = view::format(pod), container = start.name, message, "postStart hook failed");
             let grace = Duration::from_secs(view::grace_seconds(pod) as u64);
@@ -415,6 +416,7 @@ fn killing(pod: &Pod, name: &str, why: &Why) -> String {
         Why::Liveness => "failed liveness probe",
         Why::Startup => "failed startup probe",
         Why::PostStart => return "FailedPostStartHook".into(),
+        Why::Unknown => return "Container is in unknown state, try killing it before restart".into(),
         Why::Resized => return format!("Container {name} resize requires restart"),
         Why::Pod | Why::SandboxChanged => return format!("Stopping container {name}"),
     };

@@ -112,7 +112,7 @@ pub(crate) fn status(input: &Input<'_>) -> PodStatus {
     let ips = pod_ips(input, old);
     status.pod_ip = ips.first().cloned();
     status.pod_ips = list(ips.into_iter().map(|ip| PodIP { ip }).collect());
-    if let Some(ended) = input.ended {
+    if let Some(ended) = input.ended.filter(|_| input.stopped) {
         status.reason = Some(ended.reason.clone());
         status.message = Some(ended.message.clone());
     } else {
@@ -361,7 +361,7 @@ fn conditions(input: &Input<'_>, status: &PodStatus, old: &PodStatus) -> Vec<Pod
         make("ContainersReady", containers_ready, ready_reason, &ready_message),
         make("PodScheduled", true, "", ""),
     ];
-    if let Some(ended) = input.ended.filter(|ended| ended.disrupted) {
+    if let Some(ended) = input.ended.filter(|ended| ended.disrupted && input.stopped) {
         conditions.push(make("DisruptionTarget", true, "TerminationByKubelet", &ended.message));
     }
     if let Some(pending) = &input.resize.pending {
@@ -483,6 +483,15 @@ pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<serde
         return None;
     }
     Some(serde_json::json!({ "metadata": { "uid": uid }, "status": changes }))
+}
+
+/// What is `shown` of this kubelet's own, with what is others' to say as it is in `own`: there is nothing to patch there.
+pub(crate) fn own_part(shown: Option<&PodStatus>, own: &PodStatus) -> PodStatus {
+    PodStatus {
+        nominated_node_name: own.nominated_node_name.clone(),
+        resource_claim_statuses: own.resource_claim_statuses.clone(),
+        ..shown.cloned().unwrap_or_default()
+    }
 }
 
 fn deletion(condition: &serde_json::Value) -> serde_json::Value {

@@ -1,5 +1,7 @@
 //! Reading a typed Pod without stumbling over its options.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, EphemeralContainer, Pod, PodSpec};
 
 /// Grace of a pod that names none, seconds.
@@ -7,6 +9,11 @@ pub(crate) const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 pub(crate) fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// The version of the object: of two, the greater is the newer.
+pub(crate) fn version(pod: &Pod) -> Option<u64> {
+    pod.metadata.resource_version.as_deref()?.parse().ok()
 }
 
 pub(crate) fn name(pod: &Pod) -> &str {
@@ -28,6 +35,16 @@ pub(crate) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 pub(crate) fn is_static(pod: &Pod) -> bool {
     let source = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CONFIG_SOURCE));
     source.is_some_and(|source| source != "api")
+}
+
+/// A pod of the API server's as what it is: it is not static because it says so.
+pub(crate) fn of_api(mut pod: Arc<Pod>) -> Arc<Pod> {
+    if is_static(&pod)
+        && let Some(annotations) = &mut Arc::make_mut(&mut pod).metadata.annotations
+    {
+        annotations.insert(CONFIG_SOURCE.into(), "api".into());
+    }
+    pod
 }
 
 /// `name_namespace(uid)`, as upstream's messages name a pod.

@@ -17,7 +17,6 @@ use kube::api::{DeleteParams, Preconditions};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::backoff::Backoff;
 use super::observed::{Observed, State, observe};
@@ -41,6 +40,9 @@ const START_RETRY: SignedDuration = SignedDuration::from_secs(10);
 const SETUP_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
 /// Waits after a refused or lost write to the API server, or an unanswered call to the runtime.
 const WRITE_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// How long a write to the API server may take.
+const WRITE: Duration = Duration::from_secs(30);
 
 /// Events make every other look; one without a cause comes after this many `sync_frequency`.
 const RESYNC_FACTOR: u32 = 5;
@@ -72,7 +74,8 @@ enum Done {
     Removed(String, Result<(), Error>),
     Started(String, Result<(), Problem>),
     Killed(String, Result<(), Error>),
-    Patched(Box<PodStatus>, Result<(), kube::Error>),
+    /// And of which version the object is now.
+    Patched(Box<PodStatus>, Result<Option<u64>, kube::Error>),
     TornDown(bool, Result<(), Error>),
     Deleted(Result<(), kube::Error>),
     Resized(Arc<Pod>, Result<(), Error>),
@@ -85,6 +88,8 @@ struct FailedStart {
     retry_at: Timestamp,
     /// For image pulls: how long the current wait is.
     backoff: Option<Backoff>,
+    /// As the spec named it then.
+    image: Option<String>,
     told: bool,
 }
 
@@ -116,7 +121,7 @@ pub(crate) struct Worker {
     observed: Arc<Observed>,
     look: bool,
     looked: bool,
-    probes: BTreeMap<String, AbortOnDropHandle<()>>,
+    probes: BTreeMap<String, probing::Prober>,
     probed: BTreeMap<String, Probed>,
     probe_news: (mpsc::Sender<probe::News>, mpsc::Receiver<probe::News>),
     failed: BTreeMap<String, FailedStart>,
@@ -133,7 +138,10 @@ pub(crate) struct Worker {
     write_at: Option<Timestamp>,
     refresh: bool,
     status: PodStatus,
+    /// The status as the API server has it, as far as it is this kubelet's to say.
     sent: PodStatus,
+    /// The newest version of the object that `sent` is of.
+    told_at: Option<u64>,
     final_status: bool,
 }
 
@@ -181,6 +189,7 @@ impl Worker {
             write_at: None,
             refresh: false,
             sent: status.clone(),
+            told_at: None,
             status,
             final_status: false,
             pod: handle.as_allocated(),
@@ -193,6 +202,7 @@ impl Worker {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut health = self.ctx.health.subscribe();
         loop {
+            self.look |= self.retry_at.is_some_and(|at| at <= keelson_client::clock::now());
             if self.look {
                 self.observe().await;
             }
@@ -240,14 +250,21 @@ impl Worker {
         if mirror_of(&latest.mirror) != mirror_of(&self.mirror) {
             // What a new mirror says counts as said.
             self.sent = latest.mirror.as_ref().and_then(|mirror| mirror.status.clone()).unwrap_or_default();
+            self.told_at = None;
         }
         self.mirror = latest.mirror;
         if !resize::is_same(&latest.pod, &self.desired) {
             self.resize_at = None;
         }
         self.pod = resize::with_resources_of(&latest.pod, &self.pod);
+        // Another image does not wait for what was wrong with the one before.
+        let pod = &self.pod;
+        self.failed.retain(|name, failed| {
+            view::find_container(pod, name).is_none_or(|container| container.image == failed.image)
+        });
         self.desired = latest.pod;
         self.removed |= latest.removed;
+        self.reconcile();
     }
 
     async fn observe(&mut self) {
@@ -272,11 +289,6 @@ impl Worker {
     /// One round of deciding. Gives when to do it again.
     fn step(&mut self) -> Option<Timestamp> {
         let now = keelson_client::clock::now();
-        if self.retry_at.is_some_and(|at| at <= now) {
-            // Looked at before the next plan: nothing is decided on old news.
-            self.look = true;
-            return Some(now);
-        }
         let mut wake = Wake(self.retry_at);
         self.judge_end(now, &mut wake);
         let over = self.stop.is_some() || plan::outcome(&self.pod, &self.observed).is_some();
@@ -324,7 +336,11 @@ impl Worker {
             }
         }
         if self.removed || self.pod.metadata.deletion_timestamp.is_some() || self.ended.is_some() {
-            let grace = self.urgent_grace_seconds.unwrap_or_else(|| view::grace_seconds(&self.pod));
+            let grace = match self.urgent_grace_seconds {
+                None => view::grace_seconds(&self.pod),
+                Some(urgent) if self.pod.metadata.deletion_timestamp.is_none() => urgent,
+                Some(urgent) => urgent.min(view::grace_seconds(&self.pod)),
+            };
             let deadline = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(now);
             match &mut self.stop {
                 Some(stop) => stop.deadline = stop.deadline.min(deadline),
@@ -420,7 +436,8 @@ impl Worker {
         for action in actions {
             self.carry_out(action, mounted, now);
         }
-        if stopped {
+        // What is under way would make again what is taken away.
+        if stopped && !self.preparing && !self.resizing {
             self.probes.clear();
             let going = self.removed || self.pod.metadata.deletion_timestamp.is_some();
             // What is told from now on is how it ended.
@@ -470,7 +487,7 @@ impl Worker {
         };
         self.ops.spawn(async move {
             steps::reached("kubelet-deleting");
-            let deleted = api.delete(&name, &parameters).await;
+            let deleted = keelson_client::within(WRITE, api.delete(&name, &parameters)).await;
             steps::reached("kubelet-deleted");
             Done::Deleted(deleted.map(drop))
         });
@@ -539,7 +556,9 @@ impl Worker {
             Action::Kill { id, name, grace_seconds, why } => {
                 let grace = SignedDuration::from_secs(grace_seconds);
                 self.busy.killing.insert(id.clone(), now.saturating_add(grace).unwrap_or(now));
-                self.probes.remove(&id);
+                if let Some(prober) = self.probes.get(&id) {
+                    prober.ending.cancel();
+                }
                 let ip = self.pod_ip();
                 let grace = Duration::from_secs(grace_seconds.max(0) as u64);
                 self.ops.spawn(async move {
@@ -613,7 +632,8 @@ impl Worker {
                         // The first tries are quick: what is missing at a node's start comes soon.
                         let delay = if before.is_none() { Duration::from_secs(1) } else { wait.delay };
                         let retry_at = after(now, delay);
-                        let failed = FailedStart { problem, at: now, retry_at, backoff: Some(wait), told: true };
+                        let failed =
+                            FailedStart { problem, at: now, retry_at, backoff: Some(wait), image: None, told: true };
                         self.failed.insert(SANDBOX_RETRY.into(), failed);
                     }
                 }
@@ -627,11 +647,10 @@ impl Worker {
                 }
             }
             Done::Removed(id, result) => {
+                self.busy.removing.remove(&id);
                 self.look = true;
-                match result {
-                    Ok(()) => drop(self.busy.removing.remove(&id)),
-                    // Tried again when something else happens; nothing depends on it.
-                    Err(error) => tracing::debug!(pod = view::format(&self.pod), %error, "garbage stays"),
+                if let Err(error) = result {
+                    self.runtime_failed("Remove", &error, now);
                 }
             }
             Done::Started(name, result) => {
@@ -653,10 +672,12 @@ impl Worker {
             Done::Patched(status, result) => {
                 self.patching = false;
                 match result {
-                    Ok(()) => {
+                    Ok(version) => {
                         self.sent = *status;
+                        self.told_at = self.told_at.max(version);
                         self.write_at = None;
                         self.write_backoff.reset();
+                        self.reconcile();
                     }
                     Err(error) => self.write_failed("status", error, now),
                 }
@@ -725,7 +746,8 @@ impl Worker {
             (None, "RunContainerError" | "PostStartHookError") => now,
             (None, _) => now.saturating_add(START_RETRY).unwrap_or(now),
         };
-        self.failed.insert(name, FailedStart { problem, at: now, retry_at, backoff, told: false });
+        let image = view::find_container(&self.pod, &name).and_then(|container| container.image);
+        self.failed.insert(name, FailedStart { problem, at: now, retry_at, backoff, image, told: false });
     }
 }
 

@@ -15,7 +15,7 @@ fn pod(spec: Value) -> Pod {
 }
 
 /// A world in one line: `sandbox` up or not, and containers as `name:state[:exit]`, newest first. States: `run`, `made`,
-/// `exit`. Ids are `<name><rank>`.
+/// `unknown`, `exit`. Ids are `<name><rank>`.
 struct World {
     pod: Pod,
     observed: Observed,
@@ -43,6 +43,7 @@ impl World {
             let state = match parts.next().unwrap() {
                 "run" => State::Running,
                 "made" => State::Created,
+                "unknown" => State::Unknown,
                 _ => State::Exited,
             };
             let rank = ranks.entry(name).or_default();
@@ -137,6 +138,8 @@ fn what_runs_next() {
         (two("Never"), true, vec!["a:exit:1", "b:run"], ""),
         // Made but never started, by a kubelet that died in between.
         (two("Always"), true, vec!["a:made", "b:run"], "start-a0!"),
+        // It may run still.
+        (two("Always"), true, vec!["a:unknown", "b:run"], "kill-a0-20-Unknown"),
         // All over.
         (two("Never"), true, vec!["a:exit:1", "b:exit:0"], "stop-s"),
         (two("OnFailure"), true, vec!["a:exit:0", "b:exit:0"], "stop-s"),

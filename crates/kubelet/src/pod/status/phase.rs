@@ -33,17 +33,25 @@ struct Count {
 
 /// The phase; `init` and `apps` are in the spec's order.
 pub(super) fn phase(input: &Input<'_>, init: &[ContainerStatus], apps: &[ContainerStatus]) -> &'static str {
-    let pod = input.pod;
-    for known in [input.old.phase.as_deref(), Some(view::phase(pod))] {
+    let before = [input.old.phase.as_deref(), Some(view::phase(input.pod))];
+    for known in before {
         match known {
             Some("Succeeded") => return "Succeeded",
             Some("Failed") => return "Failed",
             _ => {}
         }
     }
-    if input.ended.is_some() {
-        return "Failed";
+    let phase = if input.ended.is_some() { "Failed" } else { by_containers(input, init, apps) };
+    // What still runs holds what the pod was given: until nothing does, the pod is not over.
+    let runs = input.ended.is_some() || init.iter().chain(apps).any(running);
+    if matches!(phase, "Succeeded" | "Failed") && runs && !input.stopped {
+        return if before.contains(&Some("Running")) { "Running" } else { "Pending" };
     }
+    phase
+}
+
+fn by_containers(input: &Input<'_>, init: &[ContainerStatus], apps: &[ContainerStatus]) -> &'static str {
+    let pod = input.pod;
     let mut count = Count::default();
     let (mut init_pending, mut sidecar_pending) = (false, false);
     for (container, status) in view::init_containers(pod).iter().zip(init) {

@@ -15,6 +15,7 @@ struct World {
     probed: BTreeMap<String, Probed>,
     waiting: BTreeMap<String, Waiting>,
     stopped: bool,
+    ended: Option<Ended>,
 }
 
 impl World {
@@ -27,6 +28,7 @@ impl World {
             probed: BTreeMap::new(),
             waiting: BTreeMap::new(),
             stopped: false,
+            ended: None,
         }
     }
 
@@ -60,7 +62,7 @@ impl World {
             observed: &self.observed,
             probed: &self.probed,
             waiting: &self.waiting,
-            ended: None,
+            ended: self.ended.as_ref(),
             resize: &Default::default(),
             stopped: self.stopped,
             host_ips: &["10.1.1.1".to_string()],
@@ -206,4 +208,49 @@ fn the_rejected_say_nothing_of_containers() {
     .unwrap();
     let patch = patch("u", &old, &status).unwrap();
     assert_eq!(patch["status"]["conditions"], json!([{"$patch": "delete", "type": "PodScheduled"}]));
+}
+
+/// Until nothing of it runs, a pod that is taken away keeps what it was given, and says so.
+#[test]
+fn a_pod_is_not_over_while_it_runs() {
+    let spec = json!({"containers": [{"name": "a"}]});
+    let mut world = World::new(spec).sandbox().container("a", State::Running, 0);
+    world.old = world.status();
+    let ended = Ended { reason: "Evicted".into(), message: "no room".into(), rejected: false, disrupted: true };
+    world.ended = Some(ended);
+    let ending = world.status();
+    assert_eq!((ending.phase.as_deref(), ending.reason.as_deref()), (Some("Running"), None));
+    let disrupted = |status: &PodStatus| status.conditions.iter().flatten().any(|c| c.type_ == "DisruptionTarget");
+    assert!(!disrupted(&ending));
+    world.observed.containers.clear();
+    let mut world = world.container("a", State::Exited, 0);
+    world.stopped = true;
+    let over = world.status();
+    assert_eq!((over.phase.as_deref(), over.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    assert!(disrupted(&over));
+}
+
+/// What somebody else wrote over the kubelet's part is said again, and what is others' to say is let be.
+#[test]
+fn a_status_that_was_written_over_is_said_again() {
+    let world = World::new(json!({"containers": [{"name": "a"}]})).sandbox().container("a", State::Running, 0);
+    let own = world.status();
+    let mut shown = own.clone();
+    shown.nominated_node_name = Some("n2".into());
+    shown.conditions.as_mut().unwrap().push(PodCondition {
+        type_: "example.com/gate".into(),
+        status: "True".into(),
+        ..PodCondition::default()
+    });
+    assert_eq!(patch("u", &own_part(Some(&shown), &own), &own), None);
+    let ready = shown.conditions.as_mut().unwrap().iter_mut().find(|c| c.type_ == "Ready").unwrap();
+    ready.status = "False".into();
+    let said = patch("u", &own_part(Some(&shown), &own), &own).unwrap();
+    let conditions = said["status"]["conditions"].as_array().unwrap();
+    assert_eq!(
+        conditions.iter().map(|c| (&c["type"], &c["status"])).collect::<Vec<_>>(),
+        [(&json!("Ready"), &json!("True"))]
+    );
+    assert_eq!(said["status"].as_object().unwrap().len(), 1);
+    assert!(patch("u", &own_part(None, &own), &own).is_some());
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Worker;
@@ -9,6 +10,13 @@ use crate::pod::observed::{ContainerRecord, State};
 use crate::pod::plan::{Probed, Why};
 use crate::pod::{events, view};
 use crate::probe;
+
+/// The probes of a container that runs.
+pub(super) struct Prober {
+    /// Cancelled when the container is told to end.
+    pub(super) ending: CancellationToken,
+    _task: AbortOnDropHandle<()>,
+}
 
 impl Worker {
     pub(super) fn take_probe(&mut self, news: probe::News) {
@@ -52,7 +60,7 @@ impl Worker {
             let any = container.startup_probe.is_some()
                 || container.liveness_probe.is_some()
                 || container.readiness_probe.is_some();
-            if !any || self.stop.is_some() {
+            if !any {
                 continue;
             }
             let target = probe::Target {
@@ -66,8 +74,12 @@ impl Worker {
                 was_ready,
                 was_started,
             };
-            let task = tokio::spawn(probe::run(target, self.probe_news.0.clone()));
-            self.probes.insert(record.id.clone(), AbortOnDropHandle::new(task));
+            let ending = CancellationToken::new();
+            if self.stop.is_some() {
+                ending.cancel();
+            }
+            let task = tokio::spawn(probe::run(target, self.probe_news.0.clone(), ending.clone()));
+            self.probes.insert(record.id.clone(), Prober { ending, _task: AbortOnDropHandle::new(task) });
         }
     }
 }

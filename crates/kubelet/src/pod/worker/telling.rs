@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use keelson_cri::steps;
 use kube::api::{Patch, PatchParams};
 
-use super::{Done, SHOW_PULL_ERROR, Wake, Worker};
+use super::{Done, SHOW_PULL_ERROR, WRITE, Wake, Worker};
 use crate::pod::backoff::go_seconds;
 use crate::pod::observed::State;
 use crate::pod::plan::{self, SANDBOX_RETRY};
@@ -107,6 +107,18 @@ impl Worker {
         .collect()
     }
 
+    /// Takes notice of what somebody else has written over the status (a node that was thought dead has its pods marked),
+    /// so that it is said again.
+    pub(super) fn reconcile(&mut self) {
+        let shown = if view::is_static(&self.pod) { self.mirror.as_ref() } else { Some(&self.desired) };
+        let Some(shown) = shown.filter(|_| !self.patching && !self.removed) else { return };
+        let version = view::version(shown);
+        if version > self.told_at {
+            self.told_at = version;
+            self.sent = status::own_part(shown.status.as_ref(), &self.status);
+        }
+    }
+
     /// Tells the API server what changed.
     pub(super) fn tell(&mut self, now: Timestamp, wake: &mut Wake) {
         if !self.final_status {
@@ -124,9 +136,10 @@ impl Worker {
         let api = self.api();
         let name = view::name(&self.pod).to_string();
         self.ops.spawn(async move {
-            let result = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
+            let (patch, params) = (Patch::Strategic(&patch), PatchParams::default());
+            let result = keelson_client::within(WRITE, api.patch_status(&name, &params, &patch)).await;
             steps::reached("kubelet-told");
-            Done::Patched(status, result.map(drop))
+            Done::Patched(status, result.map(|pod| view::version(&pod)))
         });
     }
 }
