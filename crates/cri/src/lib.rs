@@ -3,6 +3,7 @@
 //! [`device_plugin`] interface, the kubelet's other gRPC over Unix sockets, and the [`steps`] that tests of both kill at.
 
 pub mod device_plugin;
+pub mod pod_resources;
 
 use std::path::{Path, PathBuf};
 

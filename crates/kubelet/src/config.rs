@@ -6,6 +6,8 @@ pub(crate) mod file;
 pub mod load;
 mod unsupported;
 
+pub use file::MemoryReservation;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -160,6 +162,25 @@ pub struct Config {
     pub fail_cgroup_v1: bool,
     /// Images named in the node's status, the largest first; -1 for all.
     pub node_status_max_images: i32,
+    /// Who gets CPUs for itself (`none`, `static`), and how.
+    pub cpu_manager_policy: String,
+    /// Options of the static policy, by name.
+    pub cpu_manager_policy_options: BTreeMap<String, String>,
+    /// How often running containers' CPUs are looked at although nothing changed.
+    pub cpu_manager_reconcile_period: Duration,
+    /// Who gets memory of NUMA nodes for itself (`None`, `Static`).
+    pub memory_manager_policy: String,
+    /// How CPUs, memory and devices of a container are to lie together (`none`, `best-effort`, `restricted`,
+    /// `single-numa-node`).
+    pub topology_manager_policy: String,
+    /// Whether that is meant for each `container` or for a `pod` as a whole.
+    pub topology_manager_scope: String,
+    /// Options of that policy, by name.
+    pub topology_manager_policy_options: BTreeMap<String, String>,
+    /// CPUs that nobody gets for itself, such as `0-1`; goes before what is reserved of CPU by amount.
+    pub reserved_system_cpus: String,
+    /// What the system keeps of each NUMA node's memory.
+    pub reserved_memory: Vec<MemoryReservation>,
     /// Set feature gates; those that are not named here are as upstream's v1.35 has them.
     pub feature_gates: BTreeMap<String, bool>,
 }
@@ -239,6 +260,15 @@ impl Config {
             fail_swap_on: false,
             fail_cgroup_v1: false,
             node_status_max_images: 50,
+            cpu_manager_policy: "none".into(),
+            cpu_manager_policy_options: BTreeMap::new(),
+            cpu_manager_reconcile_period: Duration::from_secs(10),
+            memory_manager_policy: "None".into(),
+            topology_manager_policy: "none".into(),
+            topology_manager_scope: "container".into(),
+            topology_manager_policy_options: BTreeMap::new(),
+            reserved_system_cpus: String::new(),
+            reserved_memory: Vec::new(),
             feature_gates: BTreeMap::new(),
         }
     }

@@ -15,6 +15,7 @@ use crate::devices::Devices;
 use crate::eviction::signal::Condition;
 use crate::image_gc::ImageGc;
 use crate::images::Images;
+use crate::managers::Managers;
 use crate::metrics::Metrics;
 use crate::node::machine::Machine;
 use crate::pod::observed::Observed;
@@ -46,6 +47,7 @@ pub(crate) struct Context {
     pub volumes: Volumes,
     pub images: Images,
     pub devices: Arc<Devices>,
+    pub managers: Managers,
     pub cgroups: Cgroups,
     pub services: SharedInformer<Service>,
     pub health: watch::Sender<RuntimeHealth>,

@@ -21,7 +21,8 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
-use crate::pod::status::Ended;
+use crate::managers;
+use crate::managers::hints::{Hints, Mask};
 use crate::pod::view;
 use crate::quantity::{self, ResourceList};
 use state::{Plugin, Share, State};
@@ -39,8 +40,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Devices {
     dir: PathBuf,
     state: Mutex<State>,
-    /// One pod after the other chooses.
-    turn: tokio::sync::Mutex<()>,
     /// Told when what there is changes.
     pub changed: Notify,
 }
@@ -63,7 +62,7 @@ impl Devices {
             tracing::warn!(%error, "who has which devices is forgotten");
             State::default()
         });
-        Arc::new(Devices { dir, state: Mutex::new(state), turn: tokio::sync::Mutex::default(), changed: Notify::new() })
+        Arc::new(Devices { dir, state: Mutex::new(state), changed: Notify::new() })
     }
 
     /// Lets plugins register until `shutdown`.
@@ -199,33 +198,55 @@ impl Devices {
         }
     }
 
-    /// Gives the pod's containers their devices, unless they have them. The error is why the pod may not run here.
-    pub(crate) async fn allocate(&self, pod: &Pod) -> Result<(), Ended> {
-        let wishes: Vec<_> = view::all_containers(pod).flat_map(|container| self.wishes(container)).collect();
-        if wishes.is_empty() {
-            return Ok(());
-        }
-        let _turn = self.turn.lock().await;
-        let mut reusable = Vec::new();
+    /// Gives a container its devices, unless it has them: from the NUMA nodes of `affinity` as far as they have them, and
+    /// those of the pod's containers in `over`, which have ended. Whoever calls this gives one pod after the other its
+    /// devices. The error is why the pod may not run here.
+    pub(crate) async fn allocate(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        over: &[&str],
+        affinity: Option<Mask>,
+    ) -> Result<(), String> {
         let mut given = false;
-        for (index, container) in view::all_containers(pod).enumerate() {
-            for (resource, required) in self.wishes(container) {
-                let made = self.allocate_one(pod, container, &resource, required, &reusable).await;
-                given |= made.map_err(|why| {
-                    // Nothing of a pod that does not run is kept.
-                    self.state.lock().shares.retain(|key, share| key.0 != view::uid(pod) || share.response.is_some());
-                    let message = format!("Allocate failed due to {why}, which is unexpected");
-                    Ended::rejection("UnexpectedAdmissionError", message)
-                })?;
-            }
-            if index < view::init_containers(pod).len() && !view::is_sidecar(container) {
-                reusable.push(container.name.as_str());
-            }
+        for (resource, required) in self.wishes(container) {
+            given |= self.allocate_one(pod, container, &resource, required, over, affinity).await?;
         }
         if given {
             self.save().await;
         }
         Ok(())
+    }
+
+    /// What NUMA nodes would suit a container, by resource.
+    pub(crate) fn hints(&self, pod: &Pod, container: &Container, over: &[&str], nodes: &BTreeSet<usize>) -> Vec<Hints> {
+        let wishes = self.wishes(container);
+        let state = self.state.lock();
+        let of = |(resource, required): (String, usize)| {
+            state.hints(view::uid(pod), &[container.name.as_str()], &resource, required, over, nodes)
+        };
+        wishes.into_iter().map(of).collect()
+    }
+
+    /// What NUMA nodes would suit all containers of a pod, by resource.
+    pub(crate) fn pod_hints(&self, pod: &Pod, nodes: &BTreeSet<usize>) -> Vec<Hints> {
+        let wishes: Vec<_> = view::all_containers(pod).map(|container| (container, self.wishes(container))).collect();
+        let resources: BTreeSet<&String> =
+            wishes.iter().flat_map(|(_, wishes)| wishes.iter().map(|(resource, _)| resource)).collect();
+        let names: Vec<&str> = view::all_containers(pod).map(|container| container.name.as_str()).collect();
+        let state = self.state.lock();
+        let of = |resource: &String| {
+            let wish = |container: &Container| -> u64 {
+                let own = wishes.iter().filter(|(known, _)| known.name == container.name);
+                own.flat_map(|(_, wishes)| wishes)
+                    .filter(|(known, _)| known == resource)
+                    .map(|(_, count)| *count as u64)
+                    .sum()
+            };
+            let required = usize::try_from(managers::most_at_once(pod, wish)).unwrap_or(usize::MAX);
+            state.hints(view::uid(pod), &names, resource, required, &[], nodes)
+        };
+        resources.into_iter().map(of).collect()
     }
 
     /// The devices that a container asks for, as far as plugins give them.
@@ -247,21 +268,22 @@ impl Devices {
         resource: &str,
         required: usize,
         reusable: &[&str],
+        affinity: Option<Mask>,
     ) -> Result<bool, String> {
         let uid = view::uid(pod);
         let (choice, plugin) = {
             let state = self.state.lock();
-            let Some(choice) = state.choice(uid, &container.name, resource, required, reusable)? else {
+            let Some(choice) = state.choice((uid, &container.name), resource, required, reusable, affinity)? else {
                 return Ok(false);
             };
             let plugin = state.resources.get(resource).and_then(|known| known.plugin.clone());
             (choice, plugin.ok_or_else(|| format!("unknown Device Plugin {resource}"))?)
         };
         let mut preferred = Vec::new();
-        if plugin.options.get_preferred_allocation_available && choice.available.len() > choice.size {
+        if plugin.options.get_preferred_allocation_available && choice.offered().len() > choice.size {
             let request = api::PreferredAllocationRequest {
                 container_requests: vec![api::ContainerPreferredAllocationRequest {
-                    available_device_ids: choice.available.iter().cloned().collect(),
+                    available_device_ids: choice.offered().into_iter().collect(),
                     must_include_device_ids: choice.must.iter().cloned().collect(),
                     allocation_size: i32::try_from(choice.size).unwrap_or(i32::MAX),
                 }],
@@ -318,6 +340,28 @@ impl Devices {
         if freed {
             self.save().await;
         }
+    }
+
+    /// Resource, id and NUMA nodes of each device that a container has.
+    pub(crate) fn of_container(&self, pod_uid: &str, container: &str) -> Vec<(String, String, Option<Mask>)> {
+        let state = self.state.lock();
+        let own = state.shares.iter().filter(|((uid, name, _), _)| uid == pod_uid && name == container);
+        own.flat_map(|((_, _, resource), share)| {
+            let known = state.resources.get(resource);
+            let near = move |id: &String| known.and_then(|known| known.devices.get(id)).and_then(|device| device.near);
+            share.devices.iter().map(move |id| (resource.clone(), id.clone(), near(id)))
+        })
+        .collect()
+    }
+
+    /// Resource, id and NUMA nodes of each device that works.
+    pub(crate) fn healthy(&self) -> Vec<(String, String, Option<Mask>)> {
+        let state = self.state.lock();
+        let of = |(resource, known): (&String, &state::Resource)| {
+            let healthy = known.devices.iter().filter(|(_, device)| device.healthy);
+            healthy.map(|(id, device)| (resource.clone(), id.clone(), device.near)).collect::<Vec<_>>()
+        };
+        state.resources.iter().flat_map(of).collect()
     }
 
     /// Uids of pods that have devices.

@@ -260,7 +260,7 @@ impl Manager {
             let mut found: BTreeSet<String> = labels.filter_map(|mut labels| labels.remove(labels::POD_UID)).collect();
             found.extend(ctx.volumes.pods_on_disk());
             found.extend(ctx.cgroups.pods());
-            found.extend(ctx.devices.pods());
+            found.extend(ctx.managers.pods());
             Some(found)
         });
     }

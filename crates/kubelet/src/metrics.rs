@@ -5,6 +5,9 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::managers::metrics::ManagerMetrics;
+use crate::pod_resources::EndpointMetrics;
+
 /// Seconds; of calls to the runtime.
 const CALL_SECONDS: &[f64] =
     &[0.005, 0.0125, 0.03125, 0.078, 0.195, 0.488, 1.22, 3.05, 7.63, 19.1, 47.7, 119.0, 298.0, 745.0];
@@ -23,6 +26,8 @@ pub(crate) struct Metrics {
     probe_seconds: HistogramVec,
     running_pods: IntGauge,
     running_containers: IntGaugeVec,
+    managers: ManagerMetrics,
+    endpoint: EndpointMetrics,
 }
 
 /// Which probe, of what.
@@ -101,9 +106,21 @@ impl Metrics {
                 ),
                 &["container", "namespace", "pod", "probe_type"],
             )?,
+            managers: ManagerMetrics::new(&registry)?,
+            endpoint: EndpointMetrics::new(&registry)?,
             registry,
             probes,
         })
+    }
+
+    /// Series of those who give out CPUs, memory and devices.
+    pub(crate) fn managers(&self) -> &ManagerMetrics {
+        &self.managers
+    }
+
+    /// Series of the pod resources endpoint.
+    pub(crate) fn endpoint(&self) -> &EndpointMetrics {
+        &self.endpoint
     }
 
     /// A call to the runtime ended.
@@ -165,16 +182,29 @@ fn encode(registry: &Registry) -> String {
     TextEncoder::new().encode_to_string(&registry.gather()).unwrap_or_default()
 }
 
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+pub(crate) fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+pub(crate) fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
     registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
 }
 
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+pub(crate) fn gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
     registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
 }
 

@@ -18,6 +18,7 @@ use crate::devices::Devices;
 use crate::error::Error;
 use crate::image_gc::ImageGc;
 use crate::images::Images;
+use crate::managers::{self, Managers};
 use crate::metrics::Metrics;
 use crate::node::machine::{self, Machine};
 use crate::node::{self, health};
@@ -29,15 +30,16 @@ use crate::server::Server;
 use crate::static_pods::{self, mirror};
 use crate::stats::Stats;
 use crate::volumes::Volumes;
-use crate::{eviction, image_gc, manager, pleg, quantity, rotation};
+use crate::{eviction, image_gc, manager, pleg, pod_resources, quantity, rotation};
 
 /// Unknown pods waiting to be cleaned up.
 const UNKNOWN_CAPACITY: usize = 256;
 
 /// Runs the kubelet until `shutdown`. Containers go on after that.
-pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(client: kube::Client, mut config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     check_machine(&config)?;
     make_directories(&config)?;
+    reserve_cpus(&mut config)?;
     let server = Server::bind(&config).await?;
     let machine = Machine::read(&config);
     let ctx = Arc::new(context(client, config, &machine)?);
@@ -68,6 +70,8 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
         rotation::run(ctx.clone(), shutdown.clone()),
         ctx.devices.clone().run(shutdown.clone()),
         eviction::run(ctx.clone(), shutdown.clone()),
+        managers::run(ctx.clone(), shutdown.clone()),
+        pod_resources::run(ctx.clone(), shutdown.clone()),
         image_gc::run(ctx.clone(), shutdown.clone()),
         server.run(ctx.clone(), shutdown.clone()),
         manager::run(
@@ -91,6 +95,23 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
         },
     );
     Ok(())
+}
+
+/// `reservedSystemCPUs` goes before what is reserved of CPU by amount.
+fn reserve_cpus(config: &mut Config) -> Result<(), Error> {
+    if config.reserved_system_cpus.is_empty() {
+        return Ok(());
+    }
+    let cpus = managers::reserved_cpus(&config.reserved_system_cpus, &topology()?)?;
+    config.kube_reserved.remove("cpu");
+    let count = i64::try_from(cpus.len()).unwrap_or(i64::MAX);
+    config.system_reserved.insert("cpu".into(), quantity::from_count(count));
+    Ok(())
+}
+
+fn topology() -> Result<managers::topology::Topology, Error> {
+    let memory = machine::meminfo("MemTotal:").and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+    managers::topology::Topology::read(std::path::Path::new("/sys"), memory)
 }
 
 /// Whether the machine is one that the configuration takes.
@@ -139,8 +160,12 @@ fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Co
     let events = EventRecorder::new(client.clone(), "kubelet", Some(&config.node_name));
     let cgroups = Cgroups::new(&config.cgroup_mount, &config.cgroup_root, config.cgroups_per_qos);
     let services = SharedInformer::start(Api::<Service>::all(client.clone()), watcher::Config::default(), Some(slim));
+    let devices = Devices::new(&config.root_dir);
+    let memory_bytes = u64::try_from(machine.memory_bytes).unwrap_or(0);
+    let managers = Managers::new(&config, topology()?, memory_bytes, devices.clone(), metrics.managers().clone())?;
     Ok(Context {
-        devices: Devices::new(&config.root_dir),
+        devices,
+        managers,
         volumes: Volumes::new(&config.root_dir, &client),
         images: Images::new(runtime.clone(), client.clone(), events.clone(), config.max_parallel_image_pulls),
         limits: Limits {

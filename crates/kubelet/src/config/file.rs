@@ -15,7 +15,8 @@ use crate::eviction::signal::{Thresholds, default_hard};
 use crate::quantity;
 
 /// Feature gates that change something here, with upstream's default.
-pub(crate) const GATES: &[(&str, bool)] = &[("NodeLogQuery", false)];
+pub(crate) const GATES: &[(&str, bool)] =
+    &[("NodeLogQuery", false), ("CPUManagerPolicyAlphaOptions", false), ("CPUManagerPolicyBetaOptions", true)];
 
 /// The file's form. What is not there stays as it was.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -90,6 +91,26 @@ pub(crate) struct KubeletConfiguration {
     register_with_taints: Option<Vec<Taint>>,
     register_node: Option<bool>,
     container_runtime_endpoint: Option<String>,
+    cpu_manager_policy: Option<String>,
+    cpu_manager_policy_options: Option<BTreeMap<String, String>>,
+    cpu_manager_reconcile_period: Option<GoDuration>,
+    memory_manager_policy: Option<String>,
+    topology_manager_policy: Option<String>,
+    topology_manager_scope: Option<String>,
+    topology_manager_policy_options: Option<BTreeMap<String, String>>,
+    #[serde(rename = "reservedSystemCPUs")]
+    reserved_system_cpus: Option<String>,
+    reserved_memory: Option<Vec<MemoryReservation>>,
+}
+
+/// An entry of `reservedMemory`: what the system keeps of a NUMA node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MemoryReservation {
+    /// The node's number.
+    pub numa_node: i32,
+    /// Bytes by resource: `memory`, `hugepages-2Mi`.
+    pub limits: BTreeMap<String, Quantity>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -333,6 +354,27 @@ impl KubeletConfiguration {
         put(self.register_with_taints, &mut config.register_with_taints);
         put(self.register_node, &mut config.register_node);
         put_text(self.container_runtime_endpoint, &mut config.container_runtime_endpoint);
+        let policy = |field: &str, given: Option<String>, known: &[&str], place: &mut String| {
+            let given = given.filter(|given| !given.is_empty());
+            if let Some(other) = given.as_deref().filter(|given| !known.contains(given)) {
+                return Err(format!("{field}: {other:?} must be one of {known:?}"));
+            }
+            put(given, place);
+            Ok(())
+        };
+        policy("cpuManagerPolicy", self.cpu_manager_policy, &["none", "static"], &mut config.cpu_manager_policy)?;
+        put(self.cpu_manager_policy_options, &mut config.cpu_manager_policy_options);
+        put_time(self.cpu_manager_reconcile_period, &mut config.cpu_manager_reconcile_period);
+        let known = ["None", "Static"];
+        policy("memoryManagerPolicy", self.memory_manager_policy, &known, &mut config.memory_manager_policy)?;
+        let known = ["none", "best-effort", "restricted", "single-numa-node"];
+        policy("topologyManagerPolicy", self.topology_manager_policy, &known, &mut config.topology_manager_policy)?;
+        let known = ["container", "pod"];
+        policy("topologyManagerScope", self.topology_manager_scope, &known, &mut config.topology_manager_scope)?;
+        put(self.topology_manager_policy_options, &mut config.topology_manager_policy_options);
+        put(self.reserved_system_cpus, &mut config.reserved_system_cpus);
+        put(self.reserved_memory, &mut config.reserved_memory);
+        check_reservations(&config.reserved_memory)?;
         if !config.pod_logs_dir.is_absolute() {
             return Err(format!("podLogsDir: {:?} must be absolute path", config.pod_logs_dir));
         }
@@ -431,8 +473,42 @@ impl KubeletConfiguration {
             register_with_taints: Some(config.register_with_taints.clone()),
             register_node: Some(config.register_node),
             container_runtime_endpoint: Some(config.container_runtime_endpoint.clone()),
+            cpu_manager_policy: Some(config.cpu_manager_policy.clone()),
+            cpu_manager_policy_options: Some(config.cpu_manager_policy_options.clone()),
+            cpu_manager_reconcile_period: time(config.cpu_manager_reconcile_period),
+            memory_manager_policy: Some(config.memory_manager_policy.clone()),
+            topology_manager_policy: Some(config.topology_manager_policy.clone()),
+            topology_manager_scope: Some(config.topology_manager_scope.clone()),
+            topology_manager_policy_options: Some(config.topology_manager_policy_options.clone()),
+            reserved_system_cpus: Some(config.reserved_system_cpus.clone()),
+            reserved_memory: Some(config.reserved_memory.clone()),
         }
     }
+}
+
+/// Each kind of memory of each node is named once, and is some.
+fn check_reservations(reservations: &[MemoryReservation]) -> Result<(), String> {
+    let mut known = std::collections::BTreeSet::new();
+    for (node, name, amount) in
+        reservations.iter().flat_map(|one| one.limits.iter().map(move |(name, amount)| (one.numa_node, name, amount)))
+    {
+        if !crate::managers::memory::is_memory(name) {
+            return Err(format!(
+                "reservedMemory: the limit type {name:?} for NUMA node {node} is not supported, only [memory hugepages-<HugePageSize>] is accepted"
+            ));
+        }
+        if !known.insert((node, name)) {
+            return Err(format!(
+                "reservedMemory: the reserved memory has a duplicate value for NUMA node {node} and resource {name:?}"
+            ));
+        }
+        if quantity::value(amount) <= 0 {
+            return Err(format!(
+                "reservedMemory: reserved memory may not be zero for NUMA node {node} and resource {name:?}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn given<T: From<String>>(text: Option<String>) -> Option<T> {

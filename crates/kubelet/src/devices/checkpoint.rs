@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use base64::Engine;
@@ -16,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::state::{Key, Share, State};
 use crate::error::Error;
+use crate::managers::state_file::write_whole;
 
 /// The file's name in the directory of plugins.
 pub(super) const NAME: &str = "kubelet_internal_checkpoint";
@@ -74,12 +73,7 @@ pub(super) fn write(dir: &Path, state: &State) -> Result<(), Error> {
     };
     let file = File { checksum: checksum(&data), data };
     let text = serde_json::to_vec(&file).map_err(|error| Error::message(error.to_string()))?;
-    let (path, new) = (dir.join(NAME), dir.join(format!(".{NAME}.new")));
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut opened = options.open(&new).map_err(Error::file("create", &new))?;
-    opened.write_all(&text).and_then(|()| opened.sync_data()).map_err(Error::file("write", &new))?;
-    fs::rename(&new, &path).map_err(Error::file("rename", &path))
+    write_whole(&dir.join(NAME), &text)
 }
 
 /// What the file of `dir` says; nothing when there is none. A damaged one is an error.
@@ -119,7 +113,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(read(dir.path()).unwrap().shares.is_empty());
         let mut state = State::default();
-        state.resources.entry("r".into()).or_default().devices.insert("a".into(), true);
+        state.resources.entry("r".into()).or_default().devices.insert("a".into(), Default::default());
         let envs = [("A".to_string(), "b".to_string())].into();
         let response = Some(ContainerAllocateResponse { envs, ..Default::default() });
         let share = Share { devices: ["a".to_string()].into(), response };

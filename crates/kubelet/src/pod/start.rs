@@ -80,7 +80,9 @@ pub(crate) fn prepare(ctx: &Context, pod: &Pod) -> Result<(), Error> {
     ] {
         fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
     }
-    let limits = resources::pod_cgroup(pod, ctx.config.cpu_cfs_quota);
+    // Who has CPUs for itself needs no quota, which would only hold it up on them.
+    let quota = ctx.config.cpu_cfs_quota && !ctx.managers.has_exclusive_cpus(uid, None);
+    let limits = resources::pod_cgroup(pod, quota);
     steps::reached("kubelet-directories");
     ctx.cgroups.set_up_pod(resources::qos_class(pod), uid, &limits, ctx.config.pod_pids_limit)?;
     steps::reached("kubelet-cgroup");
@@ -189,7 +191,7 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
             image_username: &image.username,
             env,
             mounts,
-            resources: resources::container_resources(pod, &container, &ctx.limits),
+            resources: container_resources(ctx, pod, &container),
             root_dir: &ctx.config.root_dir,
             runtime_name: &runtime_name,
             seccomp_default: ctx.config.seccomp_default,
@@ -234,6 +236,18 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// What the container may use, and on which CPUs and NUMA nodes.
+fn container_resources(ctx: &Context, pod: &Pod, container: &Container) -> cri::LinuxContainerResources {
+    let mut own = resources::container_resources(pod, container, &ctx.limits);
+    let uid = view::uid(pod);
+    if own.cpu_quota > 0 && ctx.managers.has_exclusive_cpus(uid, Some(&container.name)) {
+        own.cpu_quota = -1;
+    }
+    own.cpuset_cpus = ctx.managers.cpus_of(uid, &container.name).map(|cpus| cpus.to_string()).unwrap_or_default();
+    own.cpuset_mems = ctx.managers.memory_nodes(uid, &container.name);
+    own
 }
 
 /// The pod's and the node's addresses.
@@ -511,7 +525,7 @@ pub(crate) async fn tear_down(ctx: &Context, pod: &Pod, observed: &Observed, all
         ctx.volumes.unmount(uid).await?;
         steps::reached("kubelet-unmounted");
     }
-    ctx.devices.release(uid).await;
+    ctx.managers.release(uid).await;
     remove_cgroup(ctx, uid).await
 }
 
@@ -552,7 +566,7 @@ pub(crate) async fn remove_orphan(ctx: &Context, uid: &str) -> Result<(), Error>
         let _ = fs::remove_dir_all(dir);
     }
     ctx.volumes.tear_down(uid).await?;
-    ctx.devices.release(uid).await;
+    ctx.managers.release(uid).await;
     remove_cgroup(ctx, uid).await
 }
 

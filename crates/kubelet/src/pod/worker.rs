@@ -377,6 +377,15 @@ impl Worker {
         let ips = self.observed.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
         let fresh = self.observed.containers.is_empty();
         self.ops.spawn(async move {
+            match ctx.managers.admit(&pod).await {
+                Err(refused) if fresh => {
+                    ctx.managers.release(view::uid(&pod)).await;
+                    return Done::Refused(refused);
+                }
+                // A pod that runs has had what it needs.
+                Err(refused) => tracing::warn!(pod = view::format(&pod), why = refused.message, "its share is unknown"),
+                Ok(()) => {}
+            }
             let made = {
                 let (ctx, pod) = (ctx.clone(), pod.clone());
                 tokio::task::spawn_blocking(move || start::prepare(&ctx, &pod)).await
@@ -386,12 +395,6 @@ impl Worker {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Done::Prepared(Err(failed(error))),
                 Err(error) => return Done::Prepared(Err(failed(Error::message(error.to_string())))),
-            }
-            match ctx.devices.allocate(&pod).await {
-                Err(refused) if fresh => return Done::Refused(refused),
-                // A pod that runs has had its devices.
-                Err(refused) => tracing::warn!(pod = view::format(&pod), why = refused.message, "devices are unknown"),
-                Ok(()) => {}
             }
             let addresses = start::addresses(&ctx, &pod, &ips);
             let mounted = ctx.volumes.set_up(&pod, &addresses, &ctx.allocatable, &changed).await;

@@ -48,7 +48,11 @@ impl Worker {
             .map(|(_, handle)| handle.as_allocated())
             .collect();
         let about = keelson_client::reference(self.pod.as_ref());
-        let pending = match resize::judge(&self.desired, &others, &self.ctx.allocatable) {
+        let verdict = match self.fixed_by_a_manager() {
+            Some(why) => Verdict::Infeasible(why),
+            None => resize::judge(&self.desired, &others, &self.ctx.allocatable),
+        };
+        let pending = match verdict {
             Verdict::Fits => None,
             Verdict::Deferred(message) => Some(Pending { reason: "Deferred", message }),
             Verdict::Infeasible(message) => Some(Pending { reason: "Infeasible", message }),
@@ -79,6 +83,18 @@ impl Worker {
             let result = carry_out(&ctx, &before, &wanted, &observed).await;
             Done::Resized(wanted, result)
         });
+    }
+
+    /// Why the pod must stay as it is, on a node that gives such pods CPUs or memory of their own.
+    fn fixed_by_a_manager(&self) -> Option<String> {
+        let config = &self.ctx.config;
+        let manager = match (config.cpu_manager_policy.as_str(), config.memory_manager_policy.as_str()) {
+            _ if resources::qos_class(&self.desired) != resources::QosClass::Guaranteed => return None,
+            ("static", _) => "CPU",
+            (_, "Static") => "Memory",
+            _ => return None,
+        };
+        Some(format!("Resize is infeasible for Guaranteed Pods alongside {manager} Manager static policy"))
     }
 
     /// A try ended. Containers that want it are restarted.
