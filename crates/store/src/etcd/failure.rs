@@ -29,6 +29,17 @@ pub(super) fn is_lease_lost(error: &Error) -> bool {
     matches!(error, Error::Unreachable { what } if what.contains(LEASE_LOST))
 }
 
+/// An error once more, for another who waited for the same answer.
+pub(super) fn again(error: &Error) -> Error {
+    match error {
+        Error::Timeout { what } => Error::Timeout { what: what.clone() },
+        Error::Io { context, source } => {
+            Error::Io { context: context.clone(), source: std::io::Error::new(source.kind(), source.to_string()) }
+        }
+        error => Error::Unreachable { what: error.to_string() },
+    }
+}
+
 /// Numbers are not in etcd's errors; who knows them puts them in.
 fn failed(what: &str, error: &etcd_client::Error) -> Error {
     let text = match error {
