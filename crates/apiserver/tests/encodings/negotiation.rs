@@ -132,13 +132,16 @@ async fn people_get_indentation() {
         String::from_utf8(bytes.to_vec()).unwrap()
     };
     let curl = [("user-agent", "curl/8.5.0")];
-    for path in ["/api/v1/namespaces/default", "/api/v1/namespaces", "/apis", "/nothing"] {
+    // A list of one moment: the server writes meanwhile.
+    let now = api.ok("GET /api/v1/namespaces", json!(null)).await["metadata"]["resourceVersion"].clone();
+    let list = format!("/api/v1/namespaces?resourceVersionMatch=Exact&resourceVersion={}", now.as_str().unwrap());
+    for path in ["/api/v1/namespaces/default?x=y", &list, "/apis?x=y", "/nothing?x=y"] {
         let plain = text(path, &[]).await;
         assert!(plain.ends_with("}\n") && plain.trim_end().lines().count() == 1, "{plain}");
         let indented = text(path, &curl).await;
         assert!(indented.starts_with("{\n  \""), "{indented}");
-        assert_eq!(indented, text(&format!("{path}?pretty=true"), &[]).await);
-        assert_eq!(plain, text(&format!("{path}?pretty=false"), &curl).await);
+        assert_eq!(indented, text(&format!("{path}&pretty=true"), &[]).await);
+        assert_eq!(plain, text(&format!("{path}&pretty=false"), &curl).await);
         let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         assert_eq!(value(&indented), value(&plain));
     }
