@@ -122,7 +122,7 @@ impl ApiServer {
         tokio::spawn(bootstrap::trust::run(core.clone()));
         tokio::spawn(authn::keep(core.clone()));
         tokio::spawn(flow.run(core.shutdown.clone()));
-        if !core.store.is_shared() {
+        if !core.store.is_shared() && !core.config.event_ttl.is_zero() {
             tokio::spawn(bootstrap::event_ttl::run(core.clone()));
         }
         tokio::spawn(compaction::run(core.clone()));

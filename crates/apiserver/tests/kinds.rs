@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use base64::Engine;
 use keelson_apiserver::UserInfo;
 use serde_json::{Value, json};
@@ -192,4 +194,41 @@ async fn components_are_healthy_while_they_lead() {
         health().await,
         [row("scheduler", "False", "nobody holds the lease kube-scheduler"), controllers, store]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_go_by_when_the_server_wrote_them() {
+    let test = TestServer::start_with(|config| config.event_ttl = Duration::from_secs(4)).await;
+    let admin = test.admin();
+    const EVENTS: &str = "/api/v1/namespaces/default/events";
+    // Whatever times an event gives, far ahead or long gone, it lives as long as any other.
+    let event = |name: &str, at: &str| {
+        json!({"metadata": {"name": name}, "type": "Normal", "reason": "Tested", "firstTimestamp": at, "lastTimestamp": at,
+            "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}})
+    };
+    let begin = Instant::now();
+    for (name, at) in
+        [("ahead", "2100-01-02T03:04:05Z"), ("long-ago", "2001-02-03T04:05:06Z"), ("renewed", "2100-01-02T03:04:05Z")]
+    {
+        admin.ok(&format!("POST {EVENTS}"), event(name, at)).await;
+    }
+    let is_there = async |name: &str| admin.call(&format!("GET {EVENTS}/{name}"), json!(null)).await.0 == 200;
+    let mut renewed = Instant::now();
+    while is_there("ahead").await || is_there("long-ago").await {
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        if renewed.elapsed() > Duration::from_millis(500) {
+            renewed = Instant::now();
+            admin
+                .ok(&format!("PATCH+merge {EVENTS}/renewed"), json!({"count": begin.elapsed().as_millis() as u64}))
+                .await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(4), "not before their time: {:?}", begin.elapsed());
+    assert!(is_there("renewed").await, "every write counts");
+    while is_there("renewed").await {
+        assert!(renewed.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(renewed.elapsed() >= Duration::from_secs(4));
 }

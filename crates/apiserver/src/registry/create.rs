@@ -214,8 +214,9 @@ pub(crate) async fn put_sealed(
     expect: Expect,
 ) -> Result<Result<u64, keelson_store::Error>, Status> {
     let sealed = core.encryption.seal(cache, key, stored)?;
-    Ok(match cache.group().is_empty() && cache.resource() == EVENTS {
-        true => core.store.put_expiring(key, sealed, expect, core.config.event_ttl).await,
+    let ttl = core.config.event_ttl;
+    Ok(match cache.group().is_empty() && cache.resource() == EVENTS && !ttl.is_zero() {
+        true => core.store.put_expiring(key, sealed, expect, ttl).await,
         false => core.store.put(key, sealed, expect).await,
     })
 }
