@@ -9,6 +9,7 @@ mod default_class;
 mod default_tolerations;
 mod expressions;
 mod extensions;
+mod lazily;
 mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;

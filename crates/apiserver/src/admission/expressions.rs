@@ -12,11 +12,12 @@ use keelson_cel::{
     AuthorizationRequest, Authorizer, Bindings, Decision, Env, Error, Evaluation, Lazy, Program, Type, Value as Cel,
 };
 use parking_lot::Mutex;
-use serde_json::Value;
-use tokio::sync::Semaphore;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Request;
 use super::attributes::{Seen, describe};
+use super::lazily::Lazily;
 use super::matching::namespace_of;
 use crate::UserInfo;
 use crate::authz::Attributes;
@@ -29,6 +30,12 @@ static COSTLY: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Arc::new(Semaphore::new(cores.div_ceil(2)))
 });
+/// A place among what is costly, once there is one.
+pub(super) async fn costly_place() -> Option<OwnedSemaphorePermit> {
+    // It is never closed.
+    COSTLY.clone().acquire_owned().await.ok()
+}
+
 /// Runs until everything is known that is asked of the authorizer.
 const ROUNDS: usize = 16;
 
@@ -297,11 +304,11 @@ fn cheaply<J: Judge>(judge: &J, inputs: &Inputs<'_>, known: &Known) -> Option<J:
 }
 
 async fn costly<J: Judge>(judge: Arc<J>, inputs: Inputs<'static>, known: &mut Known) -> Result<J::Outcome, Status> {
-    let permit = COSTLY.clone().acquire_owned().await.map_err(Status::internal)?;
+    let place = costly_place().await;
     let given = std::mem::take(known);
     let work = move || {
         // Who asked may go away; the run goes on and keeps its place.
-        let _permit = permit;
+        let _place = place;
         let run = Run { inputs: &inputs, known: &given, cheap: Cell::new(None), costly: Cell::new(false) };
         let outcome = judge.judge(&run);
         (outcome, given)
@@ -326,8 +333,11 @@ pub(super) enum Held {
 }
 
 impl Conditions {
-    pub(super) fn of_webhook(webhook: &Value) -> Self {
-        Self::new(&env(Given { authorizer: true, ..Given::default() }), webhook)
+    /// Nothing for a webhook without any.
+    pub(super) fn of_webhook(webhook: &Value) -> Option<Lazily<Self>> {
+        let conditions = webhook["matchConditions"].as_array().filter(|conditions| !conditions.is_empty())?;
+        let holder = json!({"matchConditions": conditions});
+        Some(Lazily::new(move || Self::new(&env(Given { authorizer: true, ..Given::default() }), &holder)))
     }
 
     pub(super) fn new(env: &Env, holder: &Value) -> Self {
@@ -344,9 +354,6 @@ impl Conditions {
         (webhook, step): (&str, Step),
         fails_closed: bool,
     ) -> Result<bool, Status> {
-        if self.list.is_empty() {
-            return Ok(true);
-        }
         let described = describe(request, seen.resource);
         let inputs = Inputs::new(seen, &described);
         let held = run(request, self, &inputs, &mut Known::new(request)).await?;

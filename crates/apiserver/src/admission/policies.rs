@@ -1,5 +1,5 @@
 //! Admission policies: what is to be checked or changed, in expressions, and the bindings that put it to work. Expressions are
-//! compiled once for each version of a policy.
+//! compiled once for each version of a policy, when the first request comes that it is about.
 
 mod mutating;
 mod params;
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::Request;
 use super::expressions::{Compiled, Conditions, Variable};
+use super::lazily::Lazily;
 use super::matching::{Matching, find_namespace};
 use crate::registry::Resource;
 use crate::subresource::is_namespace;
@@ -34,7 +35,7 @@ pub(super) struct Policy<E> {
     params: Option<ParamKind>,
     /// `reinvocationPolicy: IfNeeded`
     reinvoked: bool,
-    work: Arc<E>,
+    work: Lazily<E>,
 }
 
 /// What puts a policy to work.
@@ -69,7 +70,7 @@ pub(super) struct Common {
 }
 
 /// What a policy does.
-pub(super) trait Work: Sized {
+pub(super) trait Work: Send + Sync + Sized + 'static {
     /// `rules` is the environment of its expressions, with the policy's variables; `messages` is that of what is only shown.
     fn new(spec: &Value, common: Common, rules: &Env, messages: &Env) -> Self;
 }
@@ -77,29 +78,36 @@ pub(super) trait Work: Sized {
 impl<E: Work> Policy<E> {
     fn new(name: &str, spec: &Value) -> Self {
         let params = ParamKind::new(&spec["paramKind"]);
-        let full = Given { params: params.is_some(), authorizer: true, namespace: true };
-        let conditions = Arc::new(Conditions::new(&env(Given { namespace: false, ..full }), spec));
-        let mut types = Vec::new();
-        let mut variables = Vec::new();
-        for variable in spec["variables"].as_array().into_iter().flatten() {
-            let text = |key: &str| variable[key].as_str().unwrap_or_default();
-            let expression = Compiled::new(&with_variables(env(full), &types), text("expression"), &[]);
-            types.push((text("name").to_owned(), expression.ty()));
-            variables.push(Variable { name: text("name").to_owned(), expression });
-        }
-        let reads_namespace = variables.iter().any(|variable| variable.expression.uses("namespaceObject"));
-        let rules = with_variables(env(full), &types);
-        let messages = with_variables(env(Given { authorizer: false, ..full }), &types);
-        let common = Common { conditions, variables: variables.into(), reads_namespace };
+        let has_params = params.is_some();
+        let source = spec.clone();
         Self {
             name: name.to_owned(),
             fails_closed: spec["failurePolicy"] != "Ignore",
             matching: Some(&spec["matchConstraints"]).filter(|m| !m.is_null()).map(Matching::of_policy),
             params,
             reinvoked: spec["reinvocationPolicy"] == "IfNeeded",
-            work: Arc::new(E::new(spec, common, &rules, &messages)),
+            work: Lazily::new(move || compile(&source, has_params)),
         }
     }
+}
+
+/// Compiles all expressions of a policy.
+fn compile<E: Work>(spec: &Value, params: bool) -> E {
+    let full = Given { params, authorizer: true, namespace: true };
+    let conditions = Arc::new(Conditions::new(&env(Given { namespace: false, ..full }), spec));
+    let mut types = Vec::new();
+    let mut variables = Vec::new();
+    for variable in spec["variables"].as_array().into_iter().flatten() {
+        let text = |key: &str| variable[key].as_str().unwrap_or_default();
+        let expression = Compiled::new(&with_variables(env(full), &types), text("expression"), &[]);
+        types.push((text("name").to_owned(), expression.ty()));
+        variables.push(Variable { name: text("name").to_owned(), expression });
+    }
+    let reads_namespace = variables.iter().any(|variable| variable.expression.uses("namespaceObject"));
+    let rules = with_variables(env(full), &types);
+    let messages = with_variables(env(Given { authorizer: false, ..full }), &types);
+    let common = Common { conditions, variables: variables.into(), reads_namespace };
+    E::new(spec, common, &rules, &messages)
 }
 
 /// A policy that is put to work, with what does that.

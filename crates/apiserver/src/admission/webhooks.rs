@@ -15,8 +15,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Request;
+use super::attributes::Seen;
 use super::expressions::Conditions;
 use super::extensions::Home;
+use super::lazily::Lazily;
 use super::matching::Matching;
 use crate::metrics::{Asked, Rejection, Step};
 use crate::webhook::{self, Webhook};
@@ -32,7 +34,7 @@ pub(super) struct Hook {
     configuration: String,
     name: String,
     matching: Matching,
-    conditions: Arc<Conditions>,
+    conditions: Option<Lazily<Conditions>>,
     /// `failurePolicy: Fail`
     fails_closed: bool,
     timeout: Duration,
@@ -57,7 +59,7 @@ impl Hook {
             configuration: configuration.to_owned(),
             name: webhook["name"].as_str().unwrap_or_default().to_owned(),
             matching: Matching::of_webhook(webhook),
-            conditions: Arc::new(Conditions::of_webhook(webhook)),
+            conditions: Conditions::of_webhook(webhook),
             fails_closed,
             timeout: Duration::from_secs(webhook["timeoutSeconds"].as_u64().unwrap_or(10)),
             dry_run: matches!(webhook["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")),
@@ -75,6 +77,12 @@ impl Hook {
             Webhook::new(core, &self.config).map(|client| client.with_limit(MAX_ANSWER_BYTES))
         };
         self.client.get_or_init(make).as_ref().map_err(Clone::clone)
+    }
+
+    /// Whether its conditions want it asked.
+    async fn is_wanted(&self, request: &Request<'_>, seen: &Seen<'_>, step: Step) -> Result<bool, Status> {
+        let Some(conditions) = &self.conditions else { return Ok(true) };
+        conditions.get().await?.hold(request, seen, (&self.name, step), self.fails_closed).await
     }
 
     pub(super) fn matching(&self) -> &Matching {

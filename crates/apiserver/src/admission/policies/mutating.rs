@@ -247,7 +247,9 @@ async fn invoke(
     troubles: &mut Vec<Trouble>,
 ) -> Result<bool, Status> {
     let Invocation { active, binding, resource, params } = invocation;
-    let (policy, common) = (&active.policy, &active.policy.work.common);
+    let policy = &active.policy;
+    let work = policy.work.get().await?;
+    let common = &work.common;
     let trouble =
         |why: String| Trouble { policy: policy.name.clone(), binding: Some(binding.name.clone()), why, invalid: true };
     let namespace = if common.reads_namespace { namespace_object(request).await? } else { Value::Null };
@@ -275,7 +277,7 @@ async fn invoke(
         return Ok(false);
     }
     let mut new = version.object.clone().into_owned();
-    for step in &policy.work.steps {
+    for step in &work.steps {
         let seen = Seen { resource, object: &new, old: &version.old };
         let change = run(request, step, &given(&seen), &mut known).await?;
         match change.and_then(|change| step.apply(request, &seen, change)) {

@@ -245,18 +245,20 @@ async fn judge(
         };
         for params in params {
             if seen.is_none() {
-                let namespace = match policy.work.common.reads_namespace {
+                let work = policy.work.get().await?;
+                let namespace = match work.common.reads_namespace {
                     true => namespace_object(request).await?,
                     false => Value::Null,
                 };
                 let described = describe(request, &resource);
-                seen = Some((as_version(request, &resource, object).await?, described, namespace, Known::new(request)));
+                let version = as_version(request, &resource, object).await?;
+                seen = Some((work, version, described, namespace, Known::new(request)));
             }
-            let Some((version, described, namespace, known)) = &mut seen else { continue };
+            let Some((work, version, described, namespace, known)) = &mut seen else { continue };
             let mut inputs = Inputs::new(&version.borrow(&resource), described);
             inputs.namespace = std::borrow::Cow::Borrowed(namespace);
             inputs.params = std::borrow::Cow::Owned(params);
-            verdicts.push((binding, run(request, &policy.work, &inputs, known).await?));
+            verdicts.push((binding, run(request, work, &inputs, known).await?));
         }
     }
     act(request, &policy.name, verdicts, refusals);

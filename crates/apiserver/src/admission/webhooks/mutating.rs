@@ -26,8 +26,7 @@ pub(in crate::admission) async fn mutate(
     for (index, hook) in hooks.iter().enumerate() {
         let Some(resource) = hook.matching.find(request, object).await? else { continue };
         let seen = as_version(request, &resource, object).await?;
-        if !hook.conditions.hold(request, &seen.borrow(&resource), (&hook.name, Step::Admit), hook.fails_closed).await?
-        {
+        if !hook.is_wanted(request, &seen.borrow(&resource), Step::Admit).await? {
             continue;
         }
         let key = format!("{}/{}", hook.configuration, hook.name);

@@ -26,11 +26,7 @@ pub(in crate::admission) async fn validate(request: &Request<'_>, object: &Value
             versions.insert(version.clone(), as_version(request, &resource, object).await?);
         }
         let Some(seen) = versions.get(&version) else { continue };
-        if hook
-            .conditions
-            .hold(request, &seen.borrow(&resource), (&hook.name, Step::Validate), hook.fails_closed)
-            .await?
-        {
+        if hook.is_wanted(request, &seen.borrow(&resource), Step::Validate).await? {
             relevant.push((index, hook, resource, version));
         }
     }
