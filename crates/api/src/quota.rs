@@ -122,6 +122,11 @@ impl Evaluator {
         matches!(self, Self::Objects { .. })
     }
 
+    /// Of some scopes, those that an object is in.
+    pub fn scopes_of<'a>(&self, scopes: &'a [Scope], object: &Value) -> impl Iterator<Item = &'a Scope> {
+        scopes.iter().filter(|scope| self.is_in(scope, object))
+    }
+
     fn is_in(&self, scope: &Scope, object: &Value) -> bool {
         match self {
             Self::Pods => pods::is_in(scope, object),
@@ -149,6 +154,27 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// Of a `ScopedResourceSelectorRequirement`.
+    pub fn of(requirement: &Value) -> Self {
+        let values = requirement["values"].as_array().into_iter().flatten();
+        let operator = match requirement["operator"].as_str() {
+            Some("In") => Operator::In,
+            Some("NotIn") => Operator::NotIn,
+            Some("DoesNotExist") => Operator::DoesNotExist,
+            _ => Operator::Exists,
+        };
+        Self {
+            name: requirement["scopeName"].as_str().unwrap_or_default().to_owned(),
+            operator,
+            values: values.filter_map(Value::as_str).map(str::to_owned).collect(),
+        }
+    }
+
+    /// `PriorityClass`
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn exists(name: &str) -> Self {
         Self { name: name.to_owned(), operator: Operator::Exists, values: Vec::new() }
     }
@@ -162,6 +188,13 @@ impl Scope {
             Operator::Exists => !names.is_empty(),
             Operator::DoesNotExist => names.is_empty(),
         }
+    }
+}
+
+/// As Go prints it: `{PriorityClass In [a b]}`.
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{{{} {:?} [{}]}}", self.name, self.operator, self.values.join(" "))
     }
 }
 
@@ -183,20 +216,7 @@ impl Quota {
     pub fn of(object: &Value) -> Self {
         let (spec, status) = (&object["spec"], &object["status"]);
         let scopes = spec["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str).map(Scope::exists);
-        let selected = spec["scopeSelector"]["matchExpressions"].as_array().into_iter().flatten().map(|requirement| {
-            let values = requirement["values"].as_array().into_iter().flatten();
-            let operator = match requirement["operator"].as_str() {
-                Some("In") => Operator::In,
-                Some("NotIn") => Operator::NotIn,
-                Some("DoesNotExist") => Operator::DoesNotExist,
-                _ => Operator::Exists,
-            };
-            Scope {
-                name: requirement["scopeName"].as_str().unwrap_or_default().to_owned(),
-                operator,
-                values: values.filter_map(Value::as_str).map(str::to_owned).collect(),
-            }
-        });
+        let selected = spec["scopeSelector"]["matchExpressions"].as_array().into_iter().flatten().map(Scope::of);
         Self {
             name: object["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
             wanted: amounts(&spec["hard"]),
@@ -204,6 +224,11 @@ impl Quota {
             used: amounts(&status["used"]),
             scopes: scopes.chain(selected).collect(),
         }
+    }
+
+    /// What it asks of what it counts.
+    pub fn scopes(&self) -> &[Scope] {
+        &self.scopes
     }
 
     /// Whether an object is in all of the quota's scopes.

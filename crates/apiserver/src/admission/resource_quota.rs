@@ -5,8 +5,10 @@
 //! controller, which counts anew.
 
 mod charge;
+mod limited;
 mod turns;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use crate::core::Core;
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{Target, update};
 use charge::{Charge, serve};
+pub(super) use limited::Limited;
 pub(super) use turns::Turns;
 
 /// How long a request waits to be charged.
@@ -40,7 +43,7 @@ pub(super) async fn validate(request: &Request<'_>, object: &Value) -> Result<()
         return Ok(());
     }
     let quotas = request.core.admission.namespaces.quotas(request.namespace);
-    if quotas.is_empty() {
+    if quotas.is_empty() && request.core.admission.limited.is_empty() {
         return Ok(());
     }
     let kind = &request.resource.kind;
@@ -77,7 +80,9 @@ fn measure(
     quotas: &[Arc<Quota>],
     object: &Value,
 ) -> Result<Option<Charge>, Status> {
+    let limited = &request.core.admission.limited;
     let mut matching = Vec::new();
+    let mut covered = BTreeSet::new();
     for quota in quotas.iter().filter(|quota| quota.matches(evaluator, object)) {
         let names = || quota.hard.keys().map(String::as_str).filter(|name| evaluator.counts(name));
         if let Some(why) = evaluator.missing(names(), object) {
@@ -88,9 +93,10 @@ fn measure(
             let why = format!("status unknown for quota: {}, resources: {}", quota.name, names.join(","));
             return Err(request.forbidden(&why));
         }
+        covered.extend(names());
         matching.push(quota);
     }
-    if matching.is_empty() {
+    if matching.is_empty() && limited.is_empty() {
         return Ok(None);
     }
     let now = clock::now();
@@ -102,12 +108,15 @@ fn measure(
     let more = request.old.map(|old| added(&usage, &evaluator.usage(old, now)));
     let mut charge =
         Charge { by_quota: Vec::new(), enforced: request.subresource != "status", dry_run: request.is_dry_run() };
+    let is_something = |delta: &Amounts| delta.values().any(|q| !q.is_zero());
+    let mut uses_more = matching.is_empty() && is_something(more.as_ref().unwrap_or(&usage));
     for quota in matching {
         // What the quota has not counted so far is new to it as a whole.
         let delta = match (&more, request.old) {
             (Some(more), Some(old)) if quota.matches(evaluator, old) => more,
             _ => &usage,
         };
+        uses_more |= is_something(delta);
         let delta: Amounts = delta
             .iter()
             .filter(|(name, q)| !q.is_zero() && quota.hard.contains_key(*name))
@@ -116,6 +125,9 @@ fn measure(
         if !delta.is_empty() {
             charge.by_quota.push((quota.name.clone(), delta));
         }
+    }
+    if uses_more && !limited.is_empty() {
+        limited.check(request, evaluator, object, &usage, (quotas, &covered))?;
     }
     Ok((!charge.by_quota.is_empty()).then_some(charge))
 }

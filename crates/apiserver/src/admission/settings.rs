@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::namespaces::Namespaces;
 use super::plugin::{Enabled, Plugin};
 use super::pod_security;
-use super::resource_quota::Turns;
+use super::resource_quota::{Limited, Turns};
 use crate::{Config, Error};
 
 /// Admission's part of the server.
@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     /// Fed by the watch cache.
     pub(crate) namespaces: Arc<Namespaces>,
     pub(super) turns: Arc<Turns>,
+    /// Of the ResourceQuota plugin.
+    pub(super) limited: Limited,
 }
 
 /// `AdmissionConfiguration`
@@ -52,6 +54,7 @@ impl Settings {
             pod_security_places: Default::default(),
             namespaces: Arc::default(),
             turns: Arc::default(),
+            limited: Limited::default(),
         };
         if let Some(path) = &config.admission_control_config_file {
             settings.read(path)?;
@@ -87,6 +90,7 @@ impl Settings {
                 "PodSecurity" => {
                     self.pod_security = Arc::new(pod_security::config::Config::parse(&configuration).map_err(wrong)?)
                 }
+                "ResourceQuota" => self.limited = Limited::parse(&configuration).map_err(wrong)?,
                 _ => return Err(wrong("this server has no configuration for that plugin".into())),
             }
         }

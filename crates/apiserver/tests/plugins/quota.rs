@@ -3,8 +3,8 @@ use keelson_apiserver::{ApiServer, Config, UserInfo};
 use serde_json::{Value, json};
 
 use super::{namespace, pod, refused, start};
-use crate::support::Api;
 use crate::support::store::{Gate, Hooked};
+use crate::support::{Api, TestServer};
 
 const PODS: &str = "POST /api/v1/namespaces/team/pods";
 const QUOTAS: &str = "/api/v1/namespaces/team/resourcequotas";
@@ -203,4 +203,68 @@ async fn who_gives_up_in_mid_charge_holds_nobody_up() {
     assert_eq!(code, 201, "{status}");
     let (code, status) = api.call(PODS, pod("sixth")).await;
     assert_eq!(code, 403, "{status}");
+}
+
+#[tokio::test]
+async fn what_is_limited_needs_a_quota_that_covers_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("admission.yaml");
+    let text = "\
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: ResourceQuota
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: ResourceQuotaConfiguration
+    limitedResources:
+    - resource: pods
+      matchContains: [requests.cpu]
+      matchScopes: [{scopeName: PriorityClass, operator: In, values: [dear]}]
+    - apiGroup: apps
+      resource: deployments
+      matchContains: [count/]
+";
+    std::fs::write(&file, text).unwrap();
+    let server = TestServer::start_with(|config| config.admission_control_config_file = Some(file)).await;
+    let api = server.admin();
+    namespace(&api, "team", json!({})).await;
+    let class = json!({"metadata": {"name": "dear"}, "value": 1000});
+    api.ok("POST /apis/scheduling.k8s.io/v1/priorityclasses", class).await;
+    let dear = |name: &str| {
+        let mut pod = pod(name);
+        pod["spec"]["priorityClassName"] = json!("dear");
+        pod
+    };
+
+    // Without any quota: what uses none of it is free.
+    api.ok(PODS, pod("free")).await;
+    let said = "pods \"a\" is forbidden: insufficient quota to consume: requests.cpu";
+    refused(&api, PODS, sized("a", "1m"), 403, said).await;
+    let said = "insufficient quota to match these scopes: [{PriorityClass In [dear]}]";
+    refused(&api, PODS, dear("d"), 500, said).await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
+    let deployment = json!({"metadata": {"name": "d"}, "spec": spec});
+    let deployments = "POST /apis/apps/v1/namespaces/team/deployments";
+    let said = "deployments.apps \"d\" is forbidden: insufficient quota to consume: count/deployments.apps";
+    refused(&api, deployments, deployment.clone(), 403, said).await;
+
+    // A quota of something else covers nothing; one of it does, as far as it goes.
+    quota(&api, "other", json!({"hard": {"secrets": "9"}})).await;
+    refused(&api, deployments, deployment.clone(), 403, said).await;
+    quota(&api, "cpu", json!({"hard": {"requests.cpu": "1", "count/deployments.apps": "1"}})).await;
+    api.ok(PODS, sized("a", "1")).await;
+    let said = "pods \"b\" is forbidden: exceeded quota: cpu, requested: requests.cpu=1, used: requests.cpu=1, limited: \
+                requests.cpu=1";
+    refused(&api, PODS, sized("b", "1"), 403, said).await;
+    api.ok(deployments, deployment).await;
+    let selector = json!({"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["dear"]}]});
+    quota(&api, "dear", json!({"hard": {"pods": "1"}, "scopeSelector": selector})).await;
+    let mut last = dear("d");
+    last["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "0"}});
+    api.ok(PODS, last.clone()).await;
+    last["metadata"]["name"] = json!("e");
+    let said = "pods \"e\" is forbidden: exceeded quota: dear, requested: pods=1, used: pods=1, limited: pods=1";
+    refused(&api, PODS, last, 403, said).await;
 }
