@@ -35,7 +35,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// A component that ran this long is started again at once.
 const STABLE: Duration = Duration::from_secs(30);
 /// How long components get to end when the node is stopped: more than an API server without a shutdown delay needs.
-const STOP_GRACE: Duration = Duration::from_secs(15);
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(15);
 /// A component's log is put aside (`.1`) at its start when it is larger than this.
 const MAX_LOG_BYTES: u64 = 16 << 20;
 
@@ -60,6 +60,13 @@ pub struct NodeConfig {
     #[serde(default)]
     pub mounts: Vec<Mount>,
     pub components: Vec<Component>,
+    /// How long the components get to end when the node is stopped.
+    #[serde(default = "usual_grace")]
+    pub stop_grace: Duration,
+}
+
+fn usual_grace() -> Duration {
+    STOP_GRACE
 }
 
 /// A program that init keeps running.
@@ -115,7 +122,7 @@ pub fn stage_two(config_path: &Path) -> Result<()> {
     // connections that linger for a minute after their end.
     fs::write(REUSE_PORTS, "1").context(|| format!("setting {REUSE_PORTS}"))?;
     make_dir(Path::new(LOGS))?;
-    Supervisor::new(config.components, listener).run(&signals)
+    Supervisor::new(config.components, listener, config.stop_grace).run(&signals)
 }
 
 const LOGS: &str = "/var/log/keelson";
@@ -138,6 +145,7 @@ fn block_signals() -> Result<SignalFd> {
 /// Keeps components running.
 struct Supervisor {
     listener: OwnedFd,
+    stop_grace: Duration,
     components: Vec<Supervised>,
 }
 
@@ -153,10 +161,10 @@ enum State {
 }
 
 impl Supervisor {
-    fn new(components: Vec<Component>, listener: OwnedFd) -> Self {
+    fn new(components: Vec<Component>, listener: OwnedFd, stop_grace: Duration) -> Self {
         let state =
             |component| Supervised { component, state: State::Waiting { until: Instant::now() }, backoff: MIN_BACKOFF };
-        Self { listener, components: components.into_iter().map(state).collect() }
+        Self { listener, stop_grace, components: components.into_iter().map(state).collect() }
     }
 
     fn run(&mut self, signals: &SignalFd) -> Result<()> {
@@ -232,7 +240,7 @@ impl Supervisor {
 
     /// Ends components in the reverse order of their start. What they leave dies with this process.
     fn stop(&mut self, signals: &SignalFd) -> Result<()> {
-        let deadline = Instant::now() + STOP_GRACE;
+        let deadline = Instant::now() + self.stop_grace;
         for supervised in self.components.iter().rev() {
             if let State::Running { pid, .. } = supervised.state {
                 let _ = kill(pid, Signal::SIGTERM);

@@ -9,14 +9,16 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1 as core;
+use keelson_api::time::parse_duration;
 use kube::runtime::wait::{Condition, await_condition};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::fabric::Fabric;
-use crate::init::{Component, NodeConfig};
+use crate::init::{Component, NodeConfig, STOP_GRACE};
 use crate::kubeconfig::{self, Access};
 use crate::layout::{
-    Layout, Mount, Node, Profile, Runtime, Setting, make_dir, make_private_dir, plan_nodes, write_json, write_private,
+    Layout, Mount, Node, Profile, Runtime, Setting, make_dir, make_private_dir, plan_nodes, read_json, write_json,
+    write_private,
 };
 use crate::pki::{self, Identity, KeyCert, Pki};
 use crate::process::Handle;
@@ -28,10 +30,12 @@ pub const SERVICE_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 12);
 pub const SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The port at which nodes reach the API server, and the first choice on the host.
 pub const API_PORT: u16 = 6443;
+/// What a node's init is told, in the node's directory.
+const INIT_FILE: &str = "init.json";
 /// How long `up` waits for the cluster.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long a node gets to stop.
-const STOP_GRACE: Duration = Duration::from_secs(20);
+/// How long a node gets to stop, beyond what its components get.
+const SPARE: Duration = Duration::from_secs(5);
 
 /// What `up` is asked for. `None` keeps what the cluster has, or takes the default for a new one.
 #[derive(Clone, Debug)]
@@ -124,7 +128,7 @@ pub async fn up(options: &UpOptions, mut progress: impl FnMut(Step)) -> Result<P
         if running.get(index).copied().flatten().is_some() {
             continue;
         }
-        let config = node_config(&layout, &profile, index, &fabric, &options.exe);
+        let config = node_config(&layout, &profile, index, fabric.path(), &options.exe);
         prepare_node(&layout, &pki, &profile, node)?;
         let listener = if index == 0 { listener.take() } else { None };
         start_node(&layout, &config, node, &fabric, listener).await?;
@@ -307,7 +311,7 @@ fn prepare_node(layout: &Layout, pki: &Pki, profile: &Profile, node: &Node) -> R
 }
 
 /// What the init of node `index` is told.
-fn node_config(layout: &Layout, profile: &Profile, index: usize, fabric: &Fabric, exe: &Path) -> NodeConfig {
+fn node_config(layout: &Layout, profile: &Profile, index: usize, fabric: PathBuf, exe: &Path) -> NodeConfig {
     let node = &profile.nodes[index];
     let dir = layout.node(&node.name);
     let is_first = index == 0;
@@ -319,10 +323,24 @@ fn node_config(layout: &Layout, profile: &Profile, index: usize, fabric: &Fabric
         tmp: dir.join("tmp"),
         server_dir: is_first.then(|| layout.server()),
         exe: exe.into(),
-        fabric: fabric.path(),
+        fabric,
         mounts: profile.mounts.clone(),
         components: components(profile, node, is_first),
+        stop_grace: STOP_GRACE + if is_first { shutdown_delay(&profile.extra_config) } else { Duration::ZERO },
     }
+}
+
+/// For how long the API server goes on serving once it is to stop. (What is no duration, it refuses itself.)
+fn shutdown_delay(settings: &[Setting]) -> Duration {
+    let delay = settings.iter().rfind(|s| s.program() == Some("server") && s.flag == "shutdown-delay-duration");
+    let nanos = delay.and_then(|setting| parse_duration(&setting.value).ok());
+    Duration::from_nanos(nanos.and_then(|nanos| nanos.try_into().ok()).unwrap_or_default())
+}
+
+/// How long a node that was started may take to stop.
+fn stop_grace(layout: &Layout, node: &str) -> Duration {
+    let config = read_json::<NodeConfig>(&layout.node(node).join(INIT_FILE));
+    config.ok().flatten().map_or(STOP_GRACE, |config| config.stop_grace) + SPARE
 }
 
 /// The programs of a node, in the order of their start.
@@ -379,7 +397,7 @@ fn running(layout: &Layout, node: &str) -> Result<Option<Handle>> {
     if Path::new(&format!("/proc/{}/fd/1", init.pid)).exists() {
         return Ok(Some(init));
     }
-    init.terminate(STOP_GRACE)?;
+    init.terminate(stop_grace(layout, node))?;
     Ok(None)
 }
 
@@ -394,7 +412,7 @@ async fn start_node(
     let dir = layout.node(&node.name);
     // A node that was killed leaves its cgroups; its mounts and network went with it.
     cgroup::remove(&config.profile, Some(&node.name))?;
-    let config_path = dir.join("init.json");
+    let config_path = dir.join(INIT_FILE);
     write_json(&config_path, config)?;
     let log_path = layout.node_logs(&node.name).join("init.log");
     let log = fs::File::create(&log_path).context(|| format!("creating {}", log_path.display()))?;
@@ -432,7 +450,7 @@ async fn start_node(
 fn stop_nodes(layout: &Layout, profile: &Profile) -> Result<()> {
     for node in profile.nodes.iter().rev() {
         if let Some(init) = Handle::read(&layout.node_process(&node.name))? {
-            init.terminate(STOP_GRACE)?;
+            init.terminate(stop_grace(layout, &node.name))?;
         }
         cgroup::remove(&profile.name, Some(&node.name))?;
         let _ = fs::remove_file(layout.node_process(&node.name));
@@ -573,6 +591,28 @@ mod tests {
         let last = |component: &Component| component.args.last().unwrap().clone();
         let components = components(&profile, &profile.nodes[0], true);
         assert_eq!(components.iter().map(last).collect::<Vec<_>>(), ["--a=b=c", "--x=y"]);
+    }
+
+    #[test]
+    fn a_server_that_goes_on_serving_has_the_time_for_it() {
+        let grace = |settings: &[&str], node: usize| {
+            let settings: Vec<Setting> = settings.iter().map(|text| text.parse().unwrap()).collect();
+            let asked = UpOptions { extra_config: Some(settings), nodes: Some(2), ..options() };
+            let profile = plan_profile(None, &asked, |_| true).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let layout = Layout::new(dir.path(), "p").unwrap();
+            let name = &profile.nodes[node].name;
+            fs::create_dir_all(layout.node(name)).unwrap();
+            assert_eq!(stop_grace(&layout, name), STOP_GRACE + SPARE, "of a node that was never started");
+            let config = node_config(&layout, &profile, node, "/proc/1/fd/1".into(), Path::new("/keelson"));
+            write_json(&layout.node(name).join(INIT_FILE), &config).unwrap();
+            stop_grace(&layout, name) - STOP_GRACE - SPARE
+        };
+        let delay = "apiserver.shutdown-delay-duration=1m30s";
+        assert_eq!(grace(&[delay], 0), Duration::from_secs(90));
+        assert_eq!(grace(&[delay], 1), Duration::ZERO, "there is no server");
+        assert_eq!(grace(&["apiserver.shutdown-delay-duration=soon"], 0), Duration::ZERO);
+        assert_eq!(grace(&[delay, "apiserver.shutdown-delay-duration=1s"], 0), Duration::from_secs(1));
     }
 
     #[test]
