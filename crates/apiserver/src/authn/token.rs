@@ -6,6 +6,7 @@ mod keys;
 mod legacy;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
@@ -118,19 +119,17 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     pub(crate) fn new(keys: &ServiceAccountKeys, cache: Arc<Cache>) -> Result<Self, Error> {
-        let bad = |what, why: jsonwebtoken::errors::Error| Error::Credentials { what, why: why.to_string() };
-        let pem = keys.signing_key.load()?;
-        let (algorithm, signing) = match EncodingKey::from_rsa_pem(&pem) {
-            Ok(key) => (Algorithm::RS256, key),
-            Err(_) => {
-                (Algorithm::ES256, EncodingKey::from_ec_pem(&pem).map_err(|e| bad("service account signing key", e))?)
-            }
+        let bad = |what, path: Option<&Path>, why: String| {
+            let why = path.map(|path| format!("{}: {why}", path.display())).unwrap_or(why);
+            Error::Credentials { what, why }
         };
+        let pem = keys.signing_key.load()?;
+        let (algorithm, signing) =
+            keys::signing_key(&pem).map_err(|why| bad("service account signing key", keys.signing_key.path(), why))?;
         let mut verifying = Vec::new();
         for key in &keys.public_keys {
             verifying.extend(
-                keys::public_keys(&key.load()?)
-                    .map_err(|why| Error::Credentials { what: "service account public key", why })?,
+                keys::public_keys(&key.load()?).map_err(|why| bad("service account public key", key.path(), why))?,
             );
         }
         let audiences = if keys.audiences.is_empty() { vec![keys.issuer.clone()] } else { keys.audiences.clone() };
