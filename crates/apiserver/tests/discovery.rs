@@ -210,6 +210,15 @@ async fn metrics_have_upstreams_names() {
     let slis = api.raw("GET /metrics/slis", String::new()).await.1;
     assert!(slis.lines().any(|line| line == r#"kubernetes_healthcheck{name="etcd",type="readyz"} 1"#), "{slis}");
     drop(watch);
+    // What is only tried is measured, but is no indicator of the service's level.
+    api.ok("POST /api/v1/namespaces/default/configmaps?dryRun=All", json!({"metadata": {"name": "b"}})).await;
+    let text = api.raw("GET /metrics", String::new()).await.1;
+    for line in [
+        r#"apiserver_request_duration_seconds_count{component="apiserver",dry_run="All",group="",resource="configmaps",scope="resource",subresource="",verb="POST",version="v1"} 1"#,
+        r#"apiserver_request_sli_duration_seconds_count{component="apiserver",group="",resource="configmaps",scope="resource",subresource="",verb="POST",version="v1"} 1"#,
+    ] {
+        assert!(text.lines().any(|there| there == line), "{line}\n{}", similar(&text, line));
+    }
 
     // CVE-2019-11248: who may not see the server's insides does not.
     let anonymous = test.api(UserInfo::anonymous());

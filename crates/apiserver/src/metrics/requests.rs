@@ -47,7 +47,8 @@ struct Series {
     /// By code; there are few.
     total: Mutex<SmallVec<[(u16, IntCounter); 4]>>,
     duration: Histogram,
-    sli_duration: Histogram,
+    /// Of what is no dry run.
+    sli_duration: Option<Histogram>,
     /// Of reads.
     size: Option<Histogram>,
     /// Of what goes on for long.
@@ -175,7 +176,7 @@ impl Requests {
             dry_run,
             total: Mutex::default(),
             duration: self.duration.with_label_values(&with_dry_run),
-            sli_duration: self.sli_duration.with_label_values(&labels),
+            sli_duration: is(dry_run.is_empty()).map(|()| self.sli_duration.with_label_values(&labels)),
             size: is(matches!(verb, "GET" | "LIST")).map(|()| self.sizes.with_label_values(&labels)),
             open: is(info.is_long_running()).map(|()| self.long_running.with_label_values(&labels)),
             events: is(verb == "WATCH").map(|()| self.watch_events.with_label_values(&[group, version, resource])),
@@ -307,7 +308,9 @@ impl Drop for Measured {
         }
         let took = self.begin.elapsed();
         series.duration.observe(took.as_secs_f64());
-        series.sli_duration.observe(took.saturating_sub(self.waited).as_secs_f64());
+        if let Some(sli_duration) = &series.sli_duration {
+            sli_duration.observe(took.saturating_sub(self.waited).as_secs_f64());
+        }
         if let Some(size) = &series.size {
             size.observe(self.bytes as f64);
         }
