@@ -4,9 +4,13 @@
 //! - [`policy`]: how much, of which requests
 //! - [`event`]: what is known of a request, and its events
 //! - [`sink`]: the buffer before a backend
+//! - [`batch`]: how events are taken from it
 //! - [`log`], [`webhook`]: the backends
+//! - [`legacy`]: events as text
 
+mod batch;
 mod event;
+mod legacy;
 mod log;
 mod policy;
 mod sink;
@@ -36,6 +40,8 @@ pub(crate) struct Audit {
     levels: [AtomicU64; 4],
     events: AtomicU64,
     refusals: AtomicU64,
+    /// Events that were too large for a backend even without their objects.
+    too_large: AtomicU64,
     /// Events that nobody waits for, on their way to the backends.
     later: TaskTracker,
     /// Room for what they write, in bytes.
@@ -63,6 +69,7 @@ impl Audit {
             levels: Default::default(),
             events: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            too_large: AtomicU64::new(0),
             later: TaskTracker::new(),
             backlog: Arc::new(Semaphore::new(sink::BUFFER_BYTES)),
         })))
@@ -81,16 +88,18 @@ impl Audit {
 
     /// Writes the event of a stage. An error is for the client, if its request cannot be served yet.
     pub(crate) async fn write(&self, record: &Record, stage: Stage) -> Result<(), Status> {
-        let Some(line) = record.event(stage) else { return Ok(()) };
-        self.send(line).await
+        match self.lines(record, stage) {
+            Some(lines) => self.send(lines).await,
+            None => Ok(()),
+        }
     }
 
     /// As [`Audit::write`], for a body that ends: nobody waits.
     pub(crate) fn write_later(self: &Arc<Self>, record: &Record, stage: Stage) {
-        let Some(line) = record.event(stage) else { return };
+        let Some(lines) = self.lines(record, stage) else { return };
         // Without a runtime the server is gone, and with it who would write.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let Ok(bytes) = u32::try_from(line.len()) else { return };
+        let Ok(bytes) = u32::try_from(lines.iter().flatten().map(Bytes::len).sum::<usize>()) else { return };
         // Its request is over and cannot be held up: behind a backend that stands still, it is lost.
         let Ok(room) = self.backlog.clone().try_acquire_many_owned(bytes) else {
             return self.sinks.iter().for_each(Sink::lose);
@@ -98,17 +107,34 @@ impl Audit {
         let audit = self.clone();
         let send = async move {
             // Errors have been counted.
-            let _ = audit.send(line).await;
+            let _ = audit.send(lines).await;
             drop(room);
         };
         self.later.spawn_on(send, &runtime);
     }
 
-    async fn send(&self, line: Bytes) -> Result<(), Status> {
+    /// The event of a stage as each backend is to have it; nothing for one that it is too large for. `None` when the policy
+    /// leaves the stage out.
+    fn lines(&self, record: &Record, stage: Stage) -> Option<Vec<Option<Bytes>>> {
+        let moment = record.at(stage)?;
+        let mut json = None;
+        let lines: Vec<_> = self.sinks.iter().map(|sink| sink.line(&moment, &mut json)).collect();
+        let missing = lines.iter().filter(|line| line.is_none()).count();
+        if missing > 0 {
+            tracing::warn!(uri = record.uri(), "an audit event is too large even after truncating");
+            self.too_large.fetch_add(missing as u64, Ordering::Relaxed);
+        }
+        Some(lines)
+    }
+
+    /// Lines in the order of the backends.
+    async fn send(&self, lines: Vec<Option<Bytes>>) -> Result<(), Status> {
         self.events.fetch_add(1, Ordering::Relaxed);
         let mut stored = true;
-        for sink in &self.sinks {
-            stored &= sink.write(line.clone()).await;
+        for (sink, line) in self.sinks.iter().zip(lines) {
+            if let Some(line) = line {
+                stored &= sink.write(line).await;
+            }
         }
         if stored {
             return Ok(());
@@ -137,8 +163,9 @@ impl Audit {
         (self.events.load(Ordering::Relaxed), self.refusals.load(Ordering::Relaxed))
     }
 
-    /// Events lost so far, by backend.
+    /// Events lost so far, by backend, and those that were too large.
     pub(crate) fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.sinks.iter().map(Sink::losses)
+        let too_large = ("truncate", self.too_large.load(Ordering::Relaxed));
+        self.sinks.iter().map(Sink::losses).chain([too_large])
     }
 }

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use self::audit::{Audit, AuditLog, AuditMode, AuditWebhook};
+pub use self::audit::{
+    Audit, AuditBatch, AuditFormat, AuditLog, AuditMode, AuditThrottle, AuditTruncate, AuditWebhook,
+};
 pub use self::authentication::{Authentication, Oidc, RequestHeader, TokenReviewVersion, WebhookAuthentication};
 pub use self::authorization::{Authorization, AuthorizationMode, WebhookAuthorization};
 pub use self::features::{Switches, switches};
@@ -70,7 +72,7 @@ pub struct Identity {
 /// How service-account tokens are made and checked.
 #[derive(Clone, Debug)]
 pub struct ServiceAccountKeys {
-    /// RSA (RS256) or P-256 (ES256) private key, PKCS#8 or PKCS#1/SEC1.
+    /// RSA (RS256), P-256 (ES256) or P-384 (ES384) private key, PKCS#8 or PKCS#1/SEC1.
     pub signing_key: Pem,
     /// Public keys that verify tokens: the signing key's, and those of keys rotated out.
     pub public_keys: Vec<Pem>,
@@ -151,7 +153,7 @@ pub struct Config {
     pub compaction_interval: Duration,
     /// How often the reservations of ClusterIPs and NodePorts are compared with the Services.
     pub repair_services_interval: Duration,
-    /// How long Events live.
+    /// How long Events live after they were last written; zero for ever (`--event-ttl`).
     pub event_ttl: Duration,
     /// Longest duration of a request that is no watch, log, exec, … (`--request-timeout`).
     pub request_timeout: Duration,

@@ -36,8 +36,9 @@ mod user;
 mod webhook;
 
 pub use config::{
-    Audit, AuditLog, AuditMode, AuditWebhook, Authentication, Config, Identity, KubeletClient, Oidc, Pem,
-    RequestHeader, ServiceAccountKeys, TokenReviewVersion, WebhookAuthentication,
+    Audit, AuditBatch, AuditFormat, AuditLog, AuditMode, AuditThrottle, AuditTruncate, AuditWebhook, Authentication,
+    Config, Identity, KubeletClient, Oidc, Pem, RequestHeader, ServiceAccountKeys, TokenReviewVersion,
+    WebhookAuthentication,
 };
 pub use config::{Authorization, AuthorizationMode, Switches, WebhookAuthorization, switches};
 pub use encryption::EncryptionFile;

@@ -4,7 +4,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use keelson_apiserver::{Audit, AuditLog, AuditMode, UserInfo};
+use keelson_apiserver::{Audit, AuditFormat, AuditLog, AuditMode, AuditTruncate, UserInfo};
 use serde_json::{Value, json};
 use support::{TestServer, tls_connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,10 +38,15 @@ struct Audited {
 }
 
 async fn start(policy: &str, mode: AuditMode) -> Audited {
+    start_with(policy, |log| log.mode = mode).await
+}
+
+async fn start_with(policy: &str, change: impl FnOnce(&mut AuditLog)) -> Audited {
     let dir = tempfile::tempdir().unwrap();
     let (file, log) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
     std::fs::write(&file, policy).unwrap();
-    let backend = AuditLog { path: log.clone(), max_size_mib: 0, max_backups: 0, max_age_days: 0, mode };
+    let mut backend = AuditLog::new(log.clone());
+    change(&mut backend);
     let audit = Audit { policy: file, log: Some(backend), webhook: None };
     let test = TestServer::start_with(|config| config.audit = Some(audit)).await;
     Audited { test, log, _dir: dir }
@@ -247,4 +252,54 @@ async fn a_policy_that_makes_no_sense_stops_the_server() {
     let config = keelson_apiserver::Config { audit, ..Default::default() };
     let error = keelson_apiserver::ApiServer::new(config, std::sync::Arc::new(store)).await.err().unwrap().to_string();
     assert!(error.contains("policy.yaml") && error.contains("unknown variant `Everything`"), "{error}");
+}
+
+#[tokio::test]
+async fn events_that_are_too_large_lose_their_objects() {
+    let truncate = Some(AuditTruncate { max_event_bytes: 3000, max_batch_bytes: 3000 });
+    let Audited { test, log, _dir } = start_with(POLICY, |log| log.truncate = truncate).await;
+    let api = test.admin();
+    let maps = "POST /api/v1/namespaces/default/configmaps";
+    for (id, bytes) in [("small", 100), ("large", 10_000)] {
+        let body = json!({"metadata": {"name": id}, "data": {"a": "x".repeat(bytes)}});
+        assert_eq!(api.send_with(maps, body.to_string(), &[("audit-id", id)]).await.status(), 201);
+    }
+    let (small, large) = (of(&log, "small").remove(0), of(&log, "large").remove(0));
+    assert_eq!(
+        (
+            small["requestObject"]["data"]["a"].as_str().unwrap().len(),
+            small["annotations"].get("audit.k8s.io/truncated")
+        ),
+        (100, None)
+    );
+    assert_eq!((large.get("requestObject"), large.get("responseObject")), (None, None), "{large}");
+    assert_eq!(large["annotations"]["audit.k8s.io/truncated"], "true");
+    assert_eq!(large["objectRef"]["name"], "large");
+    // What is large without objects is lost, and that is told.
+    let path = format!("GET /api/v1/namespaces/default/configmaps?fieldSelector=metadata.name={}", "x".repeat(4000));
+    assert_eq!(api.send_with(&path, "", &[("audit-id", "huge")]).await.status(), 200);
+    let lost = r#"apiserver_audit_error_total{plugin="truncate"} 1"#;
+    let begin = std::time::Instant::now();
+    while !api.raw("GET /metrics", String::new()).await.1.lines().any(|line| line == lost) {
+        assert!(begin.elapsed().as_secs() < 20, "{lost}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(of(&log, "huge").is_empty());
+}
+
+#[tokio::test]
+async fn events_are_text_for_who_wants_that() {
+    let Audited { test, log, _dir } = start_with(POLICY, |log| log.format = AuditFormat::Legacy).await;
+    let api = test.admin();
+    let headers = [("audit-id", "told"), ("user-agent", "tester/1")];
+    let body = json!({"metadata": {"name": "one"}, "data": {"a": "hidden"}});
+    api.send_with("POST /api/v1/namespaces/default/configmaps", body.to_string(), &headers).await;
+    let text = std::fs::read_to_string(&log).unwrap();
+    let line = text.lines().find(|line| line.contains(r#"id="told""#)).unwrap();
+    let (time, rest) = line.split_once(' ').unwrap();
+    time.parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(
+        rest,
+        r#"AUDIT: id="told" stage="ResponseComplete" ip="127.0.0.1" method="create" user="admin" groups="\"system:masters\",\"system:authenticated\"" as="<self>" asgroups="<lookup>" user-agent="tester/1" namespace="default" uri="/api/v1/namespaces/default/configmaps" response="201""#
+    );
 }

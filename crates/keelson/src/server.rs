@@ -244,7 +244,7 @@ impl Server {
             encryption: Some(self.storage.encryption(&self.data_dir.join("pki"))?),
             ..Config::default()
         };
-        self.api.apply(&mut config);
+        self.api.apply(&mut config)?;
         Ok(config)
     }
 }

@@ -1,5 +1,6 @@
 //! What is known so far of an audited request, and the event that is made of it at each stage.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::legacy::Line;
 use super::policy::{Level, Stage, Verdict};
 use crate::UserInfo;
 use crate::http::path::RequestInfo;
@@ -23,6 +25,8 @@ use crate::registry::create::micro_time;
 const USER_AGENT_BYTES: usize = 1024;
 /// Annotations of one event; more are left out.
 const MAX_ANNOTATIONS: usize = 256;
+/// The annotation of an event whose objects were too large.
+const TRUNCATED: &str = "audit.k8s.io/truncated";
 
 /// A request that is audited.
 #[derive(Debug)]
@@ -224,36 +228,89 @@ impl Record {
         serde_json::value::to_raw_value(&value).ok()
     }
 
-    /// The event of a stage, with a line feed; `None` when the policy leaves the stage out.
-    pub(super) fn event(&self, stage: Stage) -> Option<Bytes> {
+    pub(super) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The event of a stage; `None` when the policy leaves the stage out.
+    pub(super) fn at(&self, stage: Stage) -> Option<Moment<'_>> {
         if self.omit_stages.contains(&stage) {
             return None;
         }
-        let later = self.later.lock();
         let at = if stage == Stage::RequestReceived { self.received } else { clock::now() };
+        Some(Moment { record: self, stage, at })
+    }
+}
+
+/// A stage of a request.
+pub(super) struct Moment<'a> {
+    record: &'a Record,
+    stage: Stage,
+    at: Timestamp,
+}
+
+impl Moment<'_> {
+    /// Whether the event would be smaller without objects.
+    pub(super) fn has_objects(&self) -> bool {
+        self.record.level >= Level::Request
+    }
+
+    /// As a line of JSON; truncated, it says so and has no objects.
+    pub(super) fn json(&self, truncated: bool) -> Bytes {
+        let Self { record, stage, at } = self;
+        let later = record.later.lock();
+        let annotations = match truncated {
+            true => {
+                let mut annotations = later.annotations.clone();
+                annotations.insert(TRUNCATED.into(), "true".into());
+                Cow::Owned(annotations)
+            }
+            false => Cow::Borrowed(&later.annotations),
+        };
         let event = Event {
             kind: "Event",
             api_version: "audit.k8s.io/v1",
-            level: self.level,
-            audit_id: &self.id,
-            stage,
-            request_uri: &self.uri,
-            verb: &self.verb,
-            user: user(self.user.as_deref()),
+            level: record.level,
+            audit_id: &record.id,
+            stage: *stage,
+            request_uri: &record.uri,
+            verb: &record.verb,
+            user: user(record.user.as_deref()),
             impersonated_user: later.impersonated.as_deref().map(|impersonated| user(Some(impersonated))),
-            source_ips: &self.source_ips,
-            user_agent: &self.user_agent,
+            source_ips: &record.source_ips,
+            user_agent: &record.user_agent,
             object_ref: later.object.as_ref(),
             response_status: later.status.as_ref(),
-            request_object: later.request.as_deref(),
-            response_object: later.response.as_deref(),
-            request_received_timestamp: micro_time(self.received),
-            stage_timestamp: micro_time(at),
-            annotations: &later.annotations,
+            request_object: later.request.as_deref().filter(|_| !truncated),
+            response_object: later.response.as_deref().filter(|_| !truncated),
+            request_received_timestamp: micro_time(record.received),
+            stage_timestamp: micro_time(*at),
+            annotations: &annotations,
         };
-        let mut line = serde_json::to_vec(&event).ok()?;
+        // Its parts are plain data: there is nothing that could not be written.
+        let mut line = serde_json::to_vec(&event).unwrap_or_default();
         line.push(b'\n');
-        Some(line.into())
+        line.into()
+    }
+
+    /// As a line of text.
+    pub(super) fn legacy(&self) -> Bytes {
+        let Self { record, stage, .. } = self;
+        let later = record.later.lock();
+        let line = Line {
+            received: record.received,
+            id: &record.id,
+            stage: *stage,
+            ip: record.source_ips.first(),
+            verb: &record.verb,
+            user: record.user.as_deref(),
+            impersonated: later.impersonated.as_deref(),
+            user_agent: &record.user_agent,
+            namespace: later.object.as_ref().map(|object| object.namespace.as_str()),
+            uri: &record.uri,
+            code: later.status.as_ref().and_then(|status| status["code"].as_u64()),
+        };
+        format!("{line}\n").into()
     }
 }
 

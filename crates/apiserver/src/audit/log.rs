@@ -7,18 +7,21 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use keelson_client::clock;
 use tokio::sync::mpsc;
 
-use super::sink::{Item, Sink};
+use super::batch::Batches;
+use super::sink::{Form, Item, Sink};
 use crate::Error;
-use crate::config::AuditLog;
+use crate::config::{AuditLog, AuditMode};
 
-/// Events that wait to be written.
-const BUFFER_EVENTS: usize = 10_000;
-/// Bytes written at once.
+/// Bytes written at once, where nothing is said (`--audit-log-truncate-max-batch-size`).
 const WRITE_BYTES: usize = 1 << 20;
+/// What the name of a compressed file ends with.
+const COMPRESSED: &str = "gz";
 /// The time in the name of a file that was rotated out.
 const BACKUP_TIME: &str = "%Y-%m-%dT%H-%M-%S";
 
@@ -29,9 +32,30 @@ pub(super) fn start(config: &AuditLog) -> Result<Sink, Error> {
         Some("-") => Output::Stdout,
         _ => Output::File(Rotated::open(config).map_err(failed)?),
     };
-    let (sink, queue) = Sink::new("log", config.mode, BUFFER_EVENTS);
-    std::thread::Builder::new().name("audit-log".into()).spawn(move || write_all(queue, output)).map_err(failed)?;
+    let AuditLog { mode, batch, truncate, format, .. } = *config;
+    let (sink, mut queue) = Sink::new("log", mode, batch.buffer_events, Form { format, truncate });
+    let at_once = truncate.map_or(WRITE_BYTES, |limit| limit.max_batch_bytes.min(WRITE_BYTES));
+    let waits = batch.max_events > 1 && !batch.max_wait.is_zero();
+    if mode == AuditMode::Batch && (waits || batch.throttle.is_some()) {
+        queue = paced(Batches::new(queue, mode, &batch, at_once));
+    }
+    let write = move || write_all(queue, output, at_once);
+    std::thread::Builder::new().name("audit-log".into()).spawn(write).map_err(failed)?;
     Ok(sink)
+}
+
+/// A queue to which events come in batches.
+fn paced(mut batches: Batches) -> mpsc::Receiver<Item> {
+    let (queue, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(batch) = batches.next().await {
+            for item in batch {
+                // What a writer that is gone does not take is lost, and counted.
+                let _ = queue.send(item).await;
+            }
+        }
+    });
+    receiver
 }
 
 enum Output {
@@ -39,14 +63,14 @@ enum Output {
     File(Rotated),
 }
 
-fn write_all(mut queue: mpsc::Receiver<Item>, mut output: Output) {
+fn write_all(mut queue: mpsc::Receiver<Item>, mut output: Output, at_once: usize) {
     let mut items = Vec::new();
     let mut text = Vec::new();
     let mut failing = false;
     while let Some(first) = queue.blocking_recv() {
         text.extend_from_slice(&first.line);
         items.push(first);
-        while text.len() < WRITE_BYTES
+        while text.len() < at_once
             && let Ok(item) = queue.try_recv()
         {
             text.extend_from_slice(&item.line);
@@ -77,6 +101,7 @@ struct Rotated {
     max_backups: usize,
     /// Zero: however old they are.
     max_age: Duration,
+    compress: bool,
     file: File,
     len: u64,
 }
@@ -92,6 +117,7 @@ impl Rotated {
             max_bytes: config.max_size_mib.saturating_mul(1 << 20),
             max_backups: config.max_backups,
             max_age: Duration::from_secs(config.max_age_days.saturating_mul(24 * 3600)),
+            compress: config.compress,
             file,
             len,
         };
@@ -152,7 +178,7 @@ impl Rotated {
         (text(self.path.file_stem()), if extension.is_empty() { extension } else { format!(".{extension}") })
     }
 
-    /// Removes files that were rotated out and are too many or too old.
+    /// Removes files that were rotated out and are too many or too old, and compresses the others if it is to.
     fn clean_up(&self) {
         let mut backups = self.backups();
         backups.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
@@ -165,6 +191,12 @@ impl Rotated {
                 && let Err(error) = std::fs::remove_file(path)
             {
                 tracing::warn!(%error, path = %path.display(), "an old audit log cannot be removed");
+            } else if self.compress
+                && !(too_many || too_old)
+                && path.extension().is_none_or(|extension| extension != COMPRESSED)
+                && let Err(error) = compress(path)
+            {
+                tracing::warn!(%error, path = %path.display(), "an old audit log cannot be compressed");
             }
         }
     }
@@ -176,7 +208,8 @@ impl Rotated {
         entries
             .filter_map(|entry| {
                 let name = entry.file_name().into_string().ok()?;
-                let stamp = name.strip_prefix(&stem)?.strip_prefix('-')?.strip_suffix(&extension)?;
+                let plain = name.strip_suffix(COMPRESSED).and_then(|name| name.strip_suffix('.')).unwrap_or(&name);
+                let stamp = plain.strip_prefix(&stem)?.strip_prefix('-')?.strip_suffix(&extension)?;
                 let (seconds, millis) = stamp.split_once('.')?;
                 let time = jiff::civil::DateTime::strptime(BACKUP_TIME, seconds).ok()?;
                 let time = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
@@ -184,6 +217,23 @@ impl Rotated {
             })
             .collect()
     }
+}
+
+/// Puts a compressed file in the place of one that is not. What is half written is nobody's log: its name has no end.
+fn compress(path: &Path) -> io::Result<()> {
+    let named = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let (partial, whole) = (named(".gz.partial"), named(".gz"));
+    let _ = std::fs::remove_file(&partial);
+    let (out, _) = open(&partial)?;
+    let mut encoder = GzEncoder::new(out, Compression::default());
+    io::copy(&mut File::open(path)?, &mut encoder)?;
+    encoder.finish()?.sync_all()?;
+    std::fs::rename(partial, whole)?;
+    std::fs::remove_file(path)
 }
 
 /// For appending; only the owner may read what others did.
@@ -196,7 +246,6 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::AuditMode;
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<_> =
@@ -209,11 +258,10 @@ mod tests {
     fn files_make_way() {
         let dir = tempfile::tempdir().unwrap();
         let config = AuditLog {
-            path: dir.path().join("logs/audit.log"),
             max_size_mib: 1,
             max_backups: 2,
             max_age_days: 1,
-            mode: AuditMode::Blocking,
+            ..AuditLog::new(dir.path().join("logs/audit.log"))
         };
         let old = dir.path().join("logs/audit-2001-02-03T04-05-06.007.log");
         std::fs::create_dir_all(old.parent().unwrap()).unwrap();
@@ -258,8 +306,39 @@ mod tests {
         let old = dir.path().join("audit-2001-02-03T04-05-06.007.log");
         std::fs::write(&old, "old\n").unwrap();
         let path = dir.path().join("audit.log");
-        let (max_age_days, mode) = (u64::MAX, AuditMode::Blocking);
-        Rotated::open(&AuditLog { path, max_size_mib: 1, max_backups: 0, max_age_days, mode }).unwrap();
+        Rotated::open(&AuditLog { max_size_mib: 1, max_age_days: u64::MAX, ..AuditLog::new(path) }).unwrap();
         assert!(old.exists());
+    }
+
+    #[test]
+    fn what_made_way_is_compressed_and_still_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        // One from before the flag was given, and what a crash left.
+        let old = dir.path().join("audit-2026-02-03T04-05-06.007.log");
+        std::fs::write(&old, "old\n").unwrap();
+        std::fs::write(dir.path().join("audit-2026-02-03T04-05-06.007.log.gz.partial"), "half").unwrap();
+        let path = dir.path().join("audit.log");
+        let config = AuditLog { max_size_mib: 1, max_backups: 2, compress: true, ..AuditLog::new(path) };
+        let mut log = Rotated::open(&config).unwrap();
+        let read = |name: &str| {
+            let mut text = String::new();
+            let file = File::open(dir.path().join(name)).unwrap();
+            io::Read::read_to_string(&mut flate2::read::GzDecoder::new(file), &mut text).unwrap();
+            text
+        };
+        assert_eq!(names(dir.path()), ["audit-2026-02-03T04-05-06.007.log.gz", "audit.log"]);
+        assert_eq!(read("audit-2026-02-03T04-05-06.007.log.gz"), "old\n");
+        for _ in 0..3 {
+            let mut line = vec![b'x'; 1 << 20];
+            line[(1 << 20) - 1] = b'\n';
+            log.write(&line).unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let names = names(dir.path());
+        assert_eq!(names.len(), 3, "two are kept, the oldest is gone: {names:?}");
+        assert!(names[..2].iter().all(|name| name.ends_with(".log.gz") && read(name).len() == 1 << 20), "{names:?}");
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(dir.path().join(&names[0])).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

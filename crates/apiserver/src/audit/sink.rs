@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::AuditMode;
+use super::event::Moment;
+use crate::config::{AuditFormat, AuditMode, AuditTruncate};
 
 /// Bytes of events that wait: of a backend in batch mode, and of requests that are over.
 pub(super) const BUFFER_BYTES: usize = 256 << 20;
@@ -45,10 +46,24 @@ impl Drop for Item {
     }
 }
 
+/// How a backend wants its events.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    pub(super) format: AuditFormat,
+    pub(super) truncate: Option<AuditTruncate>,
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self { format: AuditFormat::Json, truncate: None }
+    }
+}
+
 /// The requests' end of the buffer.
 #[derive(Debug)]
 pub(super) struct Sink {
     mode: AuditMode,
+    form: Form,
     queue: mpsc::Sender<Item>,
     waiting: Arc<AtomicUsize>,
     losses: Arc<Losses>,
@@ -71,10 +86,23 @@ impl Losses {
 
 impl Sink {
     /// A buffer of that many events.
-    pub(super) fn new(name: &'static str, mode: AuditMode, events: usize) -> (Self, mpsc::Receiver<Item>) {
+    pub(super) fn new(name: &'static str, mode: AuditMode, events: usize, form: Form) -> (Self, mpsc::Receiver<Item>) {
         let (queue, receiver) = mpsc::channel(events.max(1));
         let losses = Arc::new(Losses { name, lost: AtomicU64::new(0) });
-        (Self { mode, queue, waiting: Arc::default(), losses }, receiver)
+        (Self { mode, form, queue, waiting: Arc::default(), losses }, receiver)
+    }
+
+    /// The line for an event, of which the JSON may be known; `None` when it is too large for this backend.
+    pub(super) fn line(&self, moment: &Moment<'_>, json: &mut Option<Bytes>) -> Option<Bytes> {
+        let whole = |json: &mut Option<Bytes>| json.get_or_insert_with(|| moment.json(false)).clone();
+        let Form { format, truncate } = self.form;
+        let fits = |line: &Bytes| truncate.is_none_or(|limit| line.len() <= limit.max_event_bytes);
+        let line = match format {
+            AuditFormat::Legacy if truncate.is_none() => return Some(moment.legacy()),
+            _ => Some(whole(json)).filter(&fits),
+        };
+        let line = line.or_else(|| moment.has_objects().then(|| moment.json(true)).filter(&fits))?;
+        Some(if format == AuditFormat::Legacy { moment.legacy() } else { line })
     }
 
     /// Hands an event over; whether the request may go on. In batch mode an event that finds the buffer full is lost.
@@ -122,14 +150,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_backend_gives_up_is_lost() {
-        let (sink, mut queue) = Sink::new("log", AuditMode::Batch, 3);
+        let (sink, mut queue) = Sink::new("log", AuditMode::Batch, 3, Form::default());
         for stored in [true, false] {
             assert!(sink.write(Bytes::from_static(b"{}\n")).await);
             queue.recv().await.unwrap().end(stored);
         }
         assert_eq!(sink.losses(), ("log", 1));
         // One that is waited for is counted once, and who only waits for others is no event.
-        let (sink, mut queue) = Sink::new("log", AuditMode::Blocking, 3);
+        let (sink, mut queue) = Sink::new("log", AuditMode::Blocking, 3, Form::default());
         let give_up = async {
             for _ in 0..2 {
                 queue.recv().await.unwrap().end(false);
@@ -146,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn what_never_comes_to_the_backend_is_lost() {
         let line = || Bytes::from_static(b"{}\n");
-        let (sink, mut queue) = Sink::new("log", AuditMode::Batch, 1);
+        let (sink, mut queue) = Sink::new("log", AuditMode::Batch, 1, Form::default());
         assert!(sink.write(line()).await && sink.write(line()).await);
         assert_eq!(sink.losses(), ("log", 1), "there is room for one");
         queue.recv().await.unwrap().end(true);
@@ -156,7 +184,7 @@ mod tests {
         assert_eq!(sink.losses(), ("log", 2), "the buffer is full");
 
         // Who waits may go away: before the event is handed over, and after.
-        let (sink, mut queue) = Sink::new("log", AuditMode::BlockingStrict, 1);
+        let (sink, mut queue) = Sink::new("log", AuditMode::BlockingStrict, 1, Form::default());
         let mut first = Box::pin(sink.write(line()));
         assert!(futures::poll!(&mut first).is_pending());
         let mut second = Box::pin(sink.write(line()));

@@ -5,58 +5,37 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rand::Rng as _;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::sleep;
 
-use super::sink::{Item, Sink};
+use super::batch::Batches;
+use super::sink::{Form, Item, Sink};
 use crate::Error;
-use crate::config::{AuditMode, AuditWebhook};
+use crate::config::{AuditFormat, AuditWebhook};
 use crate::webhook::Webhook;
 
-/// Events that wait to be sent (`--audit-webhook-batch-buffer-size`).
-const BUFFER_EVENTS: usize = 10_000;
-/// Events of one list (`--audit-webhook-batch-max-size`).
-const BATCH_EVENTS: usize = 400;
-/// How long an event waits for others (`--audit-webhook-batch-max-wait`).
-const BATCH_WAIT: Duration = Duration::from_secs(30);
-/// Between two lists in batch mode (`--audit-webhook-batch-throttle-qps`).
-const PAUSE: Duration = Duration::from_millis(100);
 /// How long one attempt may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Attempts, the pause after the first (`--audit-webhook-initial-backoff`), how it grows, and what chance adds.
+/// Bytes of one list, where nothing is said (`--audit-webhook-truncate-max-batch-size`).
+const BATCH_BYTES: usize = 64 << 20;
+/// Attempts, how the pause between two grows, and what chance adds.
 const ATTEMPTS: u32 = 5;
-const BACKOFF: Duration = Duration::from_secs(10);
 const GROWTH: f64 = 1.5;
 const JITTER: f64 = 0.2;
 
 /// Starts the sender, which ends with the sink.
 pub(super) fn start(config: &AuditWebhook) -> Result<Sink, Error> {
     let webhook = Webhook::from_kubeconfig(&config.kubeconfig)?;
-    let (sink, queue) = Sink::new("webhook", config.mode, BUFFER_EVENTS);
-    tokio::spawn(send_all(webhook, queue, config.mode == AuditMode::Batch));
+    let AuditWebhook { mode, batch, truncate, initial_backoff, .. } = config;
+    let form = Form { format: AuditFormat::Json, truncate: *truncate };
+    let (sink, queue) = Sink::new("webhook", *mode, batch.buffer_events, form);
+    let max_bytes = truncate.map_or(BATCH_BYTES, |limit| limit.max_batch_bytes);
+    tokio::spawn(send_all(webhook, Batches::new(queue, *mode, batch, max_bytes), *initial_backoff));
     Ok(sink)
 }
 
-async fn send_all(webhook: Webhook, mut queue: mpsc::Receiver<Item>, batches: bool) {
-    let mut next = Instant::now();
-    while let Some(first) = queue.recv().await {
-        let until = Instant::now() + BATCH_WAIT;
-        let mut batch = vec![first];
-        // Nobody who waits is kept waiting for more.
-        while batch.len() < BATCH_EVENTS && batch.last().is_some_and(|item| item.done.is_none()) {
-            let Ok(Some(item)) = timeout_at(until, queue.recv()).await else { break };
-            batch.push(item);
-        }
-        while batch.len() < BATCH_EVENTS
-            && let Ok(item) = queue.try_recv()
-        {
-            batch.push(item);
-        }
-        if batches {
-            sleep_until(next).await;
-            next = Instant::now() + PAUSE;
-        }
-        let stored = deliver(&webhook, list(&batch)).await;
+async fn send_all(webhook: Webhook, mut batches: Batches, backoff: Duration) {
+    while let Some(batch) = batches.next().await {
+        let stored = deliver(&webhook, list(&batch), backoff).await;
         batch.into_iter().for_each(|item| item.end(stored));
     }
 }
@@ -75,9 +54,9 @@ fn list(batch: &[Item]) -> Option<Bytes> {
     Some(body.freeze())
 }
 
-async fn deliver(webhook: &Webhook, body: Option<Bytes>) -> bool {
+async fn deliver(webhook: &Webhook, body: Option<Bytes>, backoff: Duration) -> bool {
     let Some(body) = body else { return true };
-    let mut pause = BACKOFF;
+    let mut pause = backoff;
     for attempt in 1..=ATTEMPTS {
         let why = match webhook.post(body.clone(), TIMEOUT).await {
             Ok((status, _)) if (200..=206).contains(&status.as_u16()) => return true,

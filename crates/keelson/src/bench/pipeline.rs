@@ -45,7 +45,7 @@ pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure
         let policy = scratch.path().join("policy.yaml");
         std::fs::write(&policy, POLICY)?;
         let path = scratch.path().join(format!("{name}.log"));
-        let log = AuditLog { path, max_size_mib: 0, max_backups: 0, max_age_days: 0, mode };
+        let log = AuditLog { mode, ..AuditLog::new(path) };
         let audited = server(scratch.path(), &name, Some(Audit { policy, log: Some(log), webhook: None })).await?;
         show(&audited, what).await?;
     }

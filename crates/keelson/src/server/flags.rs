@@ -1,5 +1,6 @@
 //! The API server's flags of `keelson server`, under upstream's names.
 
+mod audit;
 mod authentication;
 mod authorization;
 
@@ -8,10 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use keelson_apiserver::{Audit, AuditLog, AuditMode, AuditWebhook, Config, Switches, switches};
+use keelson_apiserver::{Config, Switches, switches};
 
-/// Size of an audit log where none is said.
-const AUDIT_LOG_MIB: u64 = 100;
+use crate::cli::Failure;
 
 /// What an administrator may set; anything that is not given keeps [`Config`]'s default.
 #[derive(Args)]
@@ -32,30 +32,14 @@ pub(super) struct ApiServerFlags {
     /// Requests served at once, together with those of --max-requests-inflight
     #[arg(long, default_value_t = 200)]
     max_mutating_requests_inflight: u32,
-    /// What to write down of requests: a file with a Policy of audit.k8s.io/v1
-    #[arg(long, value_name = "FILE")]
-    audit_policy_file: Option<PathBuf>,
-    /// Write audit events to this file, one a line; `-` for standard output
-    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
-    audit_log_path: Option<PathBuf>,
-    /// MiB after which a new audit log is begun; 0 means 100, as upstream
-    #[arg(long, default_value_t = 0)]
-    audit_log_maxsize: u64,
-    /// Old audit logs that are kept; 0 for all
-    #[arg(long, default_value_t = 0)]
-    audit_log_maxbackup: usize,
-    /// Days for which old audit logs are kept; 0 for ever
-    #[arg(long, default_value_t = 0)]
-    audit_log_maxage: u64,
-    /// Whether requests wait for the audit log: batch, blocking, or blocking-strict
-    #[arg(long, default_value = "blocking")]
-    audit_log_mode: AuditMode,
-    /// Send audit events to the server of this kubeconfig file
-    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
-    audit_webhook_config_file: Option<PathBuf>,
-    /// Whether requests wait for that server: batch, blocking, or blocking-strict
-    #[arg(long, default_value = "batch")]
-    audit_webhook_mode: AuditMode,
+    #[command(flatten)]
+    audit: audit::AuditFlags,
+    /// How long Events live after they were last written; 0 for ever
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    event_ttl: Duration,
+    /// How long a request may take that is no watch, log, exec or the like
+    #[arg(long, default_value = "1m", value_parser = duration)]
+    request_timeout: Duration,
     /// Seconds to go on serving, not ready any more, before stopping
     #[arg(long, default_value = "0s", value_parser = duration)]
     shutdown_delay_duration: Duration,
@@ -83,7 +67,7 @@ pub(super) struct ApiServerFlags {
 
 impl ApiServerFlags {
     /// Writes what was given into the configuration.
-    pub(super) fn apply(&self, config: &mut Config) {
+    pub(super) fn apply(&self, config: &mut Config) -> Result<(), Failure> {
         if let Some(accounts) = &mut config.service_account {
             if let Some((issuer, others)) = self.service_account_issuer.split_first() {
                 accounts.issuer.clone_from(issuer);
@@ -98,26 +82,16 @@ impl ApiServerFlags {
         self.authorization.apply(config);
         config.max_requests_inflight = self.max_requests_inflight;
         config.max_mutating_requests_inflight = self.max_mutating_requests_inflight;
-        config.audit = self.audit();
+        config.audit = self.audit.audit()?;
+        config.event_ttl = self.event_ttl;
+        config.request_timeout = self.request_timeout;
         config.shutdown_delay = self.shutdown_delay_duration;
         config.enable_admission_plugins.clone_from(&self.enable_admission_plugins);
         config.disable_admission_plugins.clone_from(&self.disable_admission_plugins);
         config.feature_gates.clone_from(&self.feature_gates);
         config.runtime_config.clone_from(&self.runtime_config);
         config.admission_control_config_file.clone_from(&self.admission_control_config_file);
-    }
-
-    fn audit(&self) -> Option<Audit> {
-        let log = self.audit_log_path.clone().map(|path| AuditLog {
-            path,
-            max_size_mib: if self.audit_log_maxsize == 0 { AUDIT_LOG_MIB } else { self.audit_log_maxsize },
-            max_backups: self.audit_log_maxbackup,
-            max_age_days: self.audit_log_maxage,
-            mode: self.audit_log_mode,
-        });
-        let mode = self.audit_webhook_mode;
-        let webhook = self.audit_webhook_config_file.clone().map(|kubeconfig| AuditWebhook { kubeconfig, mode });
-        self.audit_policy_file.clone().map(|policy| Audit { policy, log, webhook })
+        Ok(())
     }
 }
 
@@ -141,4 +115,31 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
         return Err(format!("{text:?} is no range of ports"));
     }
     Ok(first..=last)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: ApiServerFlags,
+    }
+
+    #[test]
+    fn times_are_upstreams_unless_they_are_given() {
+        let times = |flags: &[&str]| {
+            let line = Line::try_parse_from(["keelson"].iter().chain(flags)).map_err(|error| error.to_string())?;
+            let mut config = Config::default();
+            line.flags.apply(&mut config).map_err(|error| error.to_string())?;
+            Ok::<_, String>((config.event_ttl.as_secs(), config.request_timeout.as_secs()))
+        };
+        assert_eq!(times(&[]), Ok((3600, 60)));
+        assert_eq!(times(&["--event-ttl=2h30m", "--request-timeout=5s"]), Ok((9000, 5)));
+        let error = times(&["--request-timeout=-1s"]).unwrap_err();
+        assert!(error.contains("--request-timeout") && error.contains("below zero"), "{error}");
+    }
 }
