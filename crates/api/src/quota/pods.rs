@@ -96,10 +96,17 @@ pub fn limits(pod: &Value) -> Amounts {
 
 /// `requests` or `limits` of a pod without its overhead. What is said for the whole pod wins over what its containers say,
 /// and while a resize is under way the larger of old and new counts.
-pub fn containers_amounts(pod: &Value, list: &str) -> Amounts {
-    let spec = &pod["spec"];
+fn containers_amounts(pod: &Value, list: &str) -> Amounts {
+    amounts_with(&pod["spec"], &Statuses::of(pod), list)
+}
+
+/// `requests` or `limits` of a pod's spec without its overhead, whatever its containers have been given.
+pub fn spec_amounts(spec: &Value, list: &str) -> Amounts {
+    amounts_with(spec, &Statuses::default(), list)
+}
+
+fn amounts_with(spec: &Value, statuses: &Statuses<'_>, list: &str) -> Amounts {
     let all = || items(&spec["containers"]).chain(items(&spec["initContainers"]));
-    let statuses = Statuses::of(pod);
     let names: BTreeSet<String> = all().flat_map(|container| statuses.names(container, list)).collect();
     let mut total: Amounts = names
         .into_iter()
@@ -117,6 +124,7 @@ pub fn containers_amounts(pod: &Value, list: &str) -> Amounts {
 }
 
 /// What containers have been given, by name.
+#[derive(Default)]
 struct Statuses<'a> {
     by_name: BTreeMap<&'a str, &'a Value>,
     /// The node cannot give what the spec asks for, so that what there is stays.

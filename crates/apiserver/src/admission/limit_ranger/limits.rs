@@ -1,7 +1,7 @@
 //! One LimitRange: what it fills in, and what it has against an object.
 
 use keelson_api::quantity::Quantity;
-use keelson_api::quota::pods::containers_amounts;
+use keelson_api::quota::pods::spec_amounts;
 use keelson_api::quota::{Amounts, amounts};
 use serde_json::{Map, Value, json};
 
@@ -89,7 +89,7 @@ impl Limits {
                     }
                 }
                 "Pod" => {
-                    let [requests, limits] = ["requests", "limits"].map(|list| containers_amounts(pod, list));
+                    let [requests, limits] = ["requests", "limits"].map(|list| spec_amounts(spec, list));
                     limit.judge(&requests, &limits, &mut errors);
                 }
                 _ => {}

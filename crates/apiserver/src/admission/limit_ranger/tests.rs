@@ -97,6 +97,11 @@ fn pods_stay_within_limits() {
     );
     check(of("Pod", json!({"max": {"cpu": "3"}})), two.clone(), "");
     check(of("Pod", json!({"max": {"cpu": "2"}})), two.clone(), "maximum cpu usage per Pod is 2, but limit is 3");
+    // What was given before a resize does not count.
+    let mut resized = two.clone();
+    let given = json!({"requests": {"cpu": "8"}, "limits": {"cpu": "8"}});
+    resized["status"] = json!({"containerStatuses": [{"name": "c", "resources": given, "allocatedResources": {"cpu": "8"}}]});
+    check(of("Pod", json!({"max": {"cpu": "3"}})), resized, "");
     let mut whole = two;
     whole["spec"]["resources"] = json!({"limits": {"cpu": "4"}});
     check(of("Pod", json!({"max": {"cpu": "3"}})), whole, "maximum cpu usage per Pod is 3, but limit is 4");
