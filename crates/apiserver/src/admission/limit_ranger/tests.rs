@@ -100,7 +100,8 @@ fn pods_stay_within_limits() {
     // What was given before a resize does not count.
     let mut resized = two.clone();
     let given = json!({"requests": {"cpu": "8"}, "limits": {"cpu": "8"}});
-    resized["status"] = json!({"containerStatuses": [{"name": "c", "resources": given, "allocatedResources": {"cpu": "8"}}]});
+    resized["status"] =
+        json!({"containerStatuses": [{"name": "c", "resources": given, "allocatedResources": {"cpu": "8"}}]});
     check(of("Pod", json!({"max": {"cpu": "3"}})), resized, "");
     let mut whole = two;
     whole["spec"]["resources"] = json!({"limits": {"cpu": "4"}});
