@@ -17,6 +17,7 @@ use crate::authz::Authorizer;
 use crate::cache::Cache;
 use crate::discovery::{Documents, openapi};
 use crate::encryption::Encryption;
+use crate::executor::Executor;
 use crate::flow::FlowControl;
 use crate::kubelet::Kubelets;
 use crate::limits::Limits;
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) openapi: openapi::Kept,
     /// `None` when nothing is written down.
     pub(crate) audit: Option<Arc<Audit>>,
+    /// Runs what comes over the network, and requests that change something.
+    pub(crate) executor: Arc<Executor>,
     /// Tasks of requests that change something.
     pub(crate) requests: TaskTracker,
     /// The server will stop: it is not ready any more.

@@ -29,6 +29,7 @@ use crate::audit::Record;
 use crate::authn::x509::Peer;
 use crate::authz::Attributes;
 use crate::core::Core;
+use crate::executor::Flow;
 use crate::flow::{self, Entered, Seats};
 use crate::http::body::{Body, RequestBody};
 use crate::http::negotiate::{Accepted, Offers, accept};
@@ -93,8 +94,8 @@ impl Call {
 pub(crate) enum Caller {
     /// A component in this process, which is known.
     InProcess(Arc<UserInfo>),
-    /// A client over the network, and its certificate.
-    Remote { address: IpAddr, certificate: Option<Arc<Peer>> },
+    /// A client over the network, its certificate, and whose the connection is taken to be.
+    Remote { address: IpAddr, certificate: Option<Arc<Peer>>, flow: Flow },
 }
 
 /// Answers a request.
@@ -104,19 +105,33 @@ pub(crate) fn handle(
     request: Request<RequestBody>,
 ) -> BoxFuture<'static, Response<Body>> {
     let begun = Begun::default();
+    let flow = match &caller {
+        Caller::InProcess(user) => Flow::of(core.executor.key(&user.name)),
+        Caller::Remote { flow, .. } => Flow::of(flow.key()),
+    };
     if request.method().is_safe() {
-        return Box::pin(answer(core, caller, request, begun));
+        return Box::pin(answer(core, caller, request, begun, flow));
     }
+    let executor = core.executor.clone();
     let tasks = core.requests.clone();
-    Box::pin(async move { detached::run(&tasks, begun.clone(), answer(core, caller, request, begun)).await })
+    Box::pin(async move {
+        let answer = tasks.track_future(answer(core, caller, request, begun.clone(), flow.clone()));
+        detached::run(begun, executor.spawn(flow, answer)).await
+    })
 }
 
-async fn answer(core: Arc<Core>, caller: Caller, request: Request<RequestBody>, begun: Begun) -> Response<Body> {
+async fn answer(
+    core: Arc<Core>,
+    caller: Caller,
+    request: Request<RequestBody>,
+    begun: Begun,
+    flow: Flow,
+) -> Response<Body> {
     let head = request.method() == Method::HEAD;
     let presentation = Presentation::of(&request);
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
-    let mut ending = Ending::new(request.headers(), begun);
+    let mut ending = Ending::new(request.headers(), begun, flow);
     ending.measured = Measured::begin(&core, &info, &query, is_apply(&request), ending.begin);
     let result = stages(core, caller, info, query, request, &mut ending).await;
     let (response, failure) = match result {
@@ -146,15 +161,16 @@ async fn stages(
     mut request: Request<RequestBody>,
     ending: &mut Ending,
 ) -> Reply {
-    let (user, address) = match caller {
+    let (user, remote) = match caller {
         Caller::InProcess(user) => (Ok(user), None),
-        Caller::Remote { address, certificate } => {
+        Caller::Remote { address, certificate, flow } => {
             let authenticator = &core.authenticator;
             let user = authenticator.authenticate(certificate.as_deref(), &info.path, request.headers_mut()).await;
             core.metrics.authenticated(user.is_ok());
-            (user, Some(address))
+            (user, Some((address, flow)))
         }
     };
+    let address = remote.as_ref().map(|(address, _)| *address);
     ending.address = address;
     if let Some(audit) = &core.audit {
         ending.audit(audit, (request.uri(), request.headers()), &info, address, user.as_ref().ok()).await?;
@@ -169,6 +185,11 @@ async fn stages(
             effective
         }
     };
+    let key = core.executor.key(&user.name);
+    ending.flow.becomes(key);
+    if let Some((_, connection)) = remote {
+        connection.becomes(key);
+    }
     let Ok(seats) = take_seats(&core, &user, &info, &query, ending).await else { return Ok(too_many_requests()) };
     authorize(&core, &user, &info, ending.record()).await?;
     route(core, user, info, query, request, seats, ending).await
@@ -301,8 +322,9 @@ async fn route(
             run(call, body).await?
         } else {
             // What has begun is done to its end, though nobody waits for it any more.
-            let requests = core.requests.clone();
-            detached::finished(requests.spawn(run(call, body)).await)?
+            let task = core.requests.track_future(run(call, body));
+            let task = core.executor.spawn(ending.flow.clone(), task);
+            detached::outcome(ending.begun.clone(), task).await.unwrap_or_else(|| Err(detached::stopping()))?
         };
         Ok(reply.map(|body| body.within(left(), seats)))
     };

@@ -20,6 +20,7 @@ mod dispatch;
 mod encryption;
 mod endpoint;
 mod error;
+mod executor;
 mod expressions;
 mod files;
 mod flow;

@@ -32,6 +32,7 @@ use crate::config::features;
 use crate::core::Core;
 use crate::dispatch::Caller;
 use crate::encryption::{self, Encryption};
+use crate::executor::Executor;
 use crate::flow::FlowControl;
 use crate::http::body::{Body, BoxError};
 use crate::http::listen;
@@ -99,6 +100,7 @@ impl ApiServer {
             discovery: Default::default(),
             openapi: Default::default(),
             audit,
+            executor: Executor::new(),
             requests: Default::default(),
             stopping: CancellationToken::new(),
             draining: shutdown.child_token(),

@@ -1,15 +1,14 @@
 //! Requests that change something are answered in tasks of their own: a client that goes away does not cut in two what has
 //! begun. What has not begun ends with its client, so that clients that go away leave no work waiting behind.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_task::FallibleTask;
 use http::Response;
 use keelson_api::status::Status;
-use tokio::task::{AbortHandle, JoinError};
-use tokio_util::task::TaskTracker;
 
+use crate::executor::Flow;
 use crate::http::body::Body;
 use crate::http::reply;
 
@@ -34,37 +33,37 @@ pub(super) fn client_gone() -> Status {
 }
 
 /// Ends the task when it is dropped, unless its work has begun.
-struct Leash {
+struct Leash<T> {
     begun: Begun,
-    task: AbortHandle,
+    task: Option<FallibleTask<T, Flow>>,
 }
 
-impl Drop for Leash {
+impl<T> Drop for Leash<T> {
     fn drop(&mut self) {
-        if self.begun.is_first() {
-            self.task.abort();
+        let ends = self.begun.is_first();
+        if let Some(task) = self.task.take().filter(|_| !ends) {
+            task.detach();
         }
     }
 }
 
 /// Waits for what answers a request in a task of its own.
-pub(super) async fn run(
-    tasks: &TaskTracker,
-    begun: Begun,
-    answer: impl Future<Output = Response<Body>> + Send + 'static,
-) -> Response<Body> {
-    let task = tasks.spawn(answer);
-    let _leash = Leash { begun, task: task.abort_handle() };
-    finished(task.await.map(Ok)).unwrap_or_else(|status| reply::error(&status, None))
+pub(super) async fn run(begun: Begun, task: FallibleTask<Response<Body>, Flow>) -> Response<Body> {
+    outcome(begun, task).await.unwrap_or_else(|| reply::error(&stopping(), None))
 }
 
-/// What a task came to; its panic goes on here.
-pub(super) fn finished<T>(outcome: Result<Result<T, Status>, JoinError>) -> Result<T, Status> {
-    match outcome.map_err(JoinError::try_into_panic) {
-        Ok(result) => result,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        Err(Err(_)) => Err(Status::unavailable("the server stops")),
+/// Waits for a task, whose panic goes on here; `None` when there is nobody left to run it.
+pub(super) async fn outcome<T>(begun: Begun, task: FallibleTask<T, Flow>) -> Option<T> {
+    let mut leash = Leash { begun, task: Some(task) };
+    match &mut leash.task {
+        Some(task) => task.await,
+        None => None,
     }
+}
+
+/// What those hear whose work ends with the server.
+pub(super) fn stopping() -> Status {
+    Status::unavailable("the server stops")
 }
 
 #[cfg(test)]
@@ -73,12 +72,14 @@ mod tests {
     use std::time::Duration;
 
     use tokio::sync::oneshot;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
+    use crate::executor::Executor;
 
     /// A client goes away from work that has begun, or not; whether it is done.
     async fn gone(begins: bool) -> bool {
-        let tasks = TaskTracker::new();
+        let (executor, tasks) = (Executor::new(), TaskTracker::new());
         let begun = Begun::default();
         let (under_way, ready) = oneshot::channel();
         let (go, gate) = oneshot::channel::<()>();
@@ -95,7 +96,8 @@ mod tests {
                 Response::new(Body::empty())
             }
         };
-        let mut waiting = Box::pin(run(&tasks, begun, work));
+        let task = executor.spawn(Flow::default(), tasks.track_future(work));
+        let mut waiting = Box::pin(run(begun, task));
         assert!(matches!(futures::poll!(&mut waiting), Poll::Pending));
         ready.await.unwrap();
         drop(waiting);

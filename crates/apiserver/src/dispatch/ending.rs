@@ -17,6 +17,7 @@ use super::Call;
 use super::detached::{self, Begun};
 use crate::UserInfo;
 use crate::audit::{Audit, Incoming, Level, Record, Stage};
+use crate::executor::Flow;
 use crate::flow::Classification;
 use crate::http::body::{Body, Witness};
 use crate::http::path::RequestInfo;
@@ -43,6 +44,8 @@ pub(super) struct Ending {
     pub(super) measured: Option<Measured>,
     /// Of what changes something.
     pub(super) begun: Begun,
+    /// Whose the request is.
+    pub(super) flow: Flow,
 }
 
 /// A request that is written down.
@@ -64,11 +67,11 @@ struct Captured {
 }
 
 impl Ending {
-    pub(super) fn new(headers: &HeaderMap, begun: Begun) -> Self {
+    pub(super) fn new(headers: &HeaderMap, begun: Begun, flow: Flow) -> Self {
         let own = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok();
         let id = headers.get(AUDIT_ID).filter(|id| !id.is_empty()).cloned().or_else(own);
         let id = id.unwrap_or_else(|| HeaderValue::from_static(""));
-        Self { id, begin: Instant::now(), address: None, audited: None, class: None, measured: None, begun }
+        Self { id, begin: Instant::now(), address: None, audited: None, class: None, measured: None, begun, flow }
     }
 
     /// Begins to write the request down, if the policy wants it. Without a user, authentication has failed.

@@ -10,7 +10,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use rustls::{RootCertStore, ServerConfig};
@@ -28,6 +28,7 @@ use crate::authn::x509::{AnyCertificate, Peer};
 use crate::config::{Identity, Pem};
 use crate::core::Core;
 use crate::dispatch::Caller;
+use crate::executor::{Executor, Flow};
 use crate::{BoxError, Config, Error, dispatch};
 
 /// Connections served at once; more wait in the listener's backlog.
@@ -153,13 +154,18 @@ pub(crate) async fn serve(
             }
         }
         let (core, acceptor, drain, stop) = (core.clone(), acceptor.clone(), drain.clone(), stop.clone());
-        connections.spawn(async move {
-            tokio::select! {
-                () = connection(core, acceptor, stream, address, drain) => {}
-                () = stop.cancelled() => {}
+        let (executor, flow) = (core.executor.clone(), Flow::default());
+        let serve = {
+            let flow = flow.clone();
+            async move {
+                tokio::select! {
+                    () = connection(core, acceptor, stream, address, flow, drain) => {}
+                    () = stop.cancelled() => {}
+                }
+                drop(permit);
             }
-            drop(permit);
-        });
+        };
+        executor.spawn(flow, connections.track_future(serve)).detach();
     }
     drop(listener);
     core.draining.cancel();
@@ -228,6 +234,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     address: IpAddr,
+    flow: Flow,
     drain: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
@@ -239,12 +246,13 @@ async fn connection(
     let peer = stream.get_ref().1.peer_certificates().and_then(Peer::new).map(Arc::new);
     let activity = Arc::new(Activity::new());
     let asked = activity.clone();
+    let streams = Streams { executor: core.executor.clone(), flow: flow.clone() };
     let service = service_fn(move |request| {
-        let caller = Caller::Remote { address, certificate: peer.clone() };
+        let caller = Caller::Remote { address, certificate: peer.clone(), flow: flow.clone() };
         let (core, asked) = (core.clone(), asked.clone());
         async move { asked.of(answer(core, caller, request)).await }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -270,6 +278,22 @@ async fn connection(
     };
     if let Err(error) = outcome {
         tracing::debug!(error, "a connection broke");
+    }
+}
+
+/// Runs a connection's HTTP/2 streams, which have their turns with it.
+#[derive(Clone)]
+struct Streams {
+    executor: Arc<Executor>,
+    flow: Flow,
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.executor.spawn(self.flow.clone(), future).detach();
     }
 }
 
