@@ -207,7 +207,9 @@ impl LocalStore {
 impl Drop for LocalStore {
     fn drop(&mut self) {
         self.shared.close();
-        if let Some(thread) = self.thread.take() {
+        // Who waits for a write may be the last who has the store, and end when the writer's own thread answers.
+        let thread = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id());
+        if let Some(thread) = thread {
             // A panic there has been reported by the panic hook.
             let _ = thread.join();
         }
