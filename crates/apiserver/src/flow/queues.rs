@@ -1,6 +1,9 @@
 //! Fair queues of one priority level: a pure state machine. A request takes seats while it executes; when too few are free
 //! it waits in one of the queues that its flow is dealt. Seats go to the queue whose next request would be done first if
 //! all queues were served at once, bit by bit; what was guessed of a request's duration is put right when it ends.
+//!
+//! Upstream guesses 3 ms. A server that is flooded takes longer, and what has not ended would seem to have cost next to nothing:
+//! who comes new would wait until the flood has caught up with that. So the guess is what requests took lately.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,8 +12,12 @@ use tokio::time::Instant;
 
 use super::demand::Demand;
 
-/// What a request is taken to last until it has ended.
+/// What a request is taken to last at least, until it has ended.
 const GUESS_SECONDS: f64 = 0.003;
+/// What one that lasts longer is taken for, among those that are guessed by.
+const LONG_SECONDS: f64 = 1.0;
+/// The part of a guess that the last one to end makes up.
+const LATEST: f64 = 1.0 / 32.0;
 
 /// How requests beyond the limit are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +63,8 @@ pub(super) struct QueueSet<G> {
     /// Seat-seconds that each active queue was due since the beginning.
     virtual_time: f64,
     updated: Instant,
+    /// How many seconds a request will last.
+    guess: f64,
     /// Where the last request was taken from.
     last: usize,
     next_number: u64,
@@ -68,6 +77,8 @@ struct Queue<G> {
     waiting_seats: u32,
     executing: u32,
     executing_seats: u32,
+    /// Seat-seconds that were guessed of those.
+    guessed: f64,
     /// When, in virtual time, its next request begins.
     start: f64,
 }
@@ -81,7 +92,7 @@ struct Waiting<G> {
 
 impl<G> Default for Queue<G> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), waiting_seats: 0, executing: 0, executing_seats: 0, start: 0.0 }
+        Self { waiting: VecDeque::new(), waiting_seats: 0, executing: 0, executing_seats: 0, guessed: 0.0, start: 0.0 }
     }
 }
 
@@ -103,6 +114,7 @@ impl<G> QueueSet<G> {
             active: 0,
             virtual_time: 0.0,
             updated: now,
+            guess: GUESS_SECONDS,
             last: 0,
             next_number: 0,
             demand: Demand::new(now),
@@ -173,10 +185,14 @@ impl<G> QueueSet<G> {
     pub(super) fn finish(&mut self, queue: usize, seats: u32, took: Duration, now: Instant) {
         self.advance(now);
         self.executing_seats = self.executing_seats.saturating_sub(seats);
+        let took = took.as_secs_f64();
+        self.guess = (self.guess + LATEST * (took.min(LONG_SECONDS) - self.guess)).max(GUESS_SECONDS);
         if let Some(queue) = self.queues.get_mut(queue) {
+            let guessed = queue.guessed * f64::from(seats) / f64::from(queue.executing_seats.max(seats));
+            queue.guessed -= guessed;
             queue.executing = queue.executing.saturating_sub(1);
             queue.executing_seats = queue.executing_seats.saturating_sub(seats);
-            queue.start += f64::from(seats) * (took.as_secs_f64() - GUESS_SECONDS);
+            queue.start += f64::from(seats) * took - guessed;
             if !queue.is_active() {
                 self.active = self.active.saturating_sub(1);
             }
@@ -212,7 +228,7 @@ impl<G> QueueSet<G> {
             let at = (self.last + step) % count;
             let Some(queue) = self.queues.get(at) else { continue };
             let Some(head) = queue.waiting.front() else { continue };
-            let done = queue.start + f64::from(head.seats) * GUESS_SECONDS;
+            let done = queue.start + f64::from(head.seats) * self.guess;
             if best.is_none_or(|(_, earliest, _)| done < earliest) {
                 best = Some((at, done, head.seats));
             }
@@ -237,7 +253,9 @@ impl<G> QueueSet<G> {
         if let Some(queue) = self.queues.get_mut(at) {
             queue.executing += 1;
             queue.executing_seats += seats;
-            queue.start += f64::from(seats) * GUESS_SECONDS;
+            let guessed = f64::from(seats) * self.guess;
+            queue.guessed += guessed;
+            queue.start += guessed;
         }
     }
 

@@ -108,6 +108,48 @@ fn a_flood_does_not_keep_others_waiting() {
 }
 
 #[test]
+fn who_comes_while_a_flood_runs_is_next() {
+    let mut sim = Sim::new(QUEUING, 49);
+    let mut executing = std::collections::VecDeque::new();
+    for _ in 0..350 {
+        if let Answer::Go(queue) = sim.arrive("flood", 7, 1) {
+            executing.push_back((queue, sim.now));
+        }
+    }
+    // Each takes 100 ms, for there are so many: every two of them one ends, and another comes.
+    let mut turn = |sim: &mut Sim| {
+        sim.pass(2);
+        let (queue, began) = executing.pop_front().unwrap();
+        sim.finish(queue, 1, (sim.now - began).as_millis() as u64);
+        let granted = sim.next().unwrap();
+        executing.push_back((granted.queue, sim.now));
+        granted.grant
+    };
+    for _ in 0..500 {
+        assert_eq!(turn(&mut sim), "flood");
+        sim.arrive("flood", 7, 1);
+    }
+    for flow in (1..=50_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+        let hand = |flow| {
+            let mut cards = HashSet::new();
+            deal(flow, 64, 6, |at| {
+                cards.insert(at);
+            });
+            cards
+        };
+        if !hand(flow).is_subset(&hand(7)) {
+            assert!(matches!(sim.arrive("quiet", flow, 1), Answer::Wait(..)));
+            assert_eq!(turn(&mut sim), "quiet");
+            // Until what it did has ended.
+            for _ in 0..60 {
+                assert_eq!(turn(&mut sim), "flood");
+                sim.arrive("flood", 7, 1);
+            }
+        }
+    }
+}
+
+#[test]
 fn wide_requests_are_neither_starved_nor_stuck() {
     let mut sim = Sim::new(Queuing { queues: 1, hand_size: 1, length: 50 }, 4);
     let Answer::Go(narrow) = sim.arrive("narrow", 1, 1) else { panic!() };
