@@ -6,6 +6,7 @@ mod api;
 mod authentication;
 mod authorization;
 mod etcd;
+mod fairness;
 mod lifecycle;
 mod node;
 mod pipeline;
@@ -30,7 +31,7 @@ const GROUP_TIMEOUT: Duration = Duration::from_secs(900);
 /// `keelson bench`
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Only the groups whose name contains this: scheduler, binary, pipeline, admission, authentication, authorization, etcd,
+    /// Only the groups whose name contains this: scheduler, binary, pipeline, fairness, admission, authentication, authorization, etcd,
     /// container, startup, pod, node, API, API watchers, API memory, scheduling
     #[arg(long)]
     only: Option<String>,
@@ -174,6 +175,7 @@ impl Bench {
             .await;
         table.group("binary", async { lifecycle::binary().map(print) }).await;
         table.group("pipeline", pipeline::costs(size, print)).await;
+        table.group("fairness", fairness::costs(size, print)).await;
         table.group("admission", admission::costs(size, print)).await;
         table.group("authentication", authentication::costs(size, print)).await;
         table.group("authorization", authorization::costs(size, print)).await;

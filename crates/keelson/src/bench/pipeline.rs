@@ -1,31 +1,22 @@
-//! What requests pay on their way to the handler: the audit log, and a flood by somebody else. In this process, over the
-//! local engine, without a socket between: what is compared is the pipeline and nothing else.
+//! What requests pay on their way to the handler for the audit log. In this process, over the local engine, without a socket
+//! between: what is compared is the pipeline and nothing else.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use keelson_apiserver::{ApiServer, Audit, AuditLog, AuditMode, Config, UserInfo};
 use keelson_store::LocalStore;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
 use super::request::send;
 use super::scratch::Scratch;
-use super::{Figure, NO_BUDGET, Row, Size, millis};
+use super::{Figure, NO_BUDGET, Row, Size};
 use crate::cli::Failure;
 
 const OPERATIONS: usize = 4000;
-/// Requests of which the 99th percentile is taken, and the pause between two.
-const SAMPLES: usize = 1000;
+/// Between two looks at what the server is to have.
 const PAUSE: Duration = Duration::from_millis(2);
-/// The longest that requests are sampled: a server that is slow is not asked all of them.
-const SAMPLING: Duration = Duration::from_secs(20);
-/// What refusals tell clients to wait.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Requests that the flood has under way.
-const FLOOD: usize = 400;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n";
 
@@ -49,7 +40,7 @@ pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure
         let audited = server(scratch.path(), &name, Some(Audit { policy, log: Some(log), webhook: None })).await?;
         show(&audited, what).await?;
     }
-    fairness(&plain, size, print).await
+    Ok(())
 }
 
 async fn server(dir: &Path, name: &str, audit: Option<Audit>) -> Result<ApiServer, Failure> {
@@ -98,57 +89,4 @@ async fn one_by_one(server: &ApiServer, operations: usize) -> Result<(f64, f64),
         send(&user, "POST", MAPS, Some(map(&format!("alone-{i}")))).await?;
     }
     Ok((get, each(begin)))
-}
-
-/// How somebody's requests fare while somebody else sends as many as he can, and tries again what is refused: once the
-/// second that the refusal names has passed, as clients do, and then at once.
-async fn fairness(server: &ApiServer, size: Size, print: impl Fn(Row)) -> Result<(), Failure> {
-    let (quiet, samples) = (client(server, "quiet", &["bench"]), size.of(SAMPLES));
-    let idle = p99(&quiet, "idle", samples).await?;
-    print(Row::new("fairness: create, p99, nobody else there", Figure::Millis(NO_BUDGET), idle));
-    for (name, pause, how) in
-        [("flooded", Some(RETRY_AFTER), "a flood that waits as it is told"), ("crowded", None, "a flood without pause")]
-    {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut flood = JoinSet::new();
-        for at in 0..FLOOD {
-            let (flooder, stop) = (client(server, "flood", &["bench"]), stop.clone());
-            flood.spawn(async move {
-                let mut round = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    let object = map(&format!("{name}-{at}-{round}"));
-                    round += 1;
-                    match (send(&flooder, "POST", MAPS, Some(object)).await, pause) {
-                        (Err(_), Some(pause)) => tokio::time::sleep(pause).await,
-                        _ => tokio::task::yield_now().await,
-                    }
-                }
-            });
-        }
-        let during = p99(&quiet, name, samples).await;
-        stop.store(true, Ordering::Relaxed);
-        while flood.join_next().await.is_some() {}
-        let during = during?;
-        print(Row::new(format!("fairness: create, p99, {how}"), Figure::Millis(NO_BUDGET), during));
-        // Who does not wait also takes the processor, which is here the same for all.
-        let budget = if pause.is_some() { 2.0 } else { NO_BUDGET };
-        print(Row::new(format!("fairness: what {how} costs others"), Figure::Times(budget), during / idle));
-    }
-    Ok(())
-}
-
-/// Milliseconds, of so many creates or of those that [`SAMPLING`] leaves time for.
-async fn p99(client: &kube::Client, name: &str, samples: usize) -> Result<f64, Failure> {
-    let (mut times, start) = (Vec::with_capacity(samples), Instant::now());
-    for i in 0..samples {
-        let begin = Instant::now();
-        send(client, "POST", MAPS, Some(map(&format!("{name}-{i}")))).await?;
-        times.push(millis(begin.elapsed()));
-        if start.elapsed() > SAMPLING {
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(times.get(times.len() * 99 / 100).copied().unwrap_or_default())
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keelson_cluster::kubeconfig::{self, Access};
-use keelson_cluster::pki::{ADMIN, Pki};
+use keelson_cluster::pki::{ADMIN, Identity, Pki};
 
 use kube::config::{AuthInfo, KubeConfigOptions};
 
@@ -65,6 +65,13 @@ impl Process {
     /// What the process uses.
     pub(super) fn server(&self) -> Server {
         Server::of(self.child.id())
+    }
+
+    /// The kubeconfig of somebody, with a certificate.
+    pub(super) fn kubeconfig(&self, user: &str, group: &str) -> Result<String, Failure> {
+        let client = self.authority.client(Identity { user, group: Some(group) })?;
+        let access = Access { server: &self.url, ca_pem: self.authority.ca_pem(), client: &client };
+        Ok(kubeconfig::render("bench", &access)?)
     }
 
     /// A client that shows no certificate, but this token if there is one.
