@@ -43,10 +43,9 @@ pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure
     let quiet = keelson_client::connect::from_kubeconfig_text(&process.kubeconfig("quiet", "bench")?).await?;
     let idle = p99(&quiet, "idle", samples).await?;
     print(Row::new("fairness: create, p99, nobody else there", Figure::Millis(NO_BUDGET), idle));
-    for (name, pause, how) in [
-        ("flooded", Some(RETRY_AFTER), "a flood that waits as it is told"),
-        ("crowded", None, "a flood without pause"),
-    ] {
+    for (name, pause, how) in
+        [("flooded", Some(RETRY_AFTER), "a flood that waits as it is told"), ("crowded", None, "a flood without pause")]
+    {
         let flood = Flood::start(process.kubeconfig("flood", "bench")?, name, pause)?;
         tokio::time::sleep(RISE).await;
         let during = p99(&quiet, name, samples).await?;
