@@ -183,7 +183,8 @@ impl Agent {
         config.root = self.data_dir.join("runtime");
         config.cni_conf_dir.clone_from(&self.cni_conf_dir);
         config.pull_netns.clone_from(&self.pull_netns);
-        config.handlers = keelson_runtime::handlers(&self.runtime_config)?;
+        let settings = keelson_runtime::Settings::read(&self.runtime_config)?;
+        (config.handlers, config.pinned_images) = (settings.handlers, settings.pinned_images);
         let endpoint = format!("unix://{}", config.socket.display());
         let stop = shutdown.clone();
         components.spawn(async move {

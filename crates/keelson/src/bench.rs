@@ -32,7 +32,7 @@ const GROUP_TIMEOUT: Duration = Duration::from_secs(900);
 #[derive(Args)]
 pub(crate) struct Bench {
     /// Only the groups whose name contains this: scheduler, binary, pipeline, fairness, admission, authentication, authorization, etcd,
-    /// container, startup, pod, node, API, API watchers, API memory, scheduling
+    /// container, image, startup, pod, node, API, API watchers, API memory, scheduling
     #[arg(long)]
     only: Option<String>,
     /// Divide every load by this, to see quickly whether all groups work; the figures are then none to hold against the budgets
@@ -181,6 +181,7 @@ impl Bench {
         table.group("authorization", authorization::costs(size, print)).await;
         table.group("etcd", etcd::beside(size, print)).await;
         table.group("container", node::alone::beside_others(size, print)).await;
+        table.group("image", node::pull::beside_containerd(size, print)).await;
         if ON_A_CLUSTER.iter().any(|group| table.wants(group)) {
             match lifecycle::Cluster::up().await {
                 Ok(mut cluster) => {

@@ -35,6 +35,8 @@ pub struct Config {
     /// How to reach registries: a directory per registry (`host`, `host_port_`, `_default`) with a `hosts.toml`, as containerd
     /// reads them.
     pub registry_config_dir: PathBuf,
+    /// Images that are pinned, as [`crate::Settings::pinned_images`] names them: the kubelet does not collect them.
+    pub pinned_images: Vec<String>,
     /// Directories of CDI specifications; a later one goes before an earlier one.
     pub cdi_dirs: Vec<PathBuf>,
     /// OCI runtimes by the name that RuntimeClasses call them; others' containers run on `libcontainer`.
@@ -56,6 +58,7 @@ impl Config {
             insecure_registries: Vec::new(),
             default_registry: None,
             registry_config_dir: "/etc/keelson/certs.d".into(),
+            pinned_images: Vec::new(),
             cdi_dirs: crate::cdi::DIRS.map(PathBuf::from).to_vec(),
             handlers: BTreeMap::new(),
         }

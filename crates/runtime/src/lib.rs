@@ -22,6 +22,7 @@ mod idmap;
 mod image;
 mod info;
 mod machine;
+mod metrics;
 mod mounts;
 mod namespaces;
 mod oci;
@@ -44,7 +45,7 @@ mod witness;
 
 pub use config::{Config, LOCAL_IMAGE_DOMAIN};
 pub use error::Error;
-pub use handlers::{Handler, handlers};
+pub use handlers::{Handler, Settings};
 pub use image::local::{Documents, LocalImages, MANIFEST_TYPE};
 pub use server::run;
 pub use shim::shim_main;

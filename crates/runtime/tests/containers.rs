@@ -361,6 +361,27 @@ async fn events_and_stats_tell_what_happens() {
     let stats =
         world.clients.runtime.pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap().linux.unwrap();
     assert_eq!((stats.containers.len(), stats.network.unwrap().default_interface.unwrap().name.as_str()), (1, "eth0"));
+    let runtime = &mut world.clients.runtime;
+    let described = runtime.list_metric_descriptors(ListMetricDescriptorsRequest {}).await.unwrap().into_inner();
+    let told = runtime.list_pod_sandbox_metrics(ListPodSandboxMetricsRequest {}).await.unwrap().into_inner();
+    let [of_pod] = told.pod_metrics.as_slice() else { panic!("one pod: {told:?}") };
+    let [of_container] = of_pod.container_metrics.as_slice() else { panic!("one container: {of_pod:?}") };
+    assert_eq!((&of_pod.pod_sandbox_id, &of_container.container_id), (&sandbox, &id));
+    let label = |metric: &Metric, key: &str| {
+        let known = described.descriptors.iter().find(|known| known.name == metric.name).expect("a descriptor");
+        assert_eq!(known.label_keys.len(), metric.label_values.len(), "{metric:?}");
+        known.label_keys.iter().position(|label| label == key).map(|at| metric.label_values[at].clone())
+    };
+    let value = |metrics: &[Metric], name: &str| {
+        let found = metrics.iter().find(|metric| metric.name == name).unwrap_or_else(|| panic!("no {name}: {metrics:?}"));
+        found.value.unwrap().value
+    };
+    assert!(value(&of_container.metrics, "container_memory_working_set_bytes") > 0);
+    assert!(value(&of_container.metrics, "container_processes") >= 1);
+    assert!(value(&of_container.metrics, "container_start_time_seconds") > 1_700_000_000);
+    assert!(of_container.metrics.iter().all(|metric| label(metric, "name").as_ref() == Some(&id)));
+    let network = of_pod.metrics.iter().find(|metric| metric.name == "container_network_transmit_bytes_total").unwrap();
+    assert_eq!(label(network, "interface").as_deref(), Some("eth0"));
     let update = LinuxContainerResources { memory_limit_in_bytes: 32 << 20, cpu_shares: 256, ..Default::default() };
     let request =
         UpdateContainerResourcesRequest { container_id: id.clone(), linux: Some(update), ..Default::default() };

@@ -178,3 +178,23 @@ async fn images_survive_a_restart() {
     assert!(usage.image_filesystems[0].used_bytes.unwrap().value > 1 << 20);
     world.finish().await;
 }
+
+#[tokio::test]
+async fn pinned_images_are_told() {
+    let mut world = World::new().await;
+    let pinned = async |world: &mut World| {
+        let image = Some(ImageSpec { image: "keelson.local/hello".into(), ..Default::default() });
+        let request = ImageStatusRequest { image, verbose: false };
+        let status = world.clients.image.image_status(request).await.unwrap().into_inner();
+        let listed = images(world).await;
+        let hello = listed.iter().find(|image| image.repo_tags.iter().any(|tag| tag.contains("/hello"))).unwrap();
+        assert_eq!(status.image.unwrap().pinned, hello.pinned);
+        hello.pinned
+    };
+    assert!(!pinned(&mut world).await);
+    std::fs::write(world.dir.path().join("runtime.toml"), "pinned_images = ['keelson.local/h*']\n").unwrap();
+    world.kill_server();
+    world.start().await;
+    assert!(pinned(&mut world).await);
+    world.finish().await;
+}

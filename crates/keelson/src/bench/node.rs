@@ -2,6 +2,7 @@
 //! runtime takes for one step. Times within a pod's start come from the runtime's own event stream and records.
 
 pub(super) mod alone;
+pub(super) mod pull;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

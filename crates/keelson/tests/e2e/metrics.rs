@@ -129,3 +129,134 @@ fn top_agrees_with_the_kernel() {
     let wanted = "container_network_receive_bytes_total{container=\"\"";
     assert!(cadvisor.contains(wanted) && cadvisor.contains("pod=\"load\""), "{cadvisor}");
 }
+
+/// What a busy pod has done: 16 MiB kept in memory, 12 MiB written to its layer, 24 MiB received; and it computes on.
+const DONE: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: source}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: registry.test/busybox:1
+    command: [sh, -c, 'mkdir /www; head -c 25165824 /dev/zero > /www/file; exec httpd -f -p 8080 -h /www']
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: done}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: registry.test/busybox:1
+    command: [sh, -c, 'until [ -e /mem/address ]; do sleep 0.1; done; head -c 16777216 /dev/zero > /mem/file;
+      head -c 12582912 /dev/zero > /written; until wget -q -O /dev/null http://$(cat /mem/address):8080/file; do sleep 0.1; done;
+      echo done; while true; do :; done']
+    resources: {limits: {cpu: 200m, memory: 128Mi}}
+    volumeMounts: [{name: mem, mountPath: /mem}]
+  volumes: [{name: mem, emptyDir: {medium: Memory}}]
+";
+
+/// The value of a cAdvisor series that has all of `labels`.
+fn series(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let line = text.lines().find(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')) && labels.iter().all(|l| line.contains(l))
+    });
+    let line = line.unwrap_or_else(|| panic!("no {name} with {labels:?} in\n{text}"));
+    let value = line.rsplit_once("} ").and_then(|(_, value)| value.split(' ').next()?.parse().ok());
+    value.unwrap_or_else(|| panic!("no number: {line}"))
+}
+
+/// `told` is within `percent` of what the kernel says.
+fn agrees(what: &str, told: f64, kernels: f64, percent: f64) {
+    assert!((told - kernels).abs() <= kernels * percent / 100.0, "{what}: told {told}, the kernel {kernels}");
+}
+
+#[test]
+fn every_measurement_agrees_with_the_kernel() {
+    let cluster = up_with_busybox();
+    let c = &cluster;
+    cluster.apply(DONE);
+    cluster.kubectl("wait --for=condition=Ready pod/source pod/done --timeout=60s");
+    let address = cluster.kubectl("get pod source -o jsonpath={.status.podIP}");
+    cluster.kubectl_args(&[
+        "exec",
+        "done",
+        "--",
+        "sh",
+        "-c",
+        &format!("echo {address} > /mem/new; mv /mem/new /mem/address"),
+    ]);
+    cluster.wait_for("logs done", |log| log == "done\n");
+
+    let kernel = Kernel::of(c, "done", "main");
+    let node = cluster.profile();
+    let summary_path = format!("get --raw /api/v1/nodes/{node}/proxy/stats/summary");
+    let cadvisor_path = format!("get --raw /api/v1/nodes/{node}/proxy/metrics/cadvisor");
+    let of_pod = |summary: &str| -> Value {
+        let summary: Value = serde_json::from_str(summary).expect("JSON");
+        let pods = summary["pods"].as_array().expect("pods");
+        pods.iter().find(|pod| pod["podRef"]["name"] == "done").expect("the pod").clone()
+    };
+    let of_main = ["container=\"main\"", "pod=\"done\"", "namespace=\"default\""];
+    // CPU: between two readings of the kernel's counter lies what is told; a pass is shared for a second.
+    let before = kernel.cpu_seconds();
+    let seconds = |pod: &Value| pod["containers"][0]["cpu"]["usageCoreNanoSeconds"].as_f64().unwrap_or(0.0) / 1e9;
+    let summary = cluster.wait_for(&summary_path, |text| seconds(&of_pod(text)) >= before);
+    let cadvisor =
+        cluster.wait_for(&cadvisor_path, |text| series(text, "container_cpu_usage_seconds_total", &of_main) >= before);
+    let after = kernel.cpu_seconds();
+    let pod = of_pod(&summary);
+    let (told, also) = (seconds(&pod), series(&cadvisor, "container_cpu_usage_seconds_total", &of_main));
+    assert!(told <= after && also <= after, "{before} {told} {also} {after}");
+    assert!(before > 0.0 && after - before < 60.0, "{before} {after}");
+
+    // Memory, which no longer changes.
+    let used = kernel.memory_bytes();
+    assert!(used > f64::from(16 << 20), "{used}");
+    let container = &pod["containers"][0];
+    agrees("summary, memory", container["memory"]["workingSetBytes"].as_f64().expect("bytes"), used, 5.0);
+    agrees("cadvisor, memory", series(&cadvisor, "container_memory_working_set_bytes", &of_main), used, 5.0);
+    let top = cluster.wait_for("top pod done --containers --no-headers", |top| top.contains("Mi"));
+    let shown: Vec<&str> = top.split_whitespace().collect();
+    let [_, "main", cpu, memory] = shown[..] else { panic!("{top}") };
+    let mib: f64 = memory.trim_end_matches("Mi").parse().expect("MiB");
+    assert!((mib * f64::from(1 << 20) - used).abs() <= used * 0.05 + f64::from(1 << 20), "{top} {used}");
+    let milli: f64 = cpu.trim_end_matches('m').parse().expect("CPU");
+    assert!((150.0..=230.0).contains(&milli) || after - before < 1.0, "a limit of 200m, used to the full: {top}");
+
+    // The writable layer, as its files' blocks add up.
+    let id = kernel.group.rsplit('/').next().expect("an id").to_owned();
+    let init = cluster.init_pid(node);
+    let upper = format!("/proc/{init}/root/var/lib/keelson/runtime/containers/{id}/upper");
+    let du = std::process::Command::new("du").args(["-s", "-B1", &upper]).output().expect("du");
+    let blocks = String::from_utf8_lossy(&du.stdout).into_owned();
+    let blocks: f64 = blocks.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number");
+    assert!(blocks >= f64::from(12 << 20), "{blocks}");
+    let told = cluster.wait_for(&summary_path, |text| {
+        of_pod(text)["containers"][0]["rootfs"]["usedBytes"].as_f64().is_some_and(|used| used >= blocks * 0.98)
+    });
+    let told = of_pod(&told)["containers"][0]["rootfs"]["usedBytes"].as_f64().expect("bytes");
+    agrees("summary, rootfs", told, blocks, 2.0);
+    let told = series(&cluster.kubectl(&cadvisor_path), "container_fs_usage_bytes", &of_main);
+    agrees("cadvisor, filesystem", told, blocks, 2.0);
+
+    // The pod's network, which is quiet by now: bytes, packets and the other way.
+    let table = cluster.kubectl("exec done -- cat /proc/net/dev");
+    let line = table.lines().find_map(|line| line.trim().strip_prefix("eth0:")).expect("eth0");
+    let numbers: Vec<f64> = line.split_whitespace().map(|number| number.parse().expect("a number")).collect();
+    assert!(numbers[0] > f64::from(24 << 20), "{table}");
+    let network = |text: &str| of_pod(text)["network"].clone();
+    let told = cluster.wait_for(&summary_path, |text| network(text)["rxBytes"].as_f64() >= Some(numbers[0] * 0.99));
+    let told = network(&told);
+    assert_eq!(told["name"], "eth0");
+    agrees("summary, received", told["rxBytes"].as_f64().expect("bytes"), numbers[0], 1.0);
+    agrees("summary, sent", told["txBytes"].as_f64().expect("bytes"), numbers[8], 2.0);
+    let cadvisor = cluster.kubectl(&cadvisor_path);
+    let of_network = ["container=\"\"", "pod=\"done\"", "namespace=\"default\"", "interface=\"eth0\""];
+    for (name, at) in [("receive_bytes", 0), ("receive_packets", 1), ("transmit_bytes", 8), ("transmit_packets", 9)] {
+        let told = series(&cadvisor, &format!("container_network_{name}_total"), &of_network);
+        agrees(name, told, numbers[at], 2.0);
+    }
+}

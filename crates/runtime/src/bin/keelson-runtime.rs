@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use keelson_runtime::{Config, LOCAL_IMAGE_DOMAIN, handlers, run, shim_main};
+use keelson_runtime::{Config, LOCAL_IMAGE_DOMAIN, Settings, run, shim_main};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
@@ -32,8 +32,8 @@ fn serve(dir: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let handlers = match handlers(&dir.join("runtime.toml")) {
-        Ok(handlers) => handlers,
+    let settings = match Settings::read(&dir.join("runtime.toml")) {
+        Ok(settings) => settings,
         Err(error) => {
             eprintln!("keelson-runtime: {error}");
             return ExitCode::FAILURE;
@@ -48,7 +48,8 @@ fn serve(dir: &Path) -> ExitCode {
         cni_conf_dir: dir.join("net.d"),
         cni_bin_dir: dir.join("cni"),
         registry_config_dir: dir.join("certs.d"),
-        handlers,
+        handlers: settings.handlers,
+        pinned_images: settings.pinned_images,
         builtin_images: images.filter_map(|entry| named(entry.path())).collect(),
         ..Config::new(exe)
     };

@@ -10,6 +10,7 @@ use super::detached;
 use crate::{
     Error, LOCAL_IMAGE_DOMAIN,
     core::{Core, now_ns},
+    handlers,
     image::{Image, builtin, registry},
 };
 
@@ -27,6 +28,26 @@ impl Service {
         let core = self.0.clone();
         spawn_blocking(move || builtin::provide(&core.images, &core.config, &reference)).await.ok()?.ok()
     }
+
+    fn describe(&self, image: &Image) -> CriImage {
+        let (user, uid) = match image.config.user.split(':').next().unwrap_or_default() {
+            "" => (String::new(), None),
+            user => match user.parse() {
+                Ok(value) => (String::new(), Some(Int64Value { value })),
+                Err(_) => (user.to_owned(), None),
+            },
+        };
+        CriImage {
+            id: image.id.clone(),
+            repo_tags: image.names.iter().cloned().collect(),
+            repo_digests: image.digests.iter().cloned().collect(),
+            size: image.size_bytes,
+            uid,
+            username: user,
+            spec: None,
+            pinned: handlers::is_pinned(&self.0.config.pinned_images, image.names.iter().chain(&image.digests)),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -37,7 +58,7 @@ impl ImageService for Service {
             Some(name) => self.find(&name).await.into_iter().collect(),
             None => self.0.images.list(),
         };
-        Ok(Response::new(ListImagesResponse { images: images.iter().map(|image| describe(image)).collect() }))
+        Ok(Response::new(ListImagesResponse { images: images.iter().map(|image| self.describe(image)).collect() }))
     }
 
     async fn image_status(&self, request: Request<ImageStatusRequest>) -> Answer<ImageStatusResponse> {
@@ -48,7 +69,7 @@ impl ImageService for Service {
         if let Some(image) = image.as_ref().filter(|_| request.verbose) {
             info.insert("info".into(), serde_json::to_string(image.as_ref()).unwrap_or_default());
         }
-        Ok(Response::new(ImageStatusResponse { image: image.as_deref().map(describe), info }))
+        Ok(Response::new(ImageStatusResponse { image: image.as_deref().map(|image| self.describe(image)), info }))
     }
 
     async fn pull_image(&self, request: Request<PullImageRequest>) -> Answer<PullImageResponse> {
@@ -87,26 +108,6 @@ impl ImageService for Service {
             image_filesystems: vec![images],
             container_filesystems: vec![containers],
         }))
-    }
-}
-
-fn describe(image: &Image) -> CriImage {
-    let (user, uid) = match image.config.user.split(':').next().unwrap_or_default() {
-        "" => (String::new(), None),
-        user => match user.parse() {
-            Ok(value) => (String::new(), Some(Int64Value { value })),
-            Err(_) => (user.to_owned(), None),
-        },
-    };
-    CriImage {
-        id: image.id.clone(),
-        repo_tags: image.names.iter().cloned().collect(),
-        repo_digests: image.digests.iter().cloned().collect(),
-        size: image.size_bytes,
-        uid,
-        username: user,
-        spec: None,
-        pinned: false,
     }
 }
 

@@ -7,7 +7,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
 use tonic::{Request, Response, Status};
 
 use super::{detached, matches_labels};
-use crate::{Error, container, core::Core, exec, handlers, sandbox, shim, shim_client, stats};
+use crate::{Error, container, core::Core, exec, handlers, metrics, sandbox, shim, shim_client, stats};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -293,14 +293,18 @@ impl RuntimeService for Service {
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Answer<ListMetricDescriptorsResponse> {
-        Err(Error::Unsupported("metrics over CRI are not supported by this runtime; use stats".into()).into())
+        Ok(Response::new(ListMetricDescriptorsResponse { descriptors: metrics::descriptors() }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<ListPodSandboxMetricsRequest>,
     ) -> Answer<ListPodSandboxMetricsResponse> {
-        Err(Error::Unsupported("metrics over CRI are not supported by this runtime; use stats".into()).into())
+        let mut pod_metrics = Vec::new();
+        for found in self.0.sandboxes().into_iter().filter(|found| found.is_ready()) {
+            pod_metrics.push(metrics::of_sandbox(&self.0, &found).await);
+        }
+        Ok(Response::new(ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
     async fn runtime_config(&self, _: Request<RuntimeConfigRequest>) -> Answer<RuntimeConfigResponse> {
