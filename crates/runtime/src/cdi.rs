@@ -83,6 +83,9 @@ struct Node {
     permissions: String,
     uid: Option<u32>,
     gid: Option<u32>,
+    /// Its file is mounted, not made.
+    #[serde(skip)]
+    bound: bool,
 }
 
 /// A mount in OCI's terms.
@@ -296,6 +299,25 @@ impl Edits {
         self.net_devices.extend(more.net_devices);
     }
 
+    /// Has devices that are called otherwise on the node mounted, as files of devices cannot be made in a user namespace.
+    /// `bring` makes the file at a path of the node reachable, and says where.
+    pub(crate) fn bind_devices(&mut self, bring: impl Fn(usize, &Path) -> Result<PathBuf, Error>) -> Result<(), Error> {
+        for (index, node) in self.device_nodes.iter_mut().enumerate() {
+            if node.host_path.is_empty() || node.host_path == node.path {
+                continue;
+            }
+            let point = bring(index, Path::new(&node.host_path))?;
+            node.bound = true;
+            self.mounts.push(Mount {
+                host_path: point.to_string_lossy().into_owned(),
+                container_path: node.path.clone(),
+                options: vec!["bind".into()],
+                kind: "bind".into(),
+            });
+        }
+        Ok(())
+    }
+
     /// Changes an OCI specification. Blocks: devices are looked up on the node.
     pub(crate) fn apply(&self, spec: &mut Value) -> Result<(), Error> {
         for entry in &self.env {
@@ -308,7 +330,9 @@ impl Edits {
         let (uid, gid) = (owner(spec, "uid"), owner(spec, "gid"));
         for node in &self.device_nodes {
             let (device, rule) = node.resolve(uid, gid)?;
-            replace(list(spec, &["linux", "devices"]), device, |old| old["path"] == node.path.as_str());
+            if !node.bound {
+                replace(list(spec, &["linux", "devices"]), device, |old| old["path"] == node.path.as_str());
+            }
             if let Some(rule) = rule {
                 list(spec, &["linux", "resources", "devices"]).push(rule);
             }

@@ -130,7 +130,7 @@ fn make(
     if let Some(ids) = &ids {
         user.groups.iter().chain([&user.uid, &user.gid]).try_for_each(|id| ids.on_node(*id).map(drop))?;
     }
-    let devices = if security.privileged {
+    let mut devices = if security.privileged {
         machine::all_devices()
     } else {
         config.devices.iter().map(machine::device_nodes).collect::<Result<Vec<_>, _>>()?.concat()
@@ -143,7 +143,7 @@ fn make(
     let mut files = files(&container.sandbox, sandbox_config);
     let mut edits = cdi::resolve(&core.config.cdi_dirs, &cdi::names(&config))?;
     if let Some(userns) = &userns {
-        bring_mounts(container, &mut config, &mut files, &mut edits, userns)?;
+        bring_mounts(container, &mut config, &mut files, (&mut edits, &mut devices), userns)?;
     }
     let input = oci::Input {
         config: &config,
@@ -226,7 +226,7 @@ fn bring_mounts(
     container: &Container,
     config: &mut ContainerConfig,
     files: &mut [(&'static str, std::path::PathBuf)],
-    edits: &mut cdi::Edits,
+    (edits, devices): (&mut cdi::Edits, &mut [oci::DeviceNode]),
     userns: &File,
 ) -> Result<(), Error> {
     let bring = |index: usize, source: &Path, mapped: bool| {
@@ -250,7 +250,11 @@ fn bring_mounts(
         let point = bring(count + index, Path::new(&mount.host_path), true)?;
         mount.host_path = point.to_string_lossy().into_owned();
     }
-    Ok(())
+    let count = count + edits.mounts.len();
+    for (index, device) in devices.iter_mut().enumerate().filter(|(_, device)| device.host != Path::new(&device.path)) {
+        device.bound = Some(bring(count + index, &device.host, false)?);
+    }
+    edits.bind_devices(|index, host| bring(count + devices.len() + index, host, false))
 }
 
 /// The OCI runtime that runs the sandbox's containers, unless it is `libcontainer`.

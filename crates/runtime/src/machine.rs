@@ -96,6 +96,8 @@ fn collect(host: &Path, inside: &str, permissions: &str, depth: usize, nodes: &m
             minor: rustix::fs::minor(device),
             mode: metadata.mode() & 0o777,
             permissions: permissions.into(),
+            host: host.into(),
+            bound: None,
         });
     }
 }

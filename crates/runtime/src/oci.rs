@@ -72,6 +72,11 @@ pub(crate) struct DeviceNode {
     pub minor: u32,
     pub mode: u32,
     pub permissions: String,
+    /// The node's own file of the device.
+    pub host: PathBuf,
+    /// Mounted on `path` in place of a new file: where files of devices cannot be made, and the runtimes' way out, to mount the
+    /// node's file of the same path, leads nowhere.
+    pub bound: Option<PathBuf>,
 }
 
 pub(crate) struct Input<'a> {
@@ -399,6 +404,11 @@ fn mounts(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> (Vec<V
         };
         list.push(bind_mount(mount, own));
     }
+    for device in &input.devices {
+        if let Some(source) = &device.bound {
+            list.push(json!({"destination": device.path, "type": "bind", "source": source, "options": ["bind"]}));
+        }
+    }
     (list, propagation)
 }
 
@@ -477,7 +487,7 @@ fn device_list(devices: &[DeviceNode]) -> Vec<Value> {
             "fileMode": device.mode, "uid": 0, "gid": 0,
         })
     };
-    devices.iter().map(node).collect()
+    devices.iter().filter(|device| device.bound.is_none()).map(node).collect()
 }
 
 #[cfg(test)]

@@ -373,7 +373,8 @@ async fn events_and_stats_tell_what_happens() {
         known.label_keys.iter().position(|label| label == key).map(|at| metric.label_values[at].clone())
     };
     let value = |metrics: &[Metric], name: &str| {
-        let found = metrics.iter().find(|metric| metric.name == name).unwrap_or_else(|| panic!("no {name}: {metrics:?}"));
+        let found =
+            metrics.iter().find(|metric| metric.name == name).unwrap_or_else(|| panic!("no {name}: {metrics:?}"));
         found.value.unwrap().value
     };
     assert!(value(&of_container.metrics, "container_memory_working_set_bytes") > 0);

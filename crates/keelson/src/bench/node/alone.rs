@@ -75,6 +75,11 @@ fn run(command: &mut Command) -> Result<(), Failure> {
 
 fn ours(root: &Path, round: usize) -> Result<Duration, Failure> {
     let dir = bundle(root, &format!("ours-{round}"))?;
+    let launch = json!({
+        "id": format!("ours-{round}"), "tty": false, "stdin": false, "stdin_once": false, "log_path": null, "own_pid_namespace": true,
+        "cgroup": format!("/keelson-bench-{}/ours-{round}", std::process::id()), "exit_file": dir.join("exit.json"), "uid": 0,
+    });
+    std::fs::write(dir.join("launch.json"), serde_json::to_vec(&launch)?)?;
     let begin = Instant::now();
     run(Command::new(std::env::current_exe()?).args(["shim", "create"]).arg(&dir))?;
     let result: Value = serde_json::from_slice(&std::fs::read(dir.join("result.json"))?)?;
