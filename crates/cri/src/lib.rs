@@ -23,6 +23,10 @@ pub const RUNTIME_NAME: &str = "keelson";
 /// as `SIGUSR1`: what `ContainerConfig.stop_signal` is in CRI from v0.33 on, which `k8s-cri` does not have.
 pub const STOP_SIGNAL: &str = "io.keelson.container.stop-signal";
 
+/// The beginning of annotations of a container by which the kubelet tells Keelson's own runtime which path inside the image
+/// is to be mounted; the rest is the mount's path in the container. What `Mount.image_sub_path` is in CRI from v0.33 on.
+pub const IMAGE_SUB_PATH: &str = "io.keelson.container.image-sub-path.";
+
 /// Why an endpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {

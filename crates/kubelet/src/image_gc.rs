@@ -120,7 +120,9 @@ async fn detect(
         .filter(|pod| !matches!(crate::pod::view::phase(pod), "Succeeded" | "Failed"))
         .flat_map(|pod| {
             let spec = pod.spec.clone().unwrap_or_default();
-            spec.containers.into_iter().chain(spec.init_containers.into_iter().flatten()).filter_map(|c| c.image)
+            let volumes = spec.volumes.into_iter().flatten().filter_map(|volume| volume.image?.reference);
+            let containers = spec.containers.into_iter().chain(spec.init_containers.into_iter().flatten());
+            containers.filter_map(|container| container.image).chain(volumes)
         })
         .filter_map(|image| crate::images::with_tag(&image))
         .collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, ObjectReference, Pod, Secret};
 use keelson_client::EventRecorder;
 use keelson_cri::v1 as cri;
 use kube::Api;
@@ -39,6 +39,14 @@ pub(crate) struct Present {
     pub username: String,
 }
 
+/// An image that is asked for.
+struct Wanted<'a> {
+    image: &'a str,
+    policy: Option<&'a str>,
+    /// Whom events are about.
+    about: ObjectReference,
+}
+
 /// Pulls images.
 pub(crate) struct Images {
     runtime: Runtime,
@@ -62,26 +70,57 @@ impl Images {
         sandbox: &cri::PodSandboxConfig,
         cancelled: &CancellationToken,
     ) -> Result<Present, Problem> {
-        let image = container.image.as_deref().unwrap_or_default();
-        let about = crate::pod::events::about_container(pod, &container.name);
+        let wanted = Wanted {
+            image: container.image.as_deref().unwrap_or_default(),
+            policy: container.image_pull_policy.as_deref(),
+            about: crate::pod::events::about_container(pod, &container.name),
+        };
+        self.ensure_one(pod, &wanted, sandbox, cancelled).await
+    }
+
+    /// Makes sure that the image that is a volume of the pod is there, as its pull policy wants.
+    pub(crate) async fn ensure_volume(
+        &self,
+        pod: &Pod,
+        volume: &ImageVolumeSource,
+        sandbox: &cri::PodSandboxConfig,
+        cancelled: &CancellationToken,
+    ) -> Result<Present, Problem> {
+        let wanted = Wanted {
+            image: volume.reference.as_deref().unwrap_or_default(),
+            policy: volume.pull_policy.as_deref(),
+            about: keelson_client::reference(pod),
+        };
+        self.ensure_one(pod, &wanted, sandbox, cancelled).await
+    }
+
+    async fn ensure_one(
+        &self,
+        pod: &Pod,
+        wanted: &Wanted<'_>,
+        sandbox: &cri::PodSandboxConfig,
+        cancelled: &CancellationToken,
+    ) -> Result<Present, Problem> {
+        let Wanted { image, policy, about } = wanted;
+        let image = *image;
         let Some(full) = with_tag(image) else {
             let why = why_invalid(image);
             let message =
                 format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {why}");
-            self.events.warning(&about, "InspectFailed", message.clone());
+            self.events.warning(about, "InspectFailed", message.clone());
             return Err(Problem::new("InvalidImageName", message));
         };
         let found = self.runtime.image_status(&full).await.map_err(|error| {
             let message = format!("Failed to inspect image {image:?}: {error}");
-            self.events.warning(&about, "InspectFailed", message.clone());
+            self.events.warning(about, "InspectFailed", message.clone());
             Problem::new("ImageInspectError", message)
         })?;
-        let policy = container.image_pull_policy.as_deref().unwrap_or(default_policy(&full));
+        let policy = policy.unwrap_or(default_policy(&full));
         match (policy, found) {
             ("Always", _) | ("IfNotPresent", None) => {}
             (_, Some(found)) => {
                 self.events.normal(
-                    &about,
+                    about,
                     "Pulled",
                     format!("Container image {image:?} already present on machine and can be accessed by the pod"),
                 );
@@ -89,12 +128,12 @@ impl Images {
             }
             (_, None) => {
                 let message = format!("Container image {image:?} is not present with pull policy of Never");
-                self.events.warning(&about, "ErrImageNeverPull", message.clone());
+                self.events.warning(about, "ErrImageNeverPull", message.clone());
                 return Err(Problem::new("ErrImageNeverPull", message));
             }
         }
         let waited = tokio::time::Instant::now();
-        self.events.normal(&about, "Pulling", format!("Pulling image {image:?}"));
+        self.events.normal(about, "Pulling", format!("Pulling image {image:?}"));
         let cancelled_problem = || Problem::new("ErrImagePull", "context canceled");
         let permit = tokio::select! {
             permit = self.permits.acquire() => permit.map_err(|_| cancelled_problem())?,
@@ -107,14 +146,14 @@ impl Images {
         };
         drop(permit);
         if let Err(error) = pulled {
-            self.events.warning(&about, "Failed", format!("Failed to pull image {image:?}: {error}"));
+            self.events.warning(about, "Failed", format!("Failed to pull image {image:?}: {error}"));
             return Err(Problem::new("ErrImagePull", error.to_string()));
         }
         let took = started.elapsed();
         self.changed.notify_one();
         let found = self.runtime.image_status(&full).await.ok().flatten();
         let size = found.as_ref().map(|found| found.size).unwrap_or(0);
-        self.events.normal(&about, "Pulled", pulled_message(image, took, waited.elapsed(), size));
+        self.events.normal(about, "Pulled", pulled_message(image, took, waited.elapsed(), size));
         found
             .map(present)
             .ok_or_else(|| Problem::new("ErrImagePull", format!("image {image:?} is gone after its pull")))

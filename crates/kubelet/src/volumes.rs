@@ -84,6 +84,10 @@ impl Volumes {
         };
         let mut mounted = Mounted::default();
         for volume in view::spec(pod).and_then(|spec| spec.volumes.as_deref()).unwrap_or_default() {
+            if volume.image.is_some() {
+                // The runtime mounts it into each container.
+                continue;
+            }
             let failed = |error| Failed { volume: volume.name.clone(), error };
             let gathered = gather.volume(volume).await.map_err(failed)?;
             let refresh_at = gathered.as_ref().and_then(|gathered| gathered.refresh_at);
@@ -201,7 +205,7 @@ fn kind_of(pod: &Pod, volume: &Volume, allocatable: &ResourceList) -> Result<Kin
         "git-repo volume plugin has been disabled; if necessary, it may be re-enabled by enabling the feature-gate \
          `GitRepoVolumeDriver`, which this kubelet does not have"
     } else {
-        "no volume plugin matched: this node has emptyDir, hostPath, configMap, secret, projected and downwardAPI"
+        "no volume plugin matched: this node has emptyDir, hostPath, configMap, secret, projected, downwardAPI and image"
     }))
 }
 

@@ -285,8 +285,8 @@ fn mount_images(
     config: &mut ContainerConfig,
     userns: Option<&File>,
 ) -> Result<(), Error> {
-    let wanted = config.mounts.iter_mut().filter(|mount| mount.image.as_ref().is_some_and(|i| !i.image.is_empty()));
-    for (index, mount) in wanted.enumerate() {
+    let is_image = |mount: &&mut keelson_cri::v1::Mount| mount.image.as_ref().is_some_and(|i| !i.image.is_empty());
+    for (index, mount) in config.mounts.iter_mut().filter(is_image).enumerate() {
         let name = mount.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
         let image =
             core.images.find(&name).ok_or_else(|| Error::ImageNotFound(format!("image volume {name:?}: not found")))?;
@@ -299,10 +299,29 @@ fn mount_images(
         // A read-only overlay needs two layers.
         lower.push(empty);
         overlay(container, &lower, None, &target, userns)?;
-        mount.host_path = target.to_string_lossy().into_owned();
+        let sub_path = config.annotations.get(&format!("{}{}", keelson_cri::IMAGE_SUB_PATH, mount.container_path));
+        let source = match sub_path {
+            Some(sub_path) => inside_image(&target, sub_path)
+                .map_err(|error| Error::Invalid(format!("image volume {name:?}: sub path {sub_path:?}: {error}")))?,
+            None => target,
+        };
+        mount.host_path = source.to_string_lossy().into_owned();
         mount.readonly = true;
     }
     Ok(())
+}
+
+/// Where `sub_path` of the image that is mounted at `root` really is: links lead nowhere else.
+fn inside_image(root: &Path, sub_path: &str) -> Result<std::path::PathBuf, Error> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+    let dir = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::io("open", root))?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let found = openat2(&dir, sub_path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+        .map_err(Error::io("open", sub_path))?;
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&found));
+    // The image is read-only: what is there now stays there.
+    std::fs::read_link(&link).map_err(Error::io("read", link))
 }
 
 /// Makes a bind mount's source if it is missing, as containerd does, and resolves its links.

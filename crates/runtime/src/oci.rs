@@ -418,10 +418,12 @@ fn bind_mount(mount: &Mount, propagation: &str) -> Value {
         (true, false) => "ro",
         (false, _) => "rw",
     };
-    json!({
-        "destination": mount.container_path, "type": "bind", "source": mount.host_path,
-        "options": ["rbind", propagation, access],
-    })
+    let mut options = vec!["rbind", propagation, access];
+    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
+        // What an image brings as a volume is not to be run (KEP-4639).
+        options.extend(["noexec", "nosuid", "nodev"]);
+    }
+    json!({"destination": mount.container_path, "type": "bind", "source": mount.host_path, "options": options})
 }
 
 fn resources_json(resources: &LinuxContainerResources, input: &Input<'_>, privileged: bool) -> Value {

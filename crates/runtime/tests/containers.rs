@@ -58,6 +58,51 @@ async fn the_inside_is_a_pods() {
     world.finish().await;
 }
 
+/// As kubelets ask for `volumes[].image`: the whole image, a path in it, and what cannot be had.
+#[tokio::test]
+async fn images_are_volumes() {
+    let mut world = World::new().await;
+    let pod = world.pod("images");
+    let sandbox = world.run_pod(&pod).await;
+    let image = |name: &str, path: &str| Mount {
+        container_path: path.into(),
+        image: Some(ImageSpec { image: name.into(), ..Default::default() }),
+        ..Default::default()
+    };
+    let mut config = world.shell("main", "sleep 1000");
+    let busybox = config.image.as_ref().unwrap().image.clone();
+    config.mounts = vec![image(&busybox, "/whole"), image(&busybox, "/part")];
+    let part = |path: &str| (format!("{}/part", keelson_cri::IMAGE_SUB_PATH), path.to_string());
+    config.annotations.extend([part("bin")]);
+    let id = world.run(&sandbox, &pod, config.clone()).await;
+    assert_eq!(
+        world.sh(&id, "cmp /whole/bin/busybox /bin/busybox && cmp /part/busybox /bin/busybox; echo $?").await,
+        "0"
+    );
+    for script in ["/whole/bin/busybox true", "/part/busybox true", "touch /whole/new", "rm /part/busybox"] {
+        let refused = world.exec(&id, &["/bin/sh", "-c", script]).await.unwrap();
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            refused.exit_code != 0 && (why.contains("ermission denied") || why.contains("Read-only")),
+            "{script}: {why}"
+        );
+    }
+    for (name, path, complaint) in [
+        (busybox.as_str(), "none", "sub path \"none\""),
+        // Out of the image is its root, and there is no such thing either.
+        (busybox.as_str(), "../../../../proc/self", "sub path"),
+        ("keelson.test/none:1", "bin", "image volume \"keelson.test/none:1\": not found"),
+    ] {
+        let mut config = config.clone();
+        config.metadata = Some(ContainerMetadata { name: "refused".into(), attempt: 0 });
+        config.mounts = vec![image(name, "/part")];
+        config.annotations.extend([part(path)]);
+        let refused = world.create(&sandbox, &pod, config).await.unwrap_err();
+        assert!(refused.message().contains(complaint), "{refused}");
+    }
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn containers_of_a_pod_share_network_and_ipc_but_not_processes() {
     let mut world = World::new().await;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use keelson_cri::{steps, v1 as cri};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::downward::Addresses;
 use crate::env::{self, Facts, Sources};
 use crate::error::Error;
 use crate::images::Problem;
+use crate::runtime::image_spec;
 use crate::volumes::{Mounted, subpath};
 use crate::{expansion, logs, resources};
 
@@ -172,7 +173,14 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
     let additions = ctx.devices.before_start(pod, &start.name).await.map_err(config_error)?;
     let mut env = additions.envs.clone();
     env.extend(env::environment(&facts, &mut sources).await.map_err(config_error)?);
-    let mut mounts = mounts_of(ctx, pod, &container, &start.mounted, &env, &addresses).map_err(config_error)?;
+    let mut images = BTreeMap::new();
+    for volume in image_volumes(pod, &container) {
+        let Some(source) = &volume.image else { continue };
+        let present = ctx.images.ensure_volume(pod, source, &sandbox_config, &start.cancelled).await;
+        images.insert(volume.name.clone(), present?.reference);
+    }
+    let place = Place { mounted: &start.mounted, images: &images, env: &env, addresses: &addresses };
+    let (mut mounts, sub_paths) = mounts_of(ctx, pod, &container, &place).map_err(config_error)?;
     mounts.extend(additions.mounts.iter().cloned());
     let target = view::ephemeral_containers(pod)
         .iter()
@@ -201,6 +209,7 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
     .map_err(config_error)?;
     config.devices.extend(additions.devices);
     config.annotations.extend(additions.annotations);
+    config.annotations.extend(sub_paths);
     config.cdi_devices.extend(additions.cdi_devices);
     userns::apply(&sandbox_config, &mut config);
     if start.cancelled.is_cancelled() {
@@ -256,24 +265,41 @@ pub(crate) fn addresses(ctx: &Context, pod: &Pod, sandbox_ips: &[String]) -> Add
     Addresses { pod_ips, host_ips: ctx.host_ips.clone() }
 }
 
+/// The pod's volumes that are images and that the container mounts.
+fn image_volumes<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = &'a Volume> {
+    let volumes = view::spec(pod).and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    let mounts = move |name: &str| container.volume_mounts.iter().flatten().any(|mount| mount.name == name);
+    volumes.iter().filter(move |volume| volume.image.is_some() && mounts(&volume.name))
+}
+
+/// What a container's mounts depend on.
+struct Place<'a> {
+    mounted: &'a Mounted,
+    /// References of the images that are volumes, by the volume's name.
+    images: &'a BTreeMap<String, String>,
+    env: &'a [(String, String)],
+    addresses: &'a Addresses,
+}
+
+/// The container's mounts, and annotations that say more about them.
 fn mounts_of(
     ctx: &Context,
     pod: &Pod,
     container: &Container,
-    mounted: &Mounted,
-    env: &[(String, String)],
-    addresses: &Addresses,
-) -> Result<Vec<cri::Mount>, Error> {
+    place: &Place<'_>,
+) -> Result<(Vec<cri::Mount>, Vec<(String, String)>), Error> {
+    let Place { mounted, images, env, addresses } = place;
     let pod_dir = ctx.volumes.pod_dir(view::uid(pod));
     let lookup = |name: &str| env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let mut list = Vec::new();
+    let (mut list, mut annotations) = (Vec::new(), Vec::new());
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let Some(path) = mounted.paths.get(&mount.name) else {
+        let (path, image) = (mounted.paths.get(&mount.name), images.get(&mount.name));
+        if path.is_none() && image.is_none() {
             return Err(Error::message(format!(
                 "cannot find volume {:?} to mount into container {:?}",
                 mount.name, container.name
             )));
-        };
+        }
         let handler = view::spec(pod).and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
         let able = ctx.abilities.read().handler(handler).recursive_read_only_mounts;
         let recursive_read_only = recursive_read_only(mount, able)?;
@@ -289,11 +315,25 @@ fn mounts_of(
             (Some(sub_path), _) => sub_path.to_string(),
             (None, _) => String::new(),
         };
+        if let Some(reference) = image {
+            if !sub_path.is_empty() {
+                annotations.push(image_sub_path(ctx, mount, sub_path)?);
+            }
+            list.push(cri::Mount {
+                container_path: absolute(&mount.mount_path),
+                readonly: true,
+                recursive_read_only,
+                image: Some(image_spec(reference)),
+                ..Default::default()
+            });
+            continue;
+        }
+        let path = path.cloned().unwrap_or_default();
         let host_path = if sub_path.is_empty() {
-            path.clone()
+            path
         } else {
             let place = pod_dir.join("volume-subpaths").join(&mount.name).join(&container.name).join(index.to_string());
-            subpath::mount(path, &sub_path, &place).map_err(|error| {
+            subpath::mount(&path, &sub_path, &place).map_err(|error| {
                 Error::message(format!(
                     "failed to prepare subPath for volumeMount {:?} of container {:?}: {error}",
                     mount.name, container.name
@@ -326,7 +366,27 @@ fn mounts_of(
         write_file(&path, b"", 0o666)?;
         list.push(file_mount(&path, message_path));
     }
-    Ok(list)
+    Ok((list, annotations))
+}
+
+/// How our own runtime is told of the path inside an image; the version of CRI that we speak to others has no field for it.
+fn image_sub_path(ctx: &Context, mount: &VolumeMount, sub_path: String) -> Result<(String, String), Error> {
+    let path = Path::new(&sub_path);
+    if path.is_absolute() || path.components().any(|part| part == std::path::Component::ParentDir) {
+        return Err(Error::message(format!(
+            "failed to prepare subPath for volumeMount {:?}: {sub_path:?} must be relative and must not contain \"..\"",
+            mount.name
+        )));
+    }
+    let runtime = ctx.runtime_name.read().clone();
+    if runtime != keelson_cri::RUNTIME_NAME {
+        return Err(Error::message(format!(
+            "subPath of volumeMount {:?}: this kubelet cannot ask the runtime {runtime:?} for a path inside an image; mount \
+             the whole image",
+            mount.name
+        )));
+    }
+    Ok((format!("{}{}", keelson_cri::IMAGE_SUB_PATH, absolute(&mount.mount_path)), sub_path))
 }
 
 /// Whether all that is mounted below the mount is to be read-only, too. `able`: whether the runtime can do that.

@@ -100,7 +100,8 @@ pub(crate) fn apply(sandbox: &cri::PodSandboxConfig, config: &mut cri::Container
     let Some(userns) = security.and_then(|security| security.namespace_options.as_ref()?.userns_options.clone()) else {
         return;
     };
-    for mount in &mut config.mounts {
+    // The runtime that mounts an image translates its owners itself.
+    for mount in config.mounts.iter_mut().filter(|mount| mount.image.is_none()) {
         (mount.uid_mappings, mount.gid_mappings) = (userns.uids.clone(), userns.gids.clone());
     }
     let options = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut()?.namespace_options.as_mut());
