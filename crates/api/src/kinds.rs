@@ -20,6 +20,7 @@ mod core;
 mod discovery;
 mod events;
 mod flow_control;
+mod gates;
 mod int_or_percent;
 mod mutate;
 mod networking;

@@ -13,7 +13,6 @@ use crate::validation::{Errors, View, checked, names};
 
 mod device_class;
 mod devices;
-mod gates;
 mod resource_claim;
 mod resource_claim_template;
 mod resource_slice;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::apply::Reset;
 use crate::kind::{Kind, Strategy, Verb, Write};
 use crate::kinds::core::PROXY_VERBS;
+use crate::kinds::gates::{Field, drop_unused};
 use crate::kinds::mutate::{Object, Rules, child, make, prepare, set, set_str};
 use crate::kinds::pod_spec::defaults;
 use crate::kinds::pod_spec::validate::{Context, pod_spec};
@@ -66,6 +67,11 @@ fn pod_ip(pod: &Value) -> Cow<'_, str> {
 
 /// Marks the API's picture of a static pod.
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Sources of projected volumes that are off in v1.35: `ClusterTrustBundleProjection` and `PodCertificateRequest`.
+const GATED: [&[Field]; 2] = [
+    &[&["spec", "volumes", "projected", "sources", "clusterTrustBundle"]],
+    &[&["spec", "volumes", "projected", "sources", "podCertificate"]],
+];
 /// Pods with less of it are deleted first when their controller scales down.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
@@ -90,6 +96,7 @@ impl Strategy for Pod {
         match write {
             Write::Create => {
                 prepare(pod, write, Rules { generation: true, create_with_status: false });
+                drop_unused(pod, None, &GATED);
                 affinity::merge_label_keys(pod);
                 let status = first_status(&pod["spec"]);
                 if let Some(pod) = pod.as_object_mut() {

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::gates::drop_unused;
 use super::{GROUP, devices, slice};
 use crate::kind::{Kind, Strategy, Write};
+use crate::kinds::gates::drop_unused;
 use crate::kinds::mutate::{Rules, prepare};
 use crate::kinds::print::age;
 use crate::status::FieldError;

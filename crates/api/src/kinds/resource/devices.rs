@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::gates::Field;
 use super::{driver_name, fully_qualified_name, label, raw, set, slice, text};
+use crate::kinds::gates::Field;
 use crate::kinds::mutate::{Object, child, each, set_str};
 use crate::kinds::print::items;
 use crate::status::FieldError;

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::devices::{self, Requests};
-use super::gates::{Field, drop_unused};
 use super::{GROUP, driver_name, label, pool_name, raw, set, slice, text};
 use crate::kind::{Column, Kind, Strategy, Write};
+use crate::kinds::gates::{Field, drop_unused};
 use crate::kinds::mutate::{child, keep_metadata};
 use crate::kinds::pod_spec::validate_node_selector;
 use crate::kinds::prepare_plain;

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::gates::drop_unused;
 use super::{GROUP, devices};
 use crate::kind::{Kind, Strategy, Write};
+use crate::kinds::gates::drop_unused;
 use crate::kinds::mutate::child;
 use crate::kinds::prepare_plain;
 use crate::kinds::print::age;

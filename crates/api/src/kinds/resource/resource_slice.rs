@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::gates::{Field, drop_unused};
 use super::{GROUP, driver_name, label, pool_name, qualified_name, set, text};
 use crate::kind::{Column, Kind, Strategy, Write};
+use crate::kinds::gates::{Field, drop_unused};
 use crate::kinds::mutate::{Rules, prepare};
 use crate::kinds::pod_spec::validate_node_selector;
 use crate::kinds::print::{age, or};

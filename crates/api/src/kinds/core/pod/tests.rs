@@ -595,3 +595,12 @@ fn classes() {
         assert_eq!(crate::kinds::qos_class(&spec), class, "{spec}");
     }
 }
+
+#[test]
+fn projections_that_are_off_are_dropped() {
+    let sources = json!([{"clusterTrustBundle": {"name": "a", "path": "p"}},
+        {"podCertificate": {"signerName": "a.test/b", "keyType": "ED25519", "credentialBundlePath": "c"}}, {"secret": {"name": "s"}}]);
+    let pod = json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"containers": [{"name": "c", "image": "nginx"}],
+        "volumes": [{"name": "v", "projected": {"sources": sources}}]}});
+    assert_eq!(created("v1 Pod", pod)["spec"]["volumes"][0]["projected"]["sources"], json!([{}, {}, {"secret": {"name": "s"}}]));
+}
