@@ -602,5 +602,8 @@ fn projections_that_are_off_are_dropped() {
         {"podCertificate": {"signerName": "a.test/b", "keyType": "ED25519", "credentialBundlePath": "c"}}, {"secret": {"name": "s"}}]);
     let pod = json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"containers": [{"name": "c", "image": "nginx"}],
         "volumes": [{"name": "v", "projected": {"sources": sources}}]}});
-    assert_eq!(created("v1 Pod", pod)["spec"]["volumes"][0]["projected"]["sources"], json!([{}, {}, {"secret": {"name": "s"}}]));
+    assert_eq!(
+        created("v1 Pod", pod)["spec"]["volumes"][0]["projected"]["sources"],
+        json!([{}, {}, {"secret": {"name": "s"}}])
+    );
 }
