@@ -11,6 +11,7 @@ use keelson_cel::admission::{Typed, type_check};
 use keelson_cel::{Decl, declare, declare_builtin};
 use serde_json::{Value, json};
 
+use crate::admission::expressions::costly_place;
 use crate::core::Core;
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{Target, update};
@@ -36,7 +37,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-async fn reconcile(core: &Core) -> Result<(), Status> {
+async fn reconcile(core: &Arc<Core>) -> Result<(), Status> {
     let resource = core.registry.known(GROUP, RESOURCE)?;
     let entries: Vec<_> = resource.cache()?.snapshot().map.values().cloned().collect();
     for entry in entries {
@@ -45,7 +46,7 @@ async fn reconcile(core: &Core) -> Result<(), Status> {
         if policy["status"]["observedGeneration"].as_i64().unwrap_or(0) >= generation {
             continue;
         }
-        let found = type_check(&policy["spec"], &kinds(core, &policy["spec"]), params(core, &policy["spec"]));
+        let found = check(core.clone(), policy["spec"].clone()).await?;
         let warnings = found.into_iter().map(|(place, warning)| json!({"fieldRef": place, "warning": warning}));
         let warnings: Vec<Value> = warnings.collect();
         let mut checking = json!({});
@@ -66,6 +67,16 @@ async fn reconcile(core: &Core) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+/// What is wrong with a policy's expressions, and where; found beside what serves others.
+async fn check(core: Arc<Core>, spec: Value) -> Result<Vec<(String, String)>, Status> {
+    let place = costly_place().await;
+    let work = move || {
+        let _place = place;
+        type_check(&spec, &kinds(&core, &spec), params(&core, &spec))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(Status::internal)
 }
 
 /// The kinds that the policy's rules name without wildcards, in order.
