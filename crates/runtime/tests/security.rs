@@ -276,8 +276,9 @@ async fn what_cannot_be_had_is_refused_by_name() {
     let mut config = world.shell("main", "");
     config.cdi_devices = vec![CdiDevice { name: "vendor.test/gpu=0".into() }];
     let error = world.create(&sandbox, &pod, config).await.unwrap_err();
-    assert_eq!(error.code(), tonic::Code::Unimplemented);
-    assert!(error.message().starts_with("CDI_devices is not supported"), "{error}");
+    assert_eq!(error.code(), tonic::Code::InvalidArgument);
+    let why = "CDI device injection failed: unresolvable CDI devices vendor.test/gpu=0";
+    assert!(error.message().contains(why), "{error}");
     let security = pod.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     security.selinux_options = Some(SeLinuxOption { level: "s0:c1".into(), ..Default::default() });
     let request = RunPodSandboxRequest { config: Some(pod), runtime_handler: String::new() };
