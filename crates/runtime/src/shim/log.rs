@@ -57,7 +57,7 @@ impl Log {
         let Some(pending) = self.pending.get_mut(stream.index()) else { return };
         let mut out = Vec::with_capacity(data.len() + 256);
         format_lines(pending, stream, time, data, &mut out);
-        let _ = self.file.write_all(&out);
+        append(&mut self.file, &out);
     }
 
     /// Logs what is left of an unfinished last line, as a partial entry.
@@ -67,10 +67,31 @@ impl Log {
             if !pending.is_empty() {
                 let mut out = Vec::new();
                 push_entry(&mut out, stream, time, "P", pending, &[]);
-                let _ = self.file.write_all(&out);
+                append(&mut self.file, &out);
                 pending.clear();
             }
         }
+    }
+}
+
+/// Appends entries. When there is no room for all, those that fit stay: half an entry would spoil the one that comes once
+/// there is room again.
+fn append(file: &mut File, entries: &[u8]) {
+    let mut written = 0;
+    while let Some(rest) = entries.get(written..).filter(|rest| !rest.is_empty()) {
+        match file.write(rest) {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    let torn = entries.get(..written).unwrap_or_default().iter().rev().take_while(|byte| **byte != b'\n').count();
+    if written < entries.len()
+        && torn > 0
+        && let Ok(metadata) = file.metadata()
+    {
+        let _ = file.set_len(metadata.len().saturating_sub(torn as u64));
     }
 }
 
@@ -140,5 +161,31 @@ mod tests {
         let exact = format!("{full}\n");
         check(&[exact.as_bytes()], &[&format!("F {full}")], b"");
         check(&[full.as_bytes(), b"\n"], &[&format!("F {full}")], b"");
+    }
+
+    /// Needs root: the small disk is a tmpfs.
+    #[test]
+    fn a_full_disk_loses_whole_lines_and_no_later_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("small", dir.path(), "tmpfs", flags, c"size=32k").unwrap();
+        let path = dir.path().join("c.log");
+        let filler = dir.path().join("filler");
+        std::fs::write(&filler, [0; 8 << 10]).unwrap();
+        let mut log = Log::open(&path).unwrap();
+        // Not a divisor of a page: the last one that fits would be torn.
+        let line = format!("{}\n", "x".repeat(1000));
+        for _ in 0..40 {
+            log.write(Stream::Stdout, "T", line.as_bytes());
+        }
+        let full = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&filler).unwrap();
+        log.write(Stream::Stdout, "T", b"there is room\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        drop(log);
+        rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        let entry = format!("T stdout F {line}");
+        assert!((20..40).contains(&full.lines().count()), "{} lines fit", full.lines().count());
+        assert_eq!(text, entry.repeat(full.lines().count()) + "T stdout F there is room\n");
     }
 }
