@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Pid, Signal, kill_process};
+use crate::shim::sys;
+
+pub(crate) const SIGKILL: i32 = nix::libc::SIGKILL;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -75,12 +77,12 @@ pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// Sends `signal` to every process of `group` and of the groups inside it.
-pub(crate) fn signal_all(group: &Path, signal: Signal) {
+/// Sends `signal`, a number, to every process of `group` and of the groups inside it.
+pub(crate) fn signal_all(group: &Path, signal: i32) {
     for dir in dirs(group).into_iter().flat_map(tree) {
         let Ok(procs) = std::fs::read_to_string(dir.join("cgroup.procs")) else { continue };
-        for pid in procs.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
-            let _ = kill_process(pid, signal);
+        for pid in procs.lines().filter_map(|line| line.parse().ok()) {
+            let _ = sys::signal(pid, signal);
         }
     }
 }

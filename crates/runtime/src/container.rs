@@ -524,13 +524,15 @@ pub(crate) async fn stop(core: &Arc<Core>, container: &Arc<Container>, grace: Du
     let name = if name.is_empty() { DEFAULT_STOP_SIGNAL.to_owned() } else { name };
     if !grace.is_zero() {
         let signal = parse_signal(&name).ok_or_else(|| Error::Invalid(format!("unknown stop signal {name:?}")))?;
-        kill(core, container, signal, false).await?;
+        if let Err(error) = kill(core, container, signal, false).await {
+            tracing::warn!(container = %container.id, %error, "a container could not be asked to stop; it is killed when its time is over");
+        }
         steps::reached("stop-signalled");
         if container.wait_ended(grace).await {
             return Ok(());
         }
     }
-    kill(core, container, rustix::process::Signal::KILL.as_raw(), true).await?;
+    kill(core, container, cgroup::SIGKILL, true).await?;
     steps::reached("stop-killed");
     if container.wait_ended(KILL_TIMEOUT).await {
         return Ok(());
@@ -555,7 +557,7 @@ async fn kill(core: &Arc<Core>, container: &Arc<Container>, signal: i32, all: bo
         Ok(other) => Err(Error::Shim(format!("the pod's shim answered {other:?}"))),
         // A shim that is being replaced; what runs is reached without it.
         Err(_) if all => {
-            cgroup::signal_all(&container.cgroup(), rustix::process::Signal::KILL);
+            cgroup::signal_all(&container.cgroup(), cgroup::SIGKILL);
             Ok(())
         }
         Err(error) => Err(error),
@@ -602,7 +604,7 @@ pub(crate) async fn discard(core: &Arc<Core>, container: &Arc<Container>) {
         }
         steps::reached("container-unmounted");
         if !cgroup::remove(&doomed.cgroup()) {
-            cgroup::signal_all(&doomed.cgroup(), rustix::process::Signal::KILL);
+            cgroup::signal_all(&doomed.cgroup(), cgroup::SIGKILL);
             cgroup::remove(&doomed.cgroup());
         }
         for dir in [&doomed.bundle, &doomed.root] {

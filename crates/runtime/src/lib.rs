@@ -6,7 +6,7 @@
 //! and its short-lived helpers that call `libcontainer`. [`client`] is for programs that load images into a running
 //! server.
 
-#![deny(unsafe_code)] // `shim::pidfd` has the one exception and its reason.
+#![deny(unsafe_code)] // `shim::pidfd` and `shim::sys` are the exceptions and have their reasons.
 
 mod cdi;
 mod cgroup;

@@ -11,6 +11,7 @@
 
 mod connection;
 mod containers;
+mod devices;
 mod enter;
 mod executor;
 mod external;
@@ -23,6 +24,7 @@ mod process;
 pub(crate) mod protocol;
 mod reactor;
 pub(crate) mod seccomp;
+pub(crate) mod sys;
 mod userns;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};

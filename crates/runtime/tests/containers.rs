@@ -299,8 +299,10 @@ async fn the_default_seccomp_profile_confines() {
         });
         let id = world.run(&sandbox, &pod, config).await;
         for process in ["self", "1"] {
-            let status = world.sh(&id, &format!("grep -E '^(Seccomp|CapEff|CapBnd):' /proc/{process}/status")).await;
-            let expected = format!("CapEff:\t{capabilities}\nCapBnd:\t00000000a80425fb\nSeccomp:\t2");
+            let status = world.sh(&id, &format!("grep -E '^(Seccomp|CapEff|CapBnd|NoNewPrivs):' /proc/{process}/status")).await;
+            let bit = u8::from(no_new_privs);
+            let expected =
+                format!("CapEff:\t{capabilities}\nCapBnd:\t00000000a80425fb\nNoNewPrivs:\t{bit}\nSeccomp:\t2");
             assert_eq!(status, expected, "{name} {process}");
         }
         let refused = world.exec(&id, &["unshare", "-U", "true"]).await.unwrap();
@@ -493,5 +495,55 @@ async fn many_pods_at_once() {
     for life in lives {
         assert_eq!(life.await.unwrap().map_err(|status| format!("{status}\n{}", world.log())), Ok(3));
     }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn programs_start_as_the_kernel_would_start_them() {
+    let mut world = World::new().await;
+    let pod = world.pod("programs");
+    let sandbox = world.run_pod(&pod).await;
+    let bin = world.dir.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    for (name, text) in [("own", "#!/bin/sh\nexec sleep 1000\n"), ("nobodys", "#!/bin/sh\n"), ("text", "echo hello\n")] {
+        std::fs::write(bin.join(name), text).unwrap();
+        let mode = if name == "nobodys" { 0o600 } else { 0o700 };
+        std::fs::set_permissions(bin.join(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let mount =
+        Mount { container_path: "/b".into(), host_path: bin.to_str().unwrap().into(), ..Default::default() };
+    let config = |world: &World, name: &str| {
+        let mut config = world.shell(name, "");
+        config.command = vec![format!("/b/{name}")];
+        config.mounts = vec![mount.clone()];
+        config
+    };
+    // Executable by its owner only, who is the one to execute it.
+    let own = config(&world, "own");
+    world.run(&sandbox, &pod, own).await;
+    let nobodys = config(&world, "nobodys");
+    let id = world.create(&sandbox, &pod, nobodys).await.unwrap();
+    let error = world.start_container(&id).await.unwrap_err();
+    assert!(error.message().contains("permission denied"), "{error}");
+    // Not something for a shell to make sense of.
+    let text = config(&world, "text");
+    let id = world.run(&sandbox, &pod, text).await;
+    assert_ne!(world.ended(&id).await.exit_code, 0);
+    world.logged("text.log", "stderr F exec /b/text: exec format error").await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_real_time_signal_stops_what_waits_for_it() {
+    let mut world = World::new().await;
+    let pod = world.pod("signals");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "trap 'exit 7' 37; echo up; while true; do sleep 0.05; done");
+    config.annotations.insert(keelson_cri::STOP_SIGNAL.into(), "SIGRTMIN+3".into());
+    let id = world.run(&sandbox, &pod, config).await;
+    world.logged("main.log", "stdout F up").await;
+    let request = StopContainerRequest { container_id: id.clone(), timeout: 20 };
+    world.clients.runtime.stop_container(request).await.unwrap();
+    assert_eq!(world.status(&id).await.exit_code, 7);
     world.finish().await;
 }

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::{
     event::epoll::EventFlags,
-    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
+    process::{Pid, PidfdFlags, pidfd_open},
     termios::{Winsize, tcsetwinsize},
 };
 
@@ -26,10 +26,14 @@ use super::{
     },
     protocol::{Event, Kind, Reply, container_dir},
     reactor::{Shim, Token, file_name},
+    sys,
 };
 use keelson_cri::steps;
 
-use crate::{cgroup, processes};
+use crate::{
+    cgroup::{self, SIGKILL},
+    processes,
+};
 
 /// How long an adopted process's parent may take to reap it, for its exit code to be known.
 const REAP_PATIENCE: Duration = Duration::from_secs(2);
@@ -228,7 +232,7 @@ impl Shim {
         match &process.what {
             What::Container(launch) => {
                 if !cgroup::remove(&launch.cgroup) {
-                    cgroup::signal_all(&launch.cgroup, Signal::KILL);
+                    cgroup::signal_all(&launch.cgroup, SIGKILL);
                     if !cgroup::remove(&launch.cgroup) {
                         self.dying_cgroups.push(launch.cgroup.clone());
                     }
@@ -253,7 +257,7 @@ impl Shim {
             let _ = write_json(&launch.exit_file, &exit);
             steps::reached("shim-exit-noted");
             if !launch.own_pid_namespace {
-                cgroup::signal_all(&launch.cgroup, Signal::KILL);
+                cgroup::signal_all(&launch.cgroup, SIGKILL);
             }
             exited = Some(Event::Exited { id: launch.id.clone(), exit });
         }
@@ -387,7 +391,7 @@ impl Shim {
         let Some(process) = self.running_container(id).and_then(|id| self.processes.get(&id)) else {
             return Reply::NotRunning;
         };
-        if all && let (Some(launch), Some(signal)) = (process.container(), Signal::from_named_raw(signal)) {
+        if all && let Some(launch) = process.container() {
             cgroup::signal_all(&launch.cgroup, signal);
         }
         match process.pid().map(|pid| send_signal(pid, signal)) {
@@ -453,7 +457,7 @@ impl Shim {
             // It ended, or never began, while nobody looked. Its runtime may know with which code; what is left of it is
             // ended here.
             if let Some(launch) = process.container() {
-                cgroup::signal_all(&launch.cgroup, Signal::KILL);
+                cgroup::signal_all(&launch.cgroup, SIGKILL);
             }
             self.processes.insert(id, process);
             self.drain_outputs(id);
@@ -510,13 +514,7 @@ fn end_half_started(dir: &Path) {
 }
 
 fn send_signal(pid: i32, signal: i32) -> Result<(), String> {
-    let (Some(pid), Some(named)) = (Pid::from_raw(pid), Signal::from_named_raw(signal)) else {
-        return Err(format!("no such signal: {signal}"));
-    };
-    match kill_process(pid, named) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(error) => Err(format!("signal {signal}: {error}")),
-    }
+    sys::signal(pid, signal).map_err(|error| format!("signal {signal}: {error}"))
 }
 
 fn stdio(command: &mut Command, child: super::process::ChildEnds) {

@@ -4,16 +4,23 @@
 //! `libcontainer` without libseccomp cannot install filters. Installing one takes `no_new_privs` or CAP_SYS_ADMIN; a
 //! process that is to have neither is given two capabilities by the specification and loses them here, filter installed.
 
-use std::{os::unix::process::CommandExt, process::Command};
+use std::{
+    ffi::CString,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+};
 
 use caps::{CapSet, Capability};
 use libcontainer::{
     oci_spec::runtime::Spec,
-    workload::{Executor, ExecutorError, ExecutorValidationError, default::DefaultExecutor},
+    workload::{Executor, ExecutorError, ExecutorValidationError},
 };
 use nix::sys::signal::SigSet;
 
-use super::seccomp::{profile, runtime_default};
+use super::{
+    seccomp::{profile, runtime_default},
+    sys,
+};
 
 /// Annotation of the specification that asks for a filter; its value lists the capabilities to be dropped.
 pub(crate) const SECCOMP_ANNOTATION: &str = "keelson.seccomp";
@@ -33,19 +40,86 @@ impl Executor for Filtering {
     }
 
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        DefaultExecutor {}.validate(spec)
+        let process = spec.process().as_ref();
+        let program = process.and_then(|process| process.args().as_ref()?.first());
+        let program = program
+            .ok_or_else(|| ExecutorValidationError::ArgValidationError("the specification has no command".into()))?;
+        let path = process.and_then(|process| search_path(process.env().as_deref().unwrap_or_default()));
+        find_program(program, path.unwrap_or_default()).map(drop).map_err(ExecutorValidationError::ArgValidationError)
     }
 }
 
-/// Replaces this process by the container's program, with no signal blocked (the shim blocks SIGCHLD) and, by the standard
-/// library's way of doing it, SIGPIPE as it was before this process's own runtime ignored it.
+/// The last `PATH` among the entries of an environment.
+fn search_path(env: &[String]) -> Option<&str> {
+    env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="))
+}
+
+/// Finds the file to be executed as this process's user, in the words that `runc` has for what is wrong with it. A name with
+/// a slash is a path; others are looked for in the directories of `path`, past what cannot be executed.
+fn find_program(program: &str, path: &str) -> Result<PathBuf, String> {
+    const NOT_FOUND: &str = "no such file or directory";
+    let executable = |file: &Path| {
+        let metadata = std::fs::metadata(file).map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => "permission denied",
+            _ => NOT_FOUND,
+        })?;
+        if metadata.is_dir() {
+            return Err("is a directory");
+        }
+        let access = rustix::fs::accessat(
+            rustix::fs::CWD,
+            file,
+            rustix::fs::Access::EXEC_OK,
+            rustix::fs::AtFlags::EACCESS,
+        );
+        access.map_err(|_| "permission denied")
+    };
+    if program.contains('/') {
+        let checked = executable(Path::new(program)).map(|()| PathBuf::from(program));
+        return checked.map_err(|why| match why {
+            NOT_FOUND => format!("exec: {program:?}: stat {program}: {why}"),
+            why => format!("exec: {program:?}: {why}"),
+        });
+    }
+    let mut candidates = path.split(':').map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(program));
+    let found = candidates.find(|file| !program.is_empty() && executable(file).is_ok());
+    found.ok_or_else(|| format!("exec: {program:?}: executable file not found in $PATH"))
+}
+
+/// Replaces this process by the container's program, with no signal blocked (the shim blocks SIGCHLD) and SIGPIPE as it was
+/// before this process's own runtime ignored it. A failure is told on the container's standard error: nobody else listens
+/// any more.
 fn run(spec: &Spec) -> Result<(), ExecutorError> {
-    let args = spec.process().as_ref().and_then(|process| process.args().as_ref());
-    let (program, rest) = args.and_then(|args| args.split_first()).ok_or(ExecutorError::InvalidArg)?;
+    let args = spec.process().as_ref().and_then(|process| process.args().as_ref()).ok_or(ExecutorError::InvalidArg)?;
+    let program = args.first().ok_or(ExecutorError::InvalidArg)?;
     let unblocked = SigSet::empty().thread_set_mask();
     unblocked.map_err(|error| ExecutorError::Other(format!("unblock signals: {error}")))?;
-    let error = Command::new(program).args(rest).exec();
-    Err(ExecutorError::Other(format!("exec {program:?}: {error}")))
+    sys::default_sigpipe();
+    let message = replace(program, args);
+    eprintln!("{message}");
+    Err(ExecutorError::Other(message))
+}
+
+/// Returns only to say why not. The C library's `execvp` would give what the kernel does not know to a shell.
+fn replace(program: &str, args: &[String]) -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let file = match find_program(program, &path) {
+        Ok(file) => file,
+        Err(message) => return message,
+    };
+    let words: Result<Vec<CString>, _> = args.iter().map(|word| CString::new(word.as_str())).collect();
+    let env: Result<Vec<CString>, _> = std::env::vars_os()
+        .map(|(name, value)| CString::new([name.into_vec(), value.into_vec()].join(&b'=')))
+        .collect();
+    let (Ok(file_), Ok(words), Ok(env)) = (CString::new(file.as_os_str().as_bytes()), words, env) else {
+        return format!("exec {}: a word of the command holds a zero byte", file.display());
+    };
+    let error = match nix::unistd::execve(&file_, &words, &env) {
+        Ok(never) => match never {},
+        Err(nix::Error::ENOEXEC) => "exec format error".to_owned(),
+        Err(error) => error.desc().to_lowercase(),
+    };
+    format!("exec {}: {error}", file.display())
 }
 
 fn confine(spec: &Spec, borrowed: &str) -> Result<(), String> {
@@ -66,7 +140,7 @@ fn confine(spec: &Spec, borrowed: &str) -> Result<(), String> {
         None => runtime_default(&own)?,
     };
     for filter in filters {
-        seccompiler::apply_filter(&filter).map_err(|error| format!("seccomp: install the filter: {error}"))?;
+        sys::install_filter(&filter).map_err(|error| format!("seccomp: install the filter: {error}"))?;
     }
     let borrowed: Result<Vec<Capability>, _> = borrowed.iter().map(|name| name.parse()).collect();
     let borrowed = borrowed.map_err(say("read the capabilities to drop"))?;
@@ -77,4 +151,38 @@ fn confine(spec: &Spec, borrowed: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn programs_are_found_as_the_kernel_would_execute_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::create_dir_all(at("a/tool")).unwrap();
+        std::fs::create_dir_all(at("b")).unwrap();
+        for (name, mode) in [("b/tool", 0o700), ("a/plain", 0o644), ("b/plain", 0o644)] {
+            std::fs::write(at(name), "").unwrap();
+            std::fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let path = format!("{}:{}", at("a"), at("b"));
+        // A directory of that name does not end the search, and the owner's permission is enough for the owner.
+        assert_eq!(find_program("tool", &path), Ok(at("b/tool").into()));
+        assert_eq!(find_program(&at("b/tool"), ""), Ok(at("b/tool").into()));
+        for (program, why) in [
+            ("plain", "executable file not found in $PATH"),
+            ("", "executable file not found in $PATH"),
+            (&at("a/plain"), "permission denied"),
+            (&at("a"), "is a directory"),
+            (&at("none"), "no such file or directory"),
+        ] {
+            let error = find_program(program, &path).unwrap_err();
+            assert!(error.ends_with(why), "{program:?}: {error}");
+        }
+        assert_eq!(search_path(&["PATH=/a".into(), "A=1".into(), "PATH=/b".into()]), Some("/b"));
+    }
 }

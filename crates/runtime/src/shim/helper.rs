@@ -7,7 +7,9 @@ use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::Sysca
 
 use keelson_cri::steps;
 
-use super::{Launch, LaunchResult, enter, executor::Filtering, external, process_start_time, read_json, write_json};
+use super::{
+    Launch, LaunchResult, devices, enter, executor::Filtering, external, process_start_time, read_json, sys, write_json,
+};
 
 /// Directory of the OCI runtime's own state inside a container's directory.
 pub(super) const STATE: &str = "lc";
@@ -18,14 +20,17 @@ pub(super) const CONSOLE_SOCKET: &str = "console.sock";
 pub(super) fn create(dir: &Path) -> Result<(), String> {
     let outcome = launch(dir).and_then(|launch| match launch.runtime {
         Some(runtime) => external::create(&runtime, dir),
-        None => create_container(dir),
+        None => own_keyring().and_then(|()| create_container(dir, &launch.cgroup)),
     });
     finish(dir, outcome)
 }
 
 /// Starts the process described by `exec_dir/process.json` in the container of `dir`.
 pub(super) fn exec(dir: &Path, exec_dir: &Path) -> Result<(), String> {
-    let launch = launch(dir);
+    let launch = launch(dir).and_then(|launch| match launch.runtime {
+        Some(_) => Ok(launch),
+        None => own_keyring().map(|()| launch),
+    });
     if let Ok(Launch { runtime: None, first_uid: 1.., cgroup, .. }) = &launch {
         return enter::exec(dir, exec_dir, cgroup);
     }
@@ -34,6 +39,11 @@ pub(super) fn exec(dir: &Path, exec_dir: &Path) -> Result<(), String> {
         None => exec_process(dir, exec_dir),
     });
     finish(exec_dir, outcome)
+}
+
+/// Keys that whoever started the node's processes holds are not the container's.
+fn own_keyring() -> Result<(), String> {
+    sys::join_session_keyring().map_err(|error| format!("join a session keyring: {error}"))
 }
 
 /// How the container of `dir` was started.
@@ -51,7 +61,7 @@ fn finish(dir: &Path, outcome: Result<Option<LaunchResult>, String>) -> Result<(
     write_json(&dir.join(LaunchResult::FILE), &result).map_err(|error| format!("write the result: {error}"))
 }
 
-fn create_container(dir: &Path) -> Result<Option<LaunchResult>, String> {
+fn create_container(dir: &Path, group: &Path) -> Result<Option<LaunchResult>, String> {
     steps::reached("helper-began");
     let state = dir.join(STATE);
     std::fs::create_dir_all(&state).map_err(|error| format!("make {}: {error}", state.display()))?;
@@ -67,6 +77,7 @@ fn create_container(dir: &Path) -> Result<Option<LaunchResult>, String> {
         .map_err(words)?;
     let pid = container.pid().ok_or("the container has no process")?.as_raw();
     steps::reached("helper-created");
+    devices::confine(dir, group)?;
     // Noted before it starts: who ends what was half started finds the process from here on.
     let note = |result: &LaunchResult| {
         write_json(&dir.join(LaunchResult::FILE), result).map_err(|error| format!("write the result: {error}"))

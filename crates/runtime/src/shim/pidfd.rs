@@ -1,5 +1,5 @@
 //! The exit status of a process that is not this process's child, through its pidfd. Linux 6.15 and later tell it once the
-//! process has been reaped by whoever its parent is. The crate's only unsafe code: no wrapper crate has this ioctl yet.
+//! process has been reaped by whoever its parent is. Unsafe code: no wrapper crate has this ioctl yet.
 
 #![allow(unreachable_pub, reason = "the ioctl macro makes a public function")]
 #![allow(unsafe_code, reason = "PIDFD_GET_INFO has no safe wrapper in nix or rustix")]
