@@ -87,6 +87,12 @@ pub(crate) fn signal_all(group: &Path, signal: i32) {
     }
 }
 
+/// Whether no process is left in `group` and in the groups inside it.
+pub(crate) fn is_empty(group: &Path) -> bool {
+    let mut files = dirs(group).into_iter().flat_map(tree).map(|dir| dir.join("cgroup.procs"));
+    files.all(|file| std::fs::read_to_string(file).map_or(true, |text| text.is_empty()))
+}
+
 /// Removes `group` from every hierarchy; `false` while it still holds processes.
 pub(crate) fn remove(group: &Path) -> bool {
     let mut gone = true;

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     Error, cdi, cgroup,
-    core::{Container, Core, EXIT_FILE, Sandbox, cgroup_path, new_id, now_ns},
+    core::{Container, Core, Sandbox, cgroup_path, new_id, now_ns},
     handlers::Handler,
     idmap::{self, Ids},
     image::{Image, builtin, layer},
@@ -18,9 +18,9 @@ use crate::{
     records::{ContainerPhase, ContainerRecord},
     refusals,
     shim::{
-        Exit, Launch,
+        EXIT_FILE, Exit, Launch,
         protocol::{Reply, Request},
-        read_json, write_json,
+        write_json,
     },
     shim_client, user,
     witness::Witness,
@@ -28,6 +28,11 @@ use crate::{
 
 /// How long a killed container may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a dead shim's successor is left to say that a killed container has ended.
+const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often, and with which pause, a control group is looked at until it is empty.
+const GROUP_ROUNDS: u32 = 500;
+const GROUP_PAUSE: Duration = Duration::from_millis(20);
 /// How long a shim that was killed during a start may take to be replaced.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest seccomp profile, in bytes.
@@ -49,6 +54,8 @@ pub(crate) async fn create(
     }
     refusals::container(&config, &sandbox_config, &core.machine)?;
     let name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
+    // Until its record holds them, layers are not collected.
+    let _growing = core.images.grow().await;
     let image = find_image(core, &name).await?;
     let id = new_id();
     let parent = sandbox_config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default();
@@ -71,6 +78,8 @@ pub(crate) async fn create(
         ..ContainerRecord::default()
     };
     let container = core.add_container(sandbox, record)?;
+    // Whoever removes it waits for it to be made.
+    let _changing = container.changing.lock().await;
     let (core_, container_) = (core.clone(), container.clone());
     let made = core.in_turn(spawn_blocking(move || make(&core_, &container_, &config, &sandbox_config, &image))).await;
     if let Err(error) = made.map_err(|error| Error::Other(error.to_string())).and_then(|made| made) {
@@ -290,6 +299,10 @@ fn mount_images(
         let name = mount.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
         let image =
             core.images.find(&name).ok_or_else(|| Error::ImageNotFound(format!("image volume {name:?}: not found")))?;
+        container.update(|record| {
+            record.layers.extend(image.layers.iter().cloned());
+            true
+        });
         let target = container.bundle.join(format!("image{index}"));
         let empty = container.root.join("empty");
         for dir in [&target, &empty] {
@@ -404,6 +417,9 @@ pub(crate) async fn start(core: &Arc<Core>, container: &Arc<Container>) -> Resul
         answer = shim_client::ask(&container.sandbox.state, &Request::Await { id: container.id.clone() }).await;
     }
     steps::reached("start-answered");
+    if answer.is_err() && !end_group(&container.cgroup()).await {
+        tracing::error!(container = %container.id, "processes of a container that did not start are left");
+    }
     let failure = match answer {
         Ok(Reply::Started { started_at_ns }) => {
             note_started(container, started_at_ns);
@@ -450,11 +466,21 @@ fn note_started(container: &Container, started_at_ns: i64) {
 /// Finds out what became of a container that was running or about to while nobody listened to its shim: from the shim, if
 /// there is one, from the exit file, or from its witness.
 pub(crate) async fn settle(core: &Core, container: &Container, shim: bool) {
-    if !matches!(container.phase(), ContainerPhase::Starting | ContainerPhase::Running) {
-        return;
+    let question = Request::Await { id: container.id.clone() };
+    match container.phase() {
+        ContainerPhase::Starting | ContainerPhase::Running => {}
+        ContainerPhase::Exited if shim => {
+            // Given up when no shim could be asked: it must not run now.
+            if let Ok(Reply::Started { .. }) = shim_client::ask(&container.sandbox.state, &question).await {
+                let request = Request::Kill { id: container.id.clone(), signal: cgroup::SIGKILL, all: true };
+                let _ = shim_client::ask(&container.sandbox.state, &request).await;
+            }
+            return;
+        }
+        _ => return,
     }
     let answer = match shim {
-        true => shim_client::ask(&container.sandbox.state, &Request::Await { id: container.id.clone() }).await,
+        true => shim_client::ask(&container.sandbox.state, &question).await,
         false => Ok(Reply::NotRunning),
     };
     match answer {
@@ -468,16 +494,20 @@ pub(crate) async fn settle(core: &Core, container: &Container, shim: bool) {
 
 /// A container that its shim does not know: it never began, has ended, or was ended because nobody knew how far it got.
 async fn lost(core: &Core, container: &Container) {
-    let file = container.root.join(EXIT_FILE);
-    if let Ok(Some(exit)) = read_json::<Exit>(&file) {
+    if let Some(exit) = container.recorded_exit() {
         return core.container_ended(container, &exit);
     }
+    let file = container.root.join(EXIT_FILE);
     if container.phase() == ContainerPhase::Starting && !container.bundle.join(Launch::FILE).exists() {
         container.update(|record| {
             record.set_phase(ContainerPhase::Created);
             true
         });
         return;
+    }
+    // Whatever runs of it would go on beside what is started in its place.
+    if !end_group(&container.cgroup()).await {
+        tracing::error!(container = %container.id, "processes of a lost container are left");
     }
     let witness = container.witness.lock().take();
     let code = match witness {
@@ -489,6 +519,25 @@ async fn lost(core: &Core, container: &Container) {
         tracing::warn!(container = %container.id, %error, "a container's end could not be noted");
     }
     core.container_ended(container, &exit);
+}
+
+/// Kills what is in a control group until it is empty; `false` if it does not get so.
+pub(crate) async fn end_group(group: &Path) -> bool {
+    for _ in 0..GROUP_ROUNDS {
+        let group = group.to_owned();
+        let round = spawn_blocking(move || {
+            let empty = cgroup::is_empty(&group);
+            if !empty {
+                cgroup::signal_all(&group, cgroup::SIGKILL);
+            }
+            empty
+        });
+        if round.await.unwrap_or(false) {
+            return true;
+        }
+        tokio::time::sleep(GROUP_PAUSE).await;
+    }
+    false
 }
 
 fn launch(core: &Core, container: &Container) -> Result<Launch, Error> {
@@ -532,9 +581,14 @@ pub(crate) async fn stop(core: &Arc<Core>, container: &Arc<Container>, grace: Du
             return Ok(());
         }
     }
-    kill(core, container, cgroup::SIGKILL, true).await?;
+    let reached = kill(core, container, cgroup::SIGKILL, true).await?;
     steps::reached("stop-killed");
-    if container.wait_ended(KILL_TIMEOUT).await {
+    if container.wait_ended(if reached { KILL_TIMEOUT } else { SUCCESSOR_TIMEOUT }).await {
+        return Ok(());
+    }
+    if !reached && end_group(&container.cgroup()).await {
+        // Nobody is there to tell.
+        lost(core, container).await;
         return Ok(());
     }
     Err(Error::Deadline(format!(
@@ -544,21 +598,22 @@ pub(crate) async fn stop(core: &Arc<Core>, container: &Arc<Container>, grace: Du
     )))
 }
 
-async fn kill(core: &Arc<Core>, container: &Arc<Container>, signal: i32, all: bool) -> Result<(), Error> {
+/// Signals a container by its shim; `false` if only its control group could be reached.
+async fn kill(core: &Arc<Core>, container: &Arc<Container>, signal: i32, all: bool) -> Result<bool, Error> {
     let request = Request::Kill { id: container.id.clone(), signal, all };
     match shim_client::ask(&container.sandbox.state, &request).await {
-        Ok(Reply::Ok) => Ok(()),
+        Ok(Reply::Ok) => Ok(true),
         // Ended meanwhile: its word is in the exit file, or on its way.
         Ok(Reply::NotRunning) => {
             crate::sandbox::catch_up(core, &container.sandbox);
-            Ok(())
+            Ok(true)
         }
         Ok(Reply::Error { message }) => Err(Error::Shim(message)),
         Ok(other) => Err(Error::Shim(format!("the pod's shim answered {other:?}"))),
         // A shim that is being replaced; what runs is reached without it.
         Err(_) if all => {
             cgroup::signal_all(&container.cgroup(), cgroup::SIGKILL);
-            Ok(())
+            Ok(false)
         }
         Err(error) => Err(error),
     }

@@ -26,7 +26,7 @@ use crate::{
     machine,
     oci::Machine,
     records::{self, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord},
-    shim::{Exit, protocol::container_dir},
+    shim::{self, EXIT_FILE, Exit, protocol::container_dir},
     streaming::Streaming,
     witness::Witness,
 };
@@ -36,8 +36,6 @@ const TURNS_PER_CORE: usize = 3;
 const LONGEST_TURN: Duration = Duration::from_secs(10);
 /// Container events a slow listener may lag behind.
 const EVENT_BACKLOG: usize = 1024;
-/// File in a container's directory that says how it ended; written by its shim.
-pub(crate) const EXIT_FILE: &str = "exit.json";
 
 /// Everything the services share.
 pub(crate) struct Core {
@@ -333,6 +331,12 @@ impl Container {
 
     pub(crate) fn rootfs(&self) -> PathBuf {
         self.bundle.join("rootfs")
+    }
+
+    /// How its shim said that it ended, if it did.
+    pub(crate) fn recorded_exit(&self) -> Option<Exit> {
+        let read = |dir: &Path| shim::read_json::<Exit>(&dir.join(EXIT_FILE)).ok().flatten();
+        read(&self.root).or_else(|| read(&self.bundle))
     }
 
     pub(crate) fn cgroup(&self) -> PathBuf {

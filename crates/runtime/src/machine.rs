@@ -95,6 +95,8 @@ fn collect(host: &Path, inside: &str, permissions: &str, depth: usize, nodes: &m
             major: rustix::fs::major(device),
             minor: rustix::fs::minor(device),
             mode: metadata.mode() & 0o777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
             permissions: permissions.into(),
             host: host.into(),
             bound: None,
@@ -113,6 +115,14 @@ mod tests {
         let nodes = device_nodes(&device("/dev/null")).unwrap();
         let [null] = nodes.as_slice() else { panic!("{nodes:?}") };
         assert_eq!((null.kind, null.major, null.minor, null.permissions.as_str()), ('c', 1, 3, "r"));
+        // As on the node, whose groups supplementary ones are.
+        let dir = tempfile::tempdir().unwrap();
+        let node = dir.path().join("node");
+        let made = std::process::Command::new("mknod").arg(&node).args(["c", "1", "3"]).status().unwrap();
+        assert!(made.success());
+        std::os::unix::fs::chown(&node, Some(7), Some(8)).unwrap();
+        let nodes = device_nodes(&device(node.to_str().unwrap())).unwrap();
+        assert_eq!((nodes[0].uid, nodes[0].gid), (7, 8));
         assert!(device_nodes(&device("/etc/passwd")).is_err());
         assert!(device_nodes(&device("/dev/none")).is_err());
         assert!(all_devices().iter().any(|node| node.path == "/dev/null"));

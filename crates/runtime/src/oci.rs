@@ -71,6 +71,8 @@ pub(crate) struct DeviceNode {
     pub major: u32,
     pub minor: u32,
     pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
     pub permissions: String,
     /// The node's own file of the device.
     pub host: PathBuf,
@@ -187,7 +189,7 @@ pub(crate) fn spec(input: &Input<'_>) -> Result<Value, Error> {
             "resources": resources_json(&resources, input, security.privileged),
             "devices": device_list(&input.devices),
             "maskedPaths": if security.privileged { Vec::new() } else { security.masked_paths.clone() },
-            "readonlyPaths": if security.privileged { Vec::new() } else { security.readonly_paths.clone() },
+            "readonlyPaths": readonly_paths(input, &security),
             "rootfsPropagation": propagation,
         },
     });
@@ -287,15 +289,17 @@ fn capabilities(
     let (add, drop): (Vec<_>, Vec<_>) =
         (asked.add_capabilities.iter().map(name).collect(), asked.drop_capabilities.iter().map(name).collect());
     let all = |list: &[String]| list.iter().any(|name| name == "ALL");
-    let mut set: Vec<String> = if security.privileged || all(&add) {
+    // In containerd's order: all added, all dropped, single ones added, single ones dropped.
+    let mut set: Vec<String> = if security.privileged {
         machine.capabilities.clone()
     } else if all(&drop) {
         Vec::new()
+    } else if all(&add) {
+        machine.capabilities.clone()
     } else {
         DEFAULT_CAPABILITIES.map(String::from).to_vec()
     };
     if !security.privileged {
-        set.retain(|name| !drop.contains(name));
         for name in add.iter().filter(|name| *name != "ALL") {
             if !machine.capabilities.contains(name) {
                 return Err(Error::Invalid(format!("unknown or unavailable capability {name:?} to add")));
@@ -304,6 +308,7 @@ fn capabilities(
                 set.push(name.clone());
             }
         }
+        set.retain(|name| !drop.contains(name));
     }
     set.retain(|name| machine.capabilities.contains(name));
     let lent: Vec<&'static str> = FILTER_INSTALLERS
@@ -382,16 +387,17 @@ fn mounts(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> (Vec<V
         json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", mode]}),
     ];
     list.extend(cgroup_mounts(input, mode));
+    // Parents before children, whatever order they came in, or a volume would hide what is below it.
+    let mut nested: Vec<(usize, Value)> = Vec::new();
+    let depth = |path: &str| Path::new(path).components().count();
     for (destination, source) in input.files.iter().filter(|(destination, _)| !given(destination)) {
         let mut options = vec!["rbind", "rprivate"];
         options.push(if security.readonly_rootfs && *destination != "/dev/shm" { "ro" } else { "rw" });
-        list.push(json!({"destination": destination, "type": "bind", "source": source, "options": options}));
+        let mount = json!({"destination": destination, "type": "bind", "source": source, "options": options});
+        nested.push((depth(destination), mount));
     }
     let mut propagation = "private";
-    // Parents before children, whatever order they came in.
-    let mut given: Vec<&Mount> = input.config.mounts.iter().collect();
-    given.sort_by_key(|mount| Path::new(&mount.container_path).components().count());
-    for mount in given {
+    for mount in &input.config.mounts {
         let own = match mount.propagation() {
             MountPropagation::PropagationPrivate => "rprivate",
             MountPropagation::PropagationHostToContainer => "rslave",
@@ -402,14 +408,27 @@ fn mounts(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> (Vec<V
             ("rslave", _) | (_, "slave") => "slave",
             _ => "private",
         };
-        list.push(bind_mount(mount, own));
+        nested.push((depth(&mount.container_path), bind_mount(mount, own)));
     }
+    nested.sort_by_key(|(depth, _)| *depth);
+    list.extend(nested.into_iter().map(|(_, mount)| mount));
     for device in &input.devices {
         if let Some(source) = &device.bound {
             list.push(json!({"destination": device.path, "type": "bind", "source": source, "options": ["bind"]}));
         }
     }
     (list, propagation)
+}
+
+/// Paths that nobody in the container may write to.
+fn readonly_paths(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> Vec<String> {
+    if security.privileged {
+        return Vec::new();
+    }
+    // The directory around the control groups is a file system of this runtime's own on v1.
+    let own = !input.machine.unified_cgroups && !input.external;
+    let around = own.then(|| "/sys/fs/cgroup".to_owned());
+    security.readonly_paths.iter().cloned().chain(around).collect()
 }
 
 fn bind_mount(mount: &Mount, propagation: &str) -> Value {
@@ -486,7 +505,7 @@ fn device_list(devices: &[DeviceNode]) -> Vec<Value> {
     let node = |device: &DeviceNode| {
         json!({
             "path": device.path, "type": device.kind.to_string(), "major": device.major, "minor": device.minor,
-            "fileMode": device.mode, "uid": 0, "gid": 0,
+            "fileMode": device.mode, "uid": device.uid, "gid": device.gid,
         })
     };
     devices.iter().filter(|device| device.bound.is_none()).map(node).collect()

@@ -110,9 +110,44 @@ pub(crate) fn save(dir: &Path, record: &impl Message) -> Result<(), Error> {
     write().map_err(Error::io("write", &path))
 }
 
-/// Reads the record in `dir`; `None` if there is none or it cannot be read.
-pub(crate) fn load<T: Message + Default>(dir: &Path) -> Option<T> {
-    T::decode(std::fs::read(dir.join(FILE)).ok()?.as_slice()).ok()
+/// A record that knows whose it is.
+pub(crate) trait Identified {
+    fn id(&self) -> &str;
+}
+
+impl Identified for SandboxRecord {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Identified for ContainerRecord {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// What an object's directory says about it.
+pub(crate) enum Found<T> {
+    Record(T),
+    /// There is no record: whoever was to write it was killed.
+    Nothing,
+    /// There is one that cannot be true, as after a power cut (an empty message is a valid one).
+    Damaged(String),
+}
+
+/// Reads the record in `dir`, whose name is its object's ID.
+pub(crate) fn load<T: Message + Default + Identified>(dir: &Path) -> Found<T> {
+    let bytes = match std::fs::read(dir.join(FILE)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
+        Err(error) => return Found::Damaged(error.to_string()),
+    };
+    match T::decode(bytes.as_slice()) {
+        Ok(record) if dir.file_name().is_some_and(|name| name == record.id()) => Found::Record(record),
+        Ok(record) => Found::Damaged(format!("it is the record of {:?}", record.id())),
+        Err(error) => Found::Damaged(error.to_string()),
+    }
 }
 
 /// Directories directly below `dir`.
@@ -121,5 +156,28 @@ pub(crate) fn list_dirs(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(Error::io("list", dir)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_believed_if_they_are_their_directorys() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("a1");
+        std::fs::create_dir(&own).unwrap();
+        assert!(matches!(load::<SandboxRecord>(&own), Found::Nothing));
+        for (bytes, good) in [
+            (SandboxRecord { id: "a1".into(), ..Default::default() }.encode_to_vec(), true),
+            (SandboxRecord { id: "a2".into(), ..Default::default() }.encode_to_vec(), false),
+            (Vec::new(), false),
+            (vec![0xff; 9], false),
+        ] {
+            std::fs::write(own.join(FILE), &bytes).unwrap();
+            let found = load::<SandboxRecord>(&own);
+            assert!(if good { matches!(found, Found::Record(_)) } else { matches!(found, Found::Damaged(_)) }, "{bytes:?}");
+        }
     }
 }

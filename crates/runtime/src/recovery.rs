@@ -1,6 +1,9 @@
 //! What a new runtime makes of what an old one left: half-made things go, the rest is as its shims say.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     Error,
@@ -9,28 +12,53 @@ use crate::{
     core::Core,
     image::layer::remove_tree,
     mounts,
-    records::{self, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord},
+    records::{self, ContainerPhase, ContainerRecord, Found, SandboxPhase, SandboxRecord},
     sandbox,
 };
 
 /// Rebuilds sandboxes and containers from disk.
 pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), Error> {
     for dir in records::list_dirs(&core.config.root.join("sandboxes"))? {
-        match records::load::<SandboxRecord>(&dir) {
-            Some(record) => {
-                core.add_sandbox(record)?;
-            }
+        let why = match records::load::<SandboxRecord>(&dir) {
+            Found::Record(record) => match core.add_sandbox(record) {
+                Ok(_) => continue,
+                Err(error) => error.to_string(),
+            },
             // Killed before its record was written: there was nothing else yet.
-            None => remove_tree(&dir).map_err(Error::io("remove", &dir))?,
-        }
+            Found::Nothing => {
+                remove(&dir);
+                continue;
+            }
+            Found::Damaged(why) => why,
+        };
+        sandbox::release_network(core, &dir).await;
+        set_aside(core, &dir, &why);
     }
     for dir in records::list_dirs(&core.config.root.join("containers"))? {
-        let record = records::load::<ContainerRecord>(&dir);
-        match record.and_then(|record| Some((core.sandbox(&record.sandbox_id).ok()?, record))) {
-            Some((sandbox, record)) => {
-                core.add_container(&sandbox, record)?;
+        let record = match records::load::<ContainerRecord>(&dir) {
+            Found::Record(record) => record,
+            Found::Nothing => {
+                remove(&dir);
+                continue;
             }
-            None => remove_tree(&dir).map_err(Error::io("remove", &dir))?,
+            Found::Damaged(why) => {
+                set_aside(core, &dir, &why);
+                continue;
+            }
+        };
+        let cgroup = PathBuf::from(&record.cgroup);
+        let added = match core.sandbox(&record.sandbox_id) {
+            Ok(sandbox) => core.add_container(&sandbox, record).map(drop).map_err(|error| error.to_string()),
+            Err(_) => {
+                // Its pod's record is gone; nobody could stop it any more.
+                container::end_group(&cgroup).await;
+                remove(&dir);
+                continue;
+            }
+        };
+        if let Err(why) = added {
+            container::end_group(&cgroup).await;
+            set_aside(core, &dir, &why);
         }
     }
     for found in core.containers() {
@@ -42,6 +70,25 @@ pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), Error> {
         recover_sandbox(core, &found).await;
     }
     remove_strays(core)
+}
+
+/// One object that cannot be cleaned away is no reason for a node to have no runtime.
+fn remove(dir: &Path) {
+    if let Err(error) = remove_tree(dir) {
+        tracing::warn!(dir = %dir.display(), %error, "a half-made directory could not be removed");
+    }
+}
+
+/// Keeps what cannot be used for somebody to look at, where it is in nobody's way.
+fn set_aside(core: &Core, dir: &Path, why: &str) {
+    let kind = dir.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let aside = core.config.root.join("damaged");
+    let target = aside.join(format!("{kind}-{name}"));
+    tracing::error!(dir = %dir.display(), to = %target.display(), why, "a record cannot be used and is set aside");
+    if let Err(error) = std::fs::create_dir_all(&aside).and_then(|()| std::fs::rename(dir, &target)) {
+        tracing::error!(dir = %dir.display(), %error, "a damaged directory could not be set aside");
+    }
 }
 
 async fn recover_sandbox(core: &Arc<Core>, found: &Arc<crate::core::Sandbox>) {
@@ -68,7 +115,13 @@ async fn recover_sandbox(core: &Arc<Core>, found: &Arc<crate::core::Sandbox>) {
                     tracing::warn!(sandbox = %found.id, %error, "a pod's network is not as it was");
                 }
             }
-            Err(error) => tracing::warn!(sandbox = %found.id, %error, "a pod's shim could not be replaced"),
+            Err(error) => {
+                tracing::warn!(sandbox = %found.id, %error, "a pod's shim could not be replaced");
+                if phase == SandboxPhase::Ready {
+                    // Its containers may well be running. Nothing is said of them before a shim has been asked.
+                    return sandbox::keep_starting_shim(core, found);
+                }
+            }
         }
     }
     for container in containers {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,13 +18,13 @@ use crate::{
     Error,
     cni::{Attachment, Pod},
     container,
-    core::{Core, EXIT_FILE, Sandbox, new_id, now_ns},
+    core::{Core, Sandbox, new_id, now_ns},
     image::layer::remove_tree,
     mounts, namespaces, oci,
     records::{ContainerPhase, SandboxPhase, SandboxRecord},
     refusals,
     shim::{
-        self, Exit,
+        self,
         protocol::{Event, Request},
     },
     shim_client::{self, Subscription},
@@ -31,10 +32,11 @@ use crate::{
 
 /// The network attachment's record in a sandbox's root directory.
 const CNI_FILE: &str = "cni.json";
-/// How often a dead shim's successor is tried, the pause before the n-th try (times n), and a life after which the first
-/// try needs none.
+/// After how many attempts to start a dead shim's successor that is worth an error, the pause before the n-th (times n) and
+/// the longest, and a life after which the first needs none.
 const SHIM_ATTEMPTS: u32 = 5;
 const SHIM_PAUSE: Duration = Duration::from_millis(200);
+const SHIM_LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const SHIM_SHORT_LIFE: Duration = Duration::from_secs(2);
 
 /// Makes and starts a sandbox. What a failure leaves is removed.
@@ -66,8 +68,12 @@ pub(crate) async fn run(core: &Arc<Core>, config: PodSandboxConfig, runtime_hand
     let sandbox = core.add_sandbox(record)?;
     let _changing = sandbox.changing.lock().await;
     if let Err(error) = core.in_turn(start(core, &sandbox)).await {
-        dismantle(core, &sandbox).await;
-        discard(core, &sandbox);
+        if dismantle(core, &sandbox).await {
+            discard(core, &sandbox);
+        } else if let Err(error) = sandbox.update(|record| record.set_phase(SandboxPhase::Stopping)) {
+            // Kept all the same: whoever stops it has the network removed.
+            tracing::warn!(sandbox = %sandbox.id, %error, "a pod's record could not be written");
+        }
         return Err(match error {
             Error::Network(why) => {
                 Error::Network(format!("failed to setup network for sandbox {:?}: {why}", sandbox.id))
@@ -126,6 +132,11 @@ async fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
 
 /// Stops a sandbox: its containers at once, then network, shim and namespaces. Repeating it is fine.
 pub(crate) async fn stop(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+    // One that is being made is made first, or given up.
+    let _changing = sandbox.changing.lock().await;
+    if core.sandbox(&sandbox.id).is_err() {
+        return Ok(());
+    }
     if sandbox.is_ready() {
         sandbox.update(|record| record.set_phase(SandboxPhase::Stopping))?;
     }
@@ -133,7 +144,6 @@ pub(crate) async fn stop(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(),
     for container in core.containers_of(&sandbox.id) {
         container::stop(core, &container, Duration::ZERO).await?;
     }
-    let _changing = sandbox.changing.lock().await;
     detach(core, sandbox).await?;
     dismantle(core, sandbox).await;
     steps::reached("stopping-dismantled");
@@ -169,6 +179,15 @@ async fn detach(core: &Core, sandbox: &Sandbox) -> Result<(), Error> {
     Ok(())
 }
 
+/// Has the plugins remove what the record in `dir` says that they added, for a sandbox of which nothing else is known.
+pub(crate) async fn release_network(core: &Core, dir: &Path) {
+    if let Ok(Some(attachment)) = shim::read_json::<Attachment>(&dir.join(CNI_FILE))
+        && let Err(error) = core.cni.del(&attachment).await
+    {
+        tracing::warn!(dir = %dir.display(), %error, "a lost pod's network could not be removed");
+    }
+}
+
 /// What the network's plugins said when they made it.
 pub(crate) fn network_result(sandbox: &Sandbox) -> Value {
     let attachment = shim::read_json::<Value>(&sandbox.root.join(CNI_FILE)).ok().flatten().unwrap_or_default();
@@ -183,9 +202,11 @@ pub(crate) async fn check_network(core: &Core, sandbox: &Sandbox) -> Result<(), 
     }
 }
 
-/// Undoes everything but the record and the files. Used on half-made sandboxes too, so nothing here may be missing.
-pub(crate) async fn dismantle(core: &Core, sandbox: &Arc<Sandbox>) {
-    if let Err(error) = detach(core, sandbox).await {
+/// Undoes everything but the record and the files; whether the network is gone, too. Used on half-made sandboxes as well, so
+/// nothing here may be missing.
+pub(crate) async fn dismantle(core: &Core, sandbox: &Arc<Sandbox>) -> bool {
+    let detached = detach(core, sandbox).await;
+    if let Err(error) = &detached {
         tracing::warn!(sandbox = %sandbox.id, %error, "a pod's network could not be removed");
     }
     sandbox.stopped.cancel();
@@ -204,6 +225,7 @@ pub(crate) async fn dismantle(core: &Core, sandbox: &Arc<Sandbox>) {
         mounts::unmount_all(&sandbox.state.join("shm"));
     });
     let _ = undo.await;
+    detached.is_ok()
 }
 
 fn discard(core: &Core, sandbox: &Sandbox) {
@@ -298,10 +320,19 @@ fn pod(sandbox: &Sandbox, config: &PodSandboxConfig) -> Pod {
 /// Starts the sandbox's shim, subscribes to it, and keeps a task that replaces it when it dies.
 pub(crate) async fn spawn_shim(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
     let events = subscribe(core, sandbox).await?;
+    keep_shim(core, sandbox, Some(events));
+    Ok(())
+}
+
+/// For a sandbox whose shim cannot be started just now: it is tried until it can.
+pub(crate) fn keep_starting_shim(core: &Arc<Core>, sandbox: &Arc<Sandbox>) {
+    keep_shim(core, sandbox, None);
+}
+
+fn keep_shim(core: &Arc<Core>, sandbox: &Arc<Sandbox>, events: Option<Subscription>) {
     let (core, supervised) = (core.clone(), sandbox.clone());
     let task = tokio::spawn(async move { supervise(&core, &supervised, events).await });
     *sandbox.supervisor.lock() = Some(task);
-    Ok(())
 }
 
 /// Connects to the running shim, or to a new one.
@@ -316,46 +347,58 @@ async fn subscribe(core: &Core, sandbox: &Sandbox) -> Result<Subscription, Error
     Subscription::open(&sandbox.state).await
 }
 
-async fn supervise(core: &Arc<Core>, sandbox: &Arc<Sandbox>, mut events: Subscription) {
+async fn supervise(core: &Arc<Core>, sandbox: &Arc<Sandbox>, mut events: Option<Subscription>) {
     loop {
         let began = Instant::now();
-        // After the subscription: an end in between is in a file, a later one is an event.
-        catch_up(core, sandbox);
-        loop {
-            let event = tokio::select! {
-                event = events.event() => event,
-                () = sandbox.stopped.cancelled() => return,
-            };
-            match event {
-                Some(Event::Exited { id, exit }) => {
-                    if let Ok(container) = core.container(&id) {
-                        core.container_ended(&container, &exit);
+        if let Some(events) = &mut events {
+            // After the subscription: an end in between is in a file, a later one is an event.
+            catch_up(core, sandbox);
+            loop {
+                let event = tokio::select! {
+                    event = events.event() => event,
+                    () = sandbox.stopped.cancelled() => return,
+                };
+                match event {
+                    Some(Event::Exited { id, exit }) => {
+                        if let Ok(container) = core.container(&id) {
+                            core.container_ended(&container, &exit);
+                        }
                     }
+                    None => break,
                 }
-                None => break,
             }
+            tracing::warn!(sandbox = %sandbox.id, "a pod's shim is gone; starting another");
         }
-        tracing::warn!(sandbox = %sandbox.id, "a pod's shim is gone; starting another");
-        let mut attempt = if began.elapsed() < SHIM_SHORT_LIFE { 1 } else { 0 };
-        events = loop {
-            if attempt > 0 {
-                tokio::time::sleep(SHIM_PAUSE * attempt).await;
-            }
-            if sandbox.stopped.is_cancelled() {
-                return;
-            }
-            match subscribe(core, sandbox).await {
-                Ok(next) => break next,
-                Err(error) if attempt >= SHIM_ATTEMPTS => {
-                    tracing::error!(sandbox = %sandbox.id, %error, "a pod's shim cannot be replaced; the pod is not ready");
-                    let _ = sandbox.update(|record| record.set_phase(SandboxPhase::NotReady));
-                    return;
-                }
-                Err(_) => attempt += 1,
-            }
-        };
+        let first = if began.elapsed() < SHIM_SHORT_LIFE { 1 } else { 0 };
+        let Some(next) = resubscribe(core, sandbox, first).await else { return };
+        events = Some(next);
         for container in core.containers_of(&sandbox.id) {
             container::settle(core, &container, true).await;
+        }
+    }
+}
+
+/// Starts a successor of a dead shim, however often it takes: its containers run on, and nobody else can say how they are.
+/// `None` once the sandbox is being stopped.
+async fn resubscribe(core: &Core, sandbox: &Sandbox, mut attempt: u32) -> Option<Subscription> {
+    loop {
+        if attempt > 0 {
+            tokio::select! {
+                () = tokio::time::sleep((SHIM_PAUSE * attempt).min(SHIM_LONGEST_PAUSE)) => {}
+                () = sandbox.stopped.cancelled() => return None,
+            }
+        }
+        if sandbox.stopped.is_cancelled() {
+            return None;
+        }
+        match subscribe(core, sandbox).await {
+            Ok(next) => return Some(next),
+            Err(error) => {
+                attempt = attempt.saturating_add(1);
+                if attempt == SHIM_ATTEMPTS {
+                    tracing::error!(sandbox = %sandbox.id, %error, "a pod's shim cannot be started; it is tried again");
+                }
+            }
         }
     }
 }
@@ -364,7 +407,7 @@ async fn supervise(core: &Arc<Core>, sandbox: &Arc<Sandbox>, mut events: Subscri
 pub(crate) fn catch_up(core: &Core, sandbox: &Sandbox) {
     for container in core.containers_of(&sandbox.id) {
         if matches!(container.phase(), ContainerPhase::Running)
-            && let Ok(Some(exit)) = shim::read_json::<Exit>(&container.root.join(EXIT_FILE))
+            && let Some(exit) = container.recorded_exit()
         {
             core.container_ended(&container, &exit);
         }

@@ -34,7 +34,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let core = Arc::new(Core::new(config, images, shim_exe, shutdown.clone()));
     recovery::recover(&core).await?;
     crate::streaming::start(&core).await?;
-    core.images.reclaim(&core.layers_in_use(), false);
+    core.images.reclaim(|| core.layers_in_use(), false);
     let runtime = RuntimeServiceServer::new(service::runtime::Service(core.clone()))
         .max_decoding_message_size(MAX_MESSAGE_SIZE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_SIZE_BYTES);

@@ -4,8 +4,8 @@
 //!   their stdio, logs and exit codes. Outlives the runtime; a successor adopts the containers when it is killed.
 //! * `shim create <container dir>`, `shim exec <container dir> <exec dir>`: call `libcontainer`, which must not run in a
 //!   threaded process, and leave `result.json` behind.
-//! * `shim pause`: process 1 of a pod-wide PID namespace; `shim pause-in <user namespace>` starts one that belongs to the
-//!   user namespace, and prints its PID.
+//! * `shim pause [<namespaces>]`: process 1 of a pod-wide PID namespace, in the other namespaces of that directory, too;
+//!   `shim pause-in <namespaces>` starts one that belongs to the user namespace there, and prints its PID.
 //! * `shim enter <descriptor> [<descriptor>]`: becomes a process in a container with a user namespace.
 //! * `shim userns`: makes a pod's user namespace, and waits.
 
@@ -30,7 +30,7 @@ mod userns;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 pub(crate) use executor::{SECCOMP_ANNOTATION, SECCOMP_PROFILE_ANNOTATION};
-pub(crate) use files::{Exit, Launch, LaunchResult, process_start_time, read_json, write_json};
+pub(crate) use files::{EXIT_FILE, Exit, Launch, LaunchResult, process_start_time, read_json, write_json};
 pub(crate) use pause::end as end_pause;
 pub(crate) use pidfd::exit_code as pidfd_exit_code;
 pub(crate) use process::PIPES as STDIO_PIPES;
@@ -43,11 +43,11 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         (Some("serve"), Some(dir), share_pid) => reactor::serve(dir, share_pid.is_some()),
         (Some("create"), Some(dir), None) => helper::create(&dir),
         (Some("exec"), Some(dir), Some(exec_dir)) => helper::exec(&dir, &exec_dir),
-        (Some("pause"), None, None) => pause::pause(),
-        (Some("pause-in"), Some(userns), None) => pause::pause_in(&userns),
+        (Some("pause"), namespaces, None) => pause::pause(namespaces.as_deref()),
+        (Some("pause-in"), Some(namespaces), None) => pause::pause_in(&namespaces),
         (Some("userns"), None, None) => userns::make(),
         (Some("enter"), Some(spec), keeper) => enter::enter(&spec, keeper.as_deref()),
-        _ => Err("usage: shim serve DIR [share-pid] | create DIR | exec DIR EXEC_DIR | pause | pause-in NS | userns | enter FD [FD]".into()),
+        _ => Err("usage: shim serve DIR [share-pid] | create DIR | exec DIR EXEC_DIR | pause [NAMESPACES] | pause-in NAMESPACES | userns | enter FD [FD]".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

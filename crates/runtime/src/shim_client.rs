@@ -54,6 +54,19 @@ pub(crate) async fn spawn(exe: &Path, dir: &Path, share_pid: bool) -> Result<Chi
     }
 }
 
+/// How long a shim may take to answer. What starts a process takes as long as that takes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn limit(request: &Request) -> Option<Duration> {
+    match request {
+        // The kubelet's own deadline bounds it.
+        Request::Start { .. } | Request::Exec { .. } => None,
+        Request::Await { .. } => Some(LAUNCH_TIMEOUT),
+        _ => Some(ANSWER_TIMEOUT),
+    }
+}
+
 /// A connection to a shim.
 pub(crate) struct Connection {
     reader: Reader,
@@ -77,7 +90,17 @@ impl Connection {
         Ok(Self { reader: Reader(BufReader::with_capacity(16 << 10, reader)), writer: Writer(writer) })
     }
 
+    /// One request. A shim that hangs (stopped, or waiting for a disk) counts as one that is not there.
     pub(crate) async fn ask(&mut self, request: &Request) -> Result<Reply, Error> {
+        match limit(request) {
+            None => self.converse(request).await,
+            Some(limit) => timeout(limit, self.converse(request))
+                .await
+                .unwrap_or_else(|_| Err(Error::Shim(format!("the pod's shim did not answer within {limit:?}")))),
+        }
+    }
+
+    async fn converse(&mut self, request: &Request) -> Result<Reply, Error> {
         let payload = serde_json::to_vec(request).map_err(|error| Error::Other(error.to_string()))?;
         self.writer.send(Kind::Request, &payload).await?;
         match self.reader.next().await? {
@@ -148,4 +171,18 @@ impl Writer {
 /// One request on a connection of its own.
 pub(crate) async fn ask(dir: &Path, request: &Request) -> Result<Reply, Error> {
     Connection::open(dir).await?.ask(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shim_that_does_not_answer_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap();
+        let error = ask(dir.path(), &Request::Stop).await.unwrap_err();
+        assert!(error.to_string().contains("did not answer within 10s"), "{error}");
+        drop(listener);
+    }
 }

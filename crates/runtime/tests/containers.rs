@@ -547,3 +547,40 @@ async fn a_real_time_signal_stops_what_waits_for_it() {
     assert_eq!(world.status(&id).await.exit_code, 7);
     world.finish().await;
 }
+
+#[tokio::test]
+async fn a_command_that_leaves_a_chatterbox_behind_holds_nobody_up() {
+    let mut world = World::new().await;
+    let pod = world.pod("chatter");
+    let sandbox = world.run_pod(&pod).await;
+    let config = world.shell("main", "sleep 1000");
+    let id = world.run(&sandbox, &pod, config).await;
+    let response = world.exec(&id, &["/bin/sh", "-c", "yes & sleep 0.1; exit 3"]).await.unwrap();
+    assert_eq!(response.exit_code, 3);
+    assert_eq!(world.sh(&id, "echo next").await, "next");
+    let request = StopContainerRequest { container_id: id, timeout: 0 };
+    world.clients.runtime.stop_container(request).await.unwrap();
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn layers_of_image_volumes_outlive_their_image() {
+    let mut world = World::new().await;
+    let layer = keelson_testbed::image::Layer::new().file("data", 0o644, "kept");
+    let image = keelson_testbed::image::busybox("keelson.local/volume:latest").unwrap().layer(layer);
+    image.write_layout(&world.dir.path().join("images/volume")).unwrap();
+    world.kill_server();
+    world.start().await;
+    let name = ImageSpec { image: "keelson.local/volume:latest".into(), ..Default::default() };
+    let pull = PullImageRequest { image: Some(name.clone()), ..Default::default() };
+    world.clients.image.pull_image(pull).await.unwrap();
+    let pod = world.pod("volume");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "sleep 1000");
+    let mount = Mount { container_path: "/v".into(), image: Some(name.clone()), readonly: true, ..Default::default() };
+    config.mounts = vec![mount];
+    let id = world.run(&sandbox, &pod, config).await;
+    world.clients.image.remove_image(RemoveImageRequest { image: Some(name) }).await.unwrap();
+    assert_eq!(world.sh(&id, "cat /v/data").await, "kept");
+    world.finish().await;
+}

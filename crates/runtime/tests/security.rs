@@ -66,7 +66,8 @@ async fn root_of_a_user_namespace_is_nobody_on_the_node() {
     assert_eq!((new.uid(), new.gid()), (7, 7));
     let upper = world.dir.path().join(format!("root/containers/{id}/upper/tmp/d"));
     assert_eq!(std::fs::metadata(upper).unwrap().uid(), FIRST);
-    // What is executed in it is confined like it.
+    // What is executed in it has its environment, and is confined like it.
+    assert_eq!(world.sh(&id, "echo $PATH").await, world.sh(&id, "tr '\\0' '\\n' < /proc/1/environ | sed -n s/^PATH=//p").await);
     let own = "grep -hE '^(Seccomp|CapEff|CapBnd|NoNewPrivs):' /proc/$p/status; cat /proc/$p/cgroup | grep -c /$ID";
     let own = |p: &str| own.replace("$p", p).replace("$ID", &id);
     assert_eq!(world.sh(&id, &own("self")).await, world.sh(&id, &own("1")).await);
@@ -151,6 +152,64 @@ async fn control_groups_are_seen_and_not_changed() {
         world.exec(&id, &["sh", "-c", "mkdir $(dirname $(find /sys/fs/cgroup -name cgroup.procs | head -n 1))/x"]);
     let written = written.await.unwrap();
     assert!(String::from_utf8_lossy(&written.stderr).contains("Read-only file system"), "{written:?}");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn the_first_process_of_a_shared_namespace_leads_nowhere() {
+    let mut world = World::new().await;
+    for own_users in [false, true] {
+        let mut pod = world.pod("shared");
+        let mut options = user_namespace(&mut pod, NamespaceMode::Pod);
+        if !own_users {
+            options.userns_options = None;
+            pod.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options = Some(options.clone());
+        }
+        let sandbox = world.run_pod(&pod).await;
+        let mut config = world.shell("main", "sleep 1000");
+        let add_capabilities = vec!["SYS_PTRACE".into(), "SYS_ADMIN".into()];
+        let security = LinuxContainerSecurityContext {
+            namespace_options: Some(options),
+            capabilities: Some(Capability { add_capabilities, ..Default::default() }),
+            ..Default::default()
+        };
+        config.linux.as_mut().unwrap().security_context = Some(security);
+        let id = world.run(&sandbox, &pod, config).await;
+        let script = "grep -q pause /proc/1/cmdline && ls -A /proc/1/root/ && ls -A /proc/1/cwd/ && \
+            touch /proc/1/root/f 2>&1 | grep -o 'Read-only file system'";
+        let response = world.exec(&id, &["/bin/sh", "-c", script]).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&response.stdout), "Read-only file system\n", "{response:?}");
+        let status = world.sh(&id, "grep -hE '^(Uid|CapPrm|CapBnd|NoNewPrivs|Seccomp):' /proc/1/status").await;
+        let none = "0000000000000000";
+        let user = "65535\t65535\t65535\t65535";
+        assert_eq!(status, format!("Uid:\t{user}\nCapPrm:\t{none}\nCapBnd:\t{none}\nNoNewPrivs:\t1\nSeccomp:\t2"));
+        for kind in ["net", "ipc", "uts"] {
+            let links = world.sh(&id, &format!("readlink /proc/1/ns/{kind}; readlink /proc/self/ns/{kind}")).await;
+            let (first, own) = links.split_once('\n').unwrap();
+            assert_eq!(first, own);
+        }
+        // It still reaps.
+        world.sh(&id, "(sleep 0.1 &) ; (sleep 0.1 &); sleep 0.3; ! ps -o stat | grep Z").await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn limits_cannot_be_lifted_from_inside() {
+    let mut world = World::new().await;
+    let pod = world.pod("limits");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "sleep 1000");
+    let resources = LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() };
+    config.linux.as_mut().unwrap().resources = Some(resources);
+    let id = world.run(&sandbox, &pod, config).await;
+    let file = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
+    assert_eq!(world.sh(&id, &format!("cat {file}")).await, (64 << 20).to_string());
+    for script in [&format!("echo -1 > {file}"), "mkdir /sys/fs/cgroup/pids/more", "touch /sys/fs/cgroup/file"] {
+        let response = world.exec(&id, &["/bin/sh", "-c", script]).await.unwrap();
+        let words = String::from_utf8_lossy(&response.stderr);
+        assert!(response.exit_code != 0 && words.contains("Read-only file system"), "{script}: {response:?}");
+    }
     world.finish().await;
 }
 

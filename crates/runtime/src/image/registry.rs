@@ -32,7 +32,7 @@ pub(crate) async fn pull(core: &Arc<Core>, reference: &Reference, auth: AuthConf
     {
         // What was fetched in vain would keep the disk full.
         let core = core.clone();
-        let reclaim = move || core.images.reclaim(&core.layers_in_use(), true);
+        let reclaim = move || core.images.reclaim(|| core.layers_in_use(), true);
         let _ = tokio::task::spawn_blocking(reclaim).await;
     }
     let words = |why: String| format!("failed to pull and unpack image \"{reference}\": {why}");

@@ -282,7 +282,7 @@ impl Store {
 
     /// Removes the image called `name`: an ID removes it whole, a name only itself unless it is the last. Layers in
     /// `in_use` stay.
-    pub(crate) fn remove(&self, name: &str, in_use: &HashSet<String>) -> Result<(), Error> {
+    pub(crate) fn remove(&self, name: &str, in_use: impl FnOnce() -> HashSet<String>) -> Result<(), Error> {
         let Some(image) = self.find(name) else { return Ok(()) };
         let mut images = self.images.lock();
         let mut changed = images.clone();
@@ -316,8 +316,10 @@ impl Store {
     }
 
     /// Deletes blobs and layers that no image and no container needs, unless an image is just being added.
-    pub(crate) fn collect(&self, in_use: &HashSet<String>) {
+    pub(crate) fn collect(&self, in_use: impl FnOnce() -> HashSet<String>) {
         let Ok(_alone) = self.growing.try_write() else { return };
+        // Asked now that no container is being made.
+        let in_use = &in_use();
         let images = self.list();
         let layers: HashSet<&str> =
             images.iter().flat_map(|image| &image.layers).chain(in_use).map(String::as_str).collect();
@@ -336,7 +338,7 @@ impl Store {
 
     /// Makes room: what no image and no container needs goes, and so do interrupted fetches that nobody went on with, all of
     /// them if `all` is set.
-    pub(crate) fn reclaim(&self, in_use: &HashSet<String>, all: bool) {
+    pub(crate) fn reclaim(&self, in_use: impl FnOnce() -> HashSet<String>, all: bool) {
         self.collect(in_use);
         let Ok(_alone) = self.growing.try_write() else { return };
         let old = |entry: &std::fs::DirEntry| {

@@ -103,6 +103,8 @@ fn capability_sets() {
     assert_eq!(capability_set(&[], &["ALL"], false).len(), 0);
     assert_eq!(capability_set(&["net_bind_service"], &["ALL"], false), ["CAP_NET_BIND_SERVICE"]);
     assert_eq!(capability_set(&["ALL"], &["SYS_ADMIN"], false).len(), 15);
+    assert_eq!(capability_set(&["ALL"], &["ALL"], false).len(), 0);
+    assert_eq!(capability_set(&["NET_ADMIN"], &["NET_ADMIN", "NET_RAW"], false).len(), 13);
     assert_eq!(capability_set(&[], &["ALL"], true).len(), 16);
 }
 
@@ -135,6 +137,15 @@ fn namespaces_follow_the_pod() {
 
 #[test]
 fn mounts_nest_and_override_the_pods_files() {
+    let one = |path: &str| {
+        let mount = Mount { container_path: path.into(), host_path: "/h".into(), ..Default::default() };
+        let config = ContainerConfig { mounts: vec![mount], ..Default::default() };
+        let spec = build(&config, &PodSandboxConfig::default()).unwrap();
+        let mounts = spec["mounts"].as_array().unwrap().clone();
+        mounts.into_iter().rev().take(2).map(|mount| mount["destination"].clone()).collect::<Vec<_>>()
+    };
+    // A volume does not hide a file of the pod's below it.
+    assert_eq!(one("/etc"), ["/etc/hosts", "/etc"]);
     let mount = |path: &str, propagation| Mount {
         container_path: path.into(),
         host_path: "/h".into(),

@@ -91,9 +91,8 @@ impl ImageService for Service {
     async fn remove_image(&self, request: Request<RemoveImageRequest>) -> Answer<RemoveImageResponse> {
         let name = request.into_inner().image.map(|image| image.image).unwrap_or_default();
         let core = self.0.clone();
-        let in_use = core.layers_in_use();
         detached(async move {
-            let remove = spawn_blocking(move || core.images.remove(&name, &in_use));
+            let remove = spawn_blocking(move || core.images.remove(&name, || core.layers_in_use()));
             remove.await.map_err(|error| Error::Other(error.to_string()))?
         })
         .await?;

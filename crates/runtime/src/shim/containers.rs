@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::{
-    Exit, Launch, LaunchResult,
+    EXIT_FILE, Exit, Launch, LaunchResult,
     connection::Role,
     files::{process_start_time, read_json, write_json},
     helper::CONSOLE_SOCKET,
@@ -254,7 +254,11 @@ impl Shim {
             let exit = Exit { code, finished_at_ns, oom_killed, unknown };
             steps::reached("shim-exit-seen");
             // Before anything else: from here on the exit code cannot be lost to a crash.
-            let _ = write_json(&launch.exit_file, &exit);
+            if let Err(error) = write_json(&launch.exit_file, &exit) {
+                eprintln!("shim: note the end of {}: {error}", launch.id);
+                // A full disk; the state directory is in memory as a rule.
+                let _ = write_json(&process.dir.join(EXIT_FILE), &exit);
+            }
             steps::reached("shim-exit-noted");
             if !launch.own_pid_namespace {
                 cgroup::signal_all(&launch.cgroup, SIGKILL);
@@ -425,7 +429,7 @@ impl Shim {
     fn adopt_container(&mut self, dir: &Path, launch: Launch) {
         let result = read_json::<LaunchResult>(&dir.join(LaunchResult::FILE)).ok().flatten();
         let begun = matches!(result, Some(LaunchResult::Started { begun: true, .. }));
-        if !begun && !launch.exit_file.exists() {
+        if !begun && !launch.exit_file.exists() && !dir.join(EXIT_FILE).exists() {
             end_half_started(dir);
         }
         let alive = match result {

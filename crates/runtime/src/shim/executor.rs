@@ -5,8 +5,8 @@
 //! process that is to have neither is given two capabilities by the specification and loses them here, filter installed.
 
 use std::{
-    ffi::CString,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    ffi::{CString, OsString},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -95,22 +95,31 @@ fn run(spec: &Spec) -> Result<(), ExecutorError> {
     let unblocked = SigSet::empty().thread_set_mask();
     unblocked.map_err(|error| ExecutorError::Other(format!("unblock signals: {error}")))?;
     sys::default_sigpipe();
-    let message = replace(program, args);
+    let message = replace(program, args, &environment(spec));
     eprintln!("{message}");
     Err(ExecutorError::Other(message))
 }
 
+/// This process's environment, which `libcontainer` has made the container's; the specification's where nobody has.
+fn environment(spec: &Spec) -> Vec<OsString> {
+    let own: Vec<OsString> =
+        std::env::vars_os().map(|(name, value)| [name, value].join(std::ffi::OsStr::new("="))).collect();
+    if !own.is_empty() {
+        return own;
+    }
+    let env = spec.process().as_ref().and_then(|process| process.env().as_ref());
+    env.into_iter().flatten().map(OsString::from).collect()
+}
+
 /// Returns only to say why not. The C library's `execvp` would give what the kernel does not know to a shell.
-fn replace(program: &str, args: &[String]) -> String {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let file = match find_program(program, &path) {
+fn replace(program: &str, args: &[String], env: &[OsString]) -> String {
+    let path = env.iter().rev().find_map(|entry| entry.to_str()?.strip_prefix("PATH="));
+    let file = match find_program(program, path.unwrap_or_default()) {
         Ok(file) => file,
         Err(message) => return message,
     };
     let words: Result<Vec<CString>, _> = args.iter().map(|word| CString::new(word.as_str())).collect();
-    let env: Result<Vec<CString>, _> = std::env::vars_os()
-        .map(|(name, value)| CString::new([name.into_vec(), value.into_vec()].join(&b'=')))
-        .collect();
+    let env: Result<Vec<CString>, _> = env.iter().map(|entry| CString::new(entry.as_bytes())).collect();
     let (Ok(file_), Ok(words), Ok(env)) = (CString::new(file.as_os_str().as_bytes()), words, env) else {
         return format!("exec {}: a word of the command holds a zero byte", file.display());
     };

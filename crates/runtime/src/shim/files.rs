@@ -51,6 +51,9 @@ pub(crate) struct Exit {
     pub unknown: bool,
 }
 
+/// Name of the file with a container's [`Exit`] in its root directory and, if that takes no more files, in its bundle.
+pub(crate) const EXIT_FILE: &str = "exit.json";
+
 /// What a helper leaves behind.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum LaunchResult {

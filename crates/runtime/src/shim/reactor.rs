@@ -20,7 +20,7 @@ use rustix::{
         Timespec,
         epoll::{self, EventData, EventFlags},
     },
-    io::Errno,
+    io::{Errno, ioctl_fionread},
     process::{WaitOptions, WaitStatus, wait},
 };
 
@@ -28,7 +28,7 @@ use super::{
     connection::{Connection, Input, Role},
     log::Stream,
     pause,
-    process::Process,
+    process::{Process, State},
     protocol::{Event, Kind, Reply, Request, SOCKET},
 };
 use keelson_cri::steps;
@@ -40,6 +40,10 @@ const BACKLOG_LOW_BYTES: usize = 64 << 10;
 const MAX_CONNECTIONS: usize = 512;
 /// Ended children nobody asked about that are remembered, in case their helper's word comes later.
 const MAX_UNCLAIMED: usize = 1024;
+/// What is read of each output of a process that has ended, in bytes: as much as waits there, within these bounds. A pipe
+/// holds 64 KiB unless a process with the capability for it asks for more.
+const MIN_DRAIN_BYTES: usize = 64 << 10;
+const MAX_DRAIN_BYTES: usize = 4 << 20;
 
 /// What an epoll event is about. Packed into the event's 64 bits: the kind in the top byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,6 +252,11 @@ impl Shim {
                 None => self.unclaimed.push_back((pid, code)),
             }
         }
+        // They are of use only while a helper may still say that one of them was what it started. Later, their PIDs are
+        // somebody else's.
+        if !self.processes.values().any(|process| matches!(process.state, State::Launching(_))) {
+            self.unclaimed.clear();
+        }
     }
 
     fn connection_event(&mut self, id: u64, flags: EventFlags) {
@@ -278,8 +287,12 @@ impl Shim {
     }
 
     fn frame(&mut self, id: u64, kind: Kind, payload: &[u8]) {
-        let Some(role) = self.connections.get(&id).map(|connection| connection.role) else { return };
-        match (kind, role) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        if connection.closing {
+            // Input for a process that has ended, from a peer that has not heard of it yet.
+            return;
+        }
+        match (kind, connection.role) {
             (Kind::Request, Role::Idle) => match serde_json::from_slice(payload) {
                 Ok(request) => self.request(id, request),
                 Err(error) => self.fail(id, format!("unreadable request: {error}")),
@@ -415,24 +428,31 @@ impl Shim {
         self.pause_output(id);
     }
 
-    /// Reads everything that is in a process's outputs now; its writers have ended.
+    /// Reads what is in the outputs of a process that has ended, and no more: others that write there may go on for ever.
     pub(super) fn drain_outputs(&mut self, id: u64) {
         let mut buffer = std::mem::take(&mut self.buffer);
         for stream in [Stream::Stdout, Stream::Stderr] {
-            while self.pump(id, stream, &mut buffer) {}
+            let output = self.processes.get(&id).and_then(|process| process.outputs.get(stream.index())?.as_ref());
+            let waiting = output.and_then(|fd| ioctl_fionread(fd).ok()).unwrap_or(0);
+            // A terminal does not tell all that it holds.
+            let mut left = usize::try_from(waiting).unwrap_or(0).clamp(MIN_DRAIN_BYTES, MAX_DRAIN_BYTES);
+            while left > 0 {
+                match self.pump(id, stream, &mut buffer) {
+                    0 => break,
+                    count => left = left.saturating_sub(count),
+                }
+            }
         }
         self.buffer = buffer;
     }
 
-    /// One read; `false` when there is nothing more for now, or ever.
-    fn pump(&mut self, id: u64, stream: Stream, buffer: &mut [u8]) -> bool {
-        let Some(process) = self.processes.get_mut(&id) else { return false };
-        let Some(Some(fd)) = process.outputs.get(stream.index()) else { return false };
-        let count = match rustix::io::read(fd, &mut *buffer) {
-            Ok(0) => 0,
+    /// One read and its length; 0 when there is nothing more for now, or ever.
+    fn pump(&mut self, id: u64, stream: Stream, buffer: &mut [u8]) -> usize {
+        let Some(process) = self.processes.get_mut(&id) else { return 0 };
+        let Some(Some(fd)) = process.outputs.get(stream.index()) else { return 0 };
+        let count = match rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut *buffer)) {
             Ok(count) => count,
-            Err(Errno::AGAIN) => return false,
-            Err(Errno::INTR) => return true,
+            Err(Errno::AGAIN) => return 0,
             // A terminal whose last process has gone answers EIO.
             Err(_) => 0,
         };
@@ -440,7 +460,7 @@ impl Shim {
             if let Some(fd) = process.outputs.get_mut(stream.index()).and_then(Option::take) {
                 self.forget(fd.as_fd());
             }
-            return false;
+            return 0;
         }
         let data = buffer.get(..count).unwrap_or_default();
         process.log(stream, data);
@@ -452,7 +472,7 @@ impl Shim {
                 _ => {}
             }
         }
-        true
+        count
     }
 
     fn backlog(&self, process: &Process) -> usize {
