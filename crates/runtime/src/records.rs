@@ -177,7 +177,10 @@ mod tests {
         ] {
             std::fs::write(own.join(FILE), &bytes).unwrap();
             let found = load::<SandboxRecord>(&own);
-            assert!(if good { matches!(found, Found::Record(_)) } else { matches!(found, Found::Damaged(_)) }, "{bytes:?}");
+            assert!(
+                if good { matches!(found, Found::Record(_)) } else { matches!(found, Found::Damaged(_)) },
+                "{bytes:?}"
+            );
         }
     }
 }

@@ -299,7 +299,8 @@ async fn the_default_seccomp_profile_confines() {
         });
         let id = world.run(&sandbox, &pod, config).await;
         for process in ["self", "1"] {
-            let status = world.sh(&id, &format!("grep -E '^(Seccomp|CapEff|CapBnd|NoNewPrivs):' /proc/{process}/status")).await;
+            let status =
+                world.sh(&id, &format!("grep -E '^(Seccomp|CapEff|CapBnd|NoNewPrivs):' /proc/{process}/status")).await;
             let bit = u8::from(no_new_privs);
             let expected =
                 format!("CapEff:\t{capabilities}\nCapBnd:\t00000000a80425fb\nNoNewPrivs:\t{bit}\nSeccomp:\t2");
@@ -505,13 +506,13 @@ async fn programs_start_as_the_kernel_would_start_them() {
     let sandbox = world.run_pod(&pod).await;
     let bin = world.dir.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
-    for (name, text) in [("own", "#!/bin/sh\nexec sleep 1000\n"), ("nobodys", "#!/bin/sh\n"), ("text", "echo hello\n")] {
+    for (name, text) in [("own", "#!/bin/sh\nexec sleep 1000\n"), ("nobodys", "#!/bin/sh\n"), ("text", "echo hello\n")]
+    {
         std::fs::write(bin.join(name), text).unwrap();
         let mode = if name == "nobodys" { 0o600 } else { 0o700 };
         std::fs::set_permissions(bin.join(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     }
-    let mount =
-        Mount { container_path: "/b".into(), host_path: bin.to_str().unwrap().into(), ..Default::default() };
+    let mount = Mount { container_path: "/b".into(), host_path: bin.to_str().unwrap().into(), ..Default::default() };
     let config = |world: &World, name: &str| {
         let mut config = world.shell(name, "");
         config.command = vec![format!("/b/{name}")];

@@ -67,7 +67,10 @@ async fn root_of_a_user_namespace_is_nobody_on_the_node() {
     let upper = world.dir.path().join(format!("root/containers/{id}/upper/tmp/d"));
     assert_eq!(std::fs::metadata(upper).unwrap().uid(), FIRST);
     // What is executed in it has its environment, and is confined like it.
-    assert_eq!(world.sh(&id, "echo $PATH").await, world.sh(&id, "tr '\\0' '\\n' < /proc/1/environ | sed -n s/^PATH=//p").await);
+    assert_eq!(
+        world.sh(&id, "echo $PATH").await,
+        world.sh(&id, "tr '\\0' '\\n' < /proc/1/environ | sed -n s/^PATH=//p").await
+    );
     let own = "grep -hE '^(Seccomp|CapEff|CapBnd|NoNewPrivs):' /proc/$p/status; cat /proc/$p/cgroup | grep -c /$ID";
     let own = |p: &str| own.replace("$p", p).replace("$ID", &id);
     assert_eq!(world.sh(&id, &own("self")).await, world.sh(&id, &own("1")).await);

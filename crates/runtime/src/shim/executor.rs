@@ -66,12 +66,8 @@ fn find_program(program: &str, path: &str) -> Result<PathBuf, String> {
         if metadata.is_dir() {
             return Err("is a directory");
         }
-        let access = rustix::fs::accessat(
-            rustix::fs::CWD,
-            file,
-            rustix::fs::Access::EXEC_OK,
-            rustix::fs::AtFlags::EACCESS,
-        );
+        let access =
+            rustix::fs::accessat(rustix::fs::CWD, file, rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::EACCESS);
         access.map_err(|_| "permission denied")
     };
     if program.contains('/') {

@@ -94,7 +94,8 @@ pub(super) fn load_device_program(instructions: &[u64]) -> io::Result<OwnedFd> {
         log: 0,
     };
     // SAFETY: `instructions` and the licence outlive the call, and their lengths are as said.
-    let answer = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size_of_val(&attributes)) };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size_of_val(&attributes)) };
     if answer < 0 {
         return Err(io::Error::last_os_error());
     }
