@@ -219,9 +219,12 @@ impl Manager {
                 handle.pod.send_modify(|latest| latest.removed = true);
             }
         }
-        let (mirrors, pods): (Vec<_>, Vec<_>) = all.into_iter().partition(|pod| mirror::is_mirror(pod));
+        let (mirrors, mut pods): (Vec<_>, Vec<_>) = all.into_iter().partition(|pod| mirror::is_mirror(pod));
         self.mirrors.send_replace(Some(mirrors.into_iter().map(|pod| (mirror::key(&pod), pod)).collect()));
         self.take_statics();
+        // Those that run here already are counted before new ones are judged, and of those the oldest comes first.
+        let started = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        pods.sort_by_cached_key(|pod| (!started(pod), pod.metadata.creation_timestamp.clone().map(|time| time.0)));
         for pod in pods {
             self.upsert(view::of_api(pod), None);
         }

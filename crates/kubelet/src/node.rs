@@ -25,6 +25,8 @@ const RETRY: (std::time::Duration, std::time::Duration) =
 
 /// How long the runtime is waited for: that it is silent is to be told, too.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(2);
+/// Pause after the runtime refused the pod CIDR.
+const CIDR_RETRY: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long one try to register may take.
 const REGISTRATION: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -59,8 +61,17 @@ async fn follow(ctx: &Context) {
     let api = Api::<Node>::all(ctx.client.clone());
     let config = watcher::Config::default().fields(&format!("metadata.name={}", ctx.config.node_name));
     let mut events = watcher(api, config).default_backoff().boxed();
-    let (mut listed, mut told) = (None, None);
-    while let Some(event) = events.next().await {
+    let mut listed = None;
+    let (mut wanted, mut told): (Option<String>, Option<String>) = (None, None);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = tokio::time::sleep(CIDR_RETRY), if wanted.is_some() && wanted != told => {
+                give_pod_cidr(ctx, &wanted, &mut told).await;
+                continue;
+            }
+        };
+        let Some(event) = event else { return };
         let node = match event {
             Ok(watcher::Event::Init) => {
                 listed = None;
@@ -81,16 +92,20 @@ async fn follow(ctx: &Context) {
             let cidrs = spec.pod_cidrs.as_ref().filter(|cidrs| !cidrs.is_empty()).map(|cidrs| cidrs.join(","));
             cidrs.or(spec.pod_cidr.clone())
         });
-        if cidrs.is_some() && cidrs != told {
-            if let Some(cidrs) = &cidrs
-                && let Err(error) = ctx.runtime.set_pod_cidr(cidrs).await
-            {
-                tracing::warn!(%error, "the runtime does not take the pod CIDR");
-                continue;
-            }
-            told = cidrs;
+        wanted = cidrs.or(wanted);
+        give_pod_cidr(ctx, &wanted, &mut told).await;
+    }
+}
+
+/// Tells the runtime the pod CIDRs that are `wanted`, unless it has been `told`.
+async fn give_pod_cidr(ctx: &Context, wanted: &Option<String>, told: &mut Option<String>) {
+    let Some(cidrs) = wanted.as_ref().filter(|cidrs| told.as_ref() != Some(*cidrs)) else { return };
+    match ctx.runtime.set_pod_cidr(cidrs).await {
+        Ok(()) => {
+            *told = wanted.clone();
             ctx.check_health.notify_one();
         }
+        Err(error) => tracing::warn!(%error, "the runtime does not take the pod CIDR yet"),
     }
 }
 
@@ -133,19 +148,18 @@ impl Keeper {
         Api::all(self.ctx.client.clone())
     }
 
-    fn labels(&self) -> BTreeMap<String, String> {
-        let mut labels = self.ctx.config.node_labels.clone();
+    /// What is said of every node, whatever it was made with.
+    fn default_labels(&self) -> BTreeMap<String, String> {
         let hostname = self.ctx.config.hostname().to_string();
-        for (name, value) in [
+        [
             ("kubernetes.io/hostname", hostname.as_str()),
             ("kubernetes.io/os", "linux"),
             ("kubernetes.io/arch", machine::ARCHITECTURE),
             ("beta.kubernetes.io/os", "linux"),
             ("beta.kubernetes.io/arch", machine::ARCHITECTURE),
-        ] {
-            labels.insert(name.into(), value.into());
-        }
-        labels
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
     }
 
     /// Makes the Node, or takes over the one that is there.
@@ -169,7 +183,7 @@ impl Keeper {
         if let Some(node) = api.get_opt(name).await? {
             let known = node.metadata.labels.clone().unwrap_or_default();
             let missing: BTreeMap<_, _> =
-                self.labels().into_iter().filter(|(label, value)| known.get(label) != Some(value)).collect();
+                self.default_labels().into_iter().filter(|(label, value)| known.get(label) != Some(value)).collect();
             if !missing.is_empty() {
                 let patch = serde_json::json!({ "metadata": { "labels": missing } });
                 api.patch(name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
@@ -182,10 +196,12 @@ impl Keeper {
             return Ok(());
         }
         let status = self.status(keelson_client::clock::now()).await;
+        let mut labels = self.ctx.config.node_labels.clone();
+        labels.extend(self.default_labels());
         let node = Node {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
-                labels: Some(self.labels()),
+                labels: Some(labels),
                 annotations: Some(
                     [("volumes.kubernetes.io/controller-managed-attach-detach".to_string(), "true".to_string())].into(),
                 ),

@@ -130,9 +130,8 @@ pub(crate) fn container_resources(pod: &Pod, container: &Container, limits: &Lim
     let cpu_limit = limit("cpu").map(quantity::milli).unwrap_or(0);
     let memory_limit = limit("memory").map(quantity::value).unwrap_or(0);
     let qos = qos_class(pod);
-    let critical = view::spec(pod).is_some_and(|spec| {
-        spec.priority.unwrap_or(0) >= 2_000_000_000 // system-cluster-critical and above
-    });
+    let class = view::spec(pod).and_then(|spec| spec.priority_class_name.as_deref());
+    let critical = class == Some("system-node-critical");
     let score =
         if critical { -997 } else { oom_score_adj(qos, request_memory(resources), limits.memory_capacity_bytes) };
     let mut unified = std::collections::HashMap::new();

@@ -110,7 +110,10 @@ impl Volumes {
     ) -> Result<PathBuf, Error> {
         let kind = kind_of(pod, volume, allocatable)?;
         if let Kind::Host { path, kind } = &kind {
-            host_path::check(path, kind)?;
+            // A file system that does not answer holds this volume and nothing else.
+            let (place, kind) = (path.clone(), kind.clone());
+            let check = tokio::task::spawn_blocking(move || host_path::check(&place, &kind));
+            check.await.map_err(|error| Error::message(error.to_string()))??;
             return Ok(path.clone());
         }
         let path = self

@@ -183,7 +183,8 @@ async fn record(status: cri::ContainerStatus, sandbox_id: String) -> ContainerRe
     };
     if state == State::Exited {
         let path = annotation(labels::TERMINATION_MESSAGE_PATH);
-        let mounted = status.mounts.iter().find(|mount| mount.container_path == path && !path.is_empty());
+        // Of several at that path the last is what the container sees.
+        let mounted = status.mounts.iter().rfind(|mount| mount.container_path == path && !path.is_empty());
         let file = mounted.map(|mount| mount.host_path.clone());
         let fallback = annotation(labels::TERMINATION_MESSAGE_POLICY) == "FallbackToLogsOnError"
             && status.exit_code != 0
@@ -214,7 +215,14 @@ fn termination_message(file: Option<&str>, fallback: bool, log_path: &str) -> Op
 
 fn read_start(path: &Path, limit: usize) -> Option<String> {
     use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
     let mut bytes = Vec::new();
-    std::fs::File::open(path).ok()?.take(limit as u64).read_to_end(&mut bytes).ok()?;
+    // Whose path it is, the container's volumes say: a pipe there is not waited for.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    file.take(limit as u64).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -136,7 +136,7 @@ pub(crate) struct Start {
 }
 
 /// Pulls, makes and starts a container and runs its postStart hook.
-pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
+pub(crate) async fn start(ctx: &Arc<Context>, start: &Start) -> Result<(), Problem> {
     let pod = start.pod.as_ref();
     let about = events::about_container(pod, &start.name);
     let Some(container) = view::find_container(pod, &start.name) else { return Ok(()) };
@@ -179,8 +179,17 @@ pub(crate) async fn start(ctx: &Context, start: &Start) -> Result<(), Problem> {
         let present = ctx.images.ensure_volume(pod, source, &sandbox_config, &start.cancelled).await;
         images.insert(volume.name.clone(), present?.reference);
     }
-    let place = Place { mounted: &start.mounted, images: &images, env: &env, addresses: &addresses };
-    let (mut mounts, sub_paths) = mounts_of(ctx, pod, &container, &place).map_err(config_error)?;
+    let work = {
+        let (ctx, pod, container, mounted) = (ctx.clone(), pod.clone(), container.clone(), start.mounted.clone());
+        let (env, addresses) = (env.clone(), addresses.clone());
+        move || {
+            let place = Place { mounted: &mounted, images: &images, env: &env, addresses: &addresses };
+            mounts_of(&ctx, &pod, &container, &place)
+        }
+    };
+    let made = tokio::task::spawn_blocking(work).await;
+    let made = made.unwrap_or_else(|error| Err(Error::message(error.to_string())));
+    let (mut mounts, sub_paths) = made.map_err(config_error)?;
     mounts.extend(additions.mounts.iter().cloned());
     let target = view::ephemeral_containers(pod)
         .iter()

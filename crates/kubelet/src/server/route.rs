@@ -36,7 +36,12 @@ pub(super) enum Route {
 impl Route {
     /// Whether it is served only with `enableDebuggingHandlers`.
     pub(super) fn is_for_debugging(&self) -> bool {
-        !matches!(self, Route::Healthz | Route::Health(_) | Route::Pods | Route::Metrics)
+        match self {
+            Route::Configz | Route::RunningPods | Route::NodeLogs(_) => true,
+            Route::Logs(_) | Route::Exec(_) | Route::Attach(_) | Route::PortForward(_) => true,
+            Route::Healthz | Route::Health(_) | Route::Pods | Route::StatsSummary => false,
+            Route::Metrics | Route::MetricsResource | Route::MetricsCadvisor | Route::MetricsProbes => false,
+        }
     }
 
     /// Reads a path; 404 or 405 when there is nothing there.
