@@ -257,7 +257,7 @@ async fn probes_hooks_and_limits() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_written_over_is_said_again() {
     let cluster = Cluster::start("again").await;
-    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "main", "image": IMAGE, "command": ["sh", "-c", "sleep 3600"]}]});
     let annotations = json!({"kubernetes.io/config.source": "file"});
     cluster.create(json!({"metadata": {"name": "web", "annotations": annotations}, "spec": spec})).await;
