@@ -13,7 +13,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("tlsCipherSuites", &[]),
     ("registryPullQPS", &["5"]),
     ("registryBurst", &["10"]),
-    ("imagePullCredentialsVerificationPolicy", &["NeverVerifyPreloadedImages"]),
+    ("imagePullCredentialsVerificationPolicy", &["NeverVerify"]),
     ("preloadedImagesVerificationAllowlist", &[]),
     ("eventRecordQPS", &["50"]),
     ("eventBurst", &["100"]),
@@ -41,7 +41,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("makeIPTablesUtilChains", &["true"]),
     ("iptablesMasqueradeBit", &["14"]),
     ("iptablesDropBit", &["15"]),
-    ("memorySwap", &["NoSwap"]),
+    ("memorySwap", &[]),
     ("containerLogMaxWorkers", &["1"]),
     ("configMapAndSecretChangeDetectionStrategy", &["Watch"]),
     ("showHiddenMetricsForVersion", &[]),
@@ -81,5 +81,28 @@ fn harmless(value: &Value, words: &[&str]) -> bool {
         Value::String(text) => matches!(text.as_str(), "" | "0" | "0s") || word(text),
         Value::Array(items) => items.iter().all(|item| harmless(item, words)),
         Value::Object(fields) => fields.values().all(|field| harmless(field, words)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_not_done_is_not_accepted() {
+        for (name, value) in [
+            ("memorySwap", json!({"swapBehavior": "NoSwap"})),
+            ("memorySwap", json!({"swapBehavior": "LimitedSwap"})),
+            ("imagePullCredentialsVerificationPolicy", json!("NeverVerifyPreloadedImages")),
+        ] {
+            let why = check(name, &value).unwrap().unwrap_err();
+            assert!(why.starts_with(&format!("{name}: this kubelet does not support the value")), "{why}");
+        }
+        for (name, value) in
+            [("memorySwap", json!({})), ("imagePullCredentialsVerificationPolicy", json!("NeverVerify"))]
+        {
+            assert_eq!(check(name, &value), Some(Ok(())), "{name}");
+        }
     }
 }
