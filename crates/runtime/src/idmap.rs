@@ -80,6 +80,12 @@ pub(crate) fn bind(source: &Path, target: &Path, userns: Option<&File>) -> Resul
     move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(Error::io("mount on", target))
 }
 
+/// Makes a cloned mount read-only, with the mounts below it if `recursive`.
+pub(crate) fn make_readonly(tree: &OwnedFd, recursive: bool) -> Result<(), String> {
+    const MOUNT_ATTR_RDONLY: u64 = 1;
+    set(tree, if recursive { AT_RECURSIVE } else { 0 }, MOUNT_ATTR_RDONLY, 0, None)
+}
+
 fn set(tree: &OwnedFd, flags: u32, attr_set: u64, propagation: u64, userns: Option<&File>) -> Result<(), String> {
     use std::os::fd::AsRawFd;
     let userns_fd = userns.map_or(0, |file| file.as_raw_fd() as u64);

@@ -17,7 +17,11 @@ use crate::{
     idmap::Ids,
     image::manifest::ImageConfig,
     refusals,
-    shim::{SECCOMP_ANNOTATION, SECCOMP_PROFILE_ANNOTATION, seccomp::runtime_default_profile},
+    shim::{
+        SECCOMP_ANNOTATION, SECCOMP_PROFILE_ANNOTATION,
+        late::{LateMount, LateMounts},
+        seccomp::runtime_default_profile,
+    },
     user::User,
 };
 
@@ -169,7 +173,8 @@ pub(crate) fn spec(input: &Input<'_>) -> Result<Value, Error> {
     {
         process.insert("apparmorProfile".into(), json!(profile));
     }
-    let (mounts, propagation) = mounts(input, &security);
+    let (mut mounts, propagation) = mounts(input, &security);
+    let late = late_mounts(input, &mut mounts);
     let mut annotations = BTreeMap::new();
     if seccomp && !input.external {
         annotations.insert(SECCOMP_ANNOTATION, borrowed.join(","));
@@ -193,6 +198,12 @@ pub(crate) fn spec(input: &Input<'_>) -> Result<Value, Error> {
             "rootfsPropagation": propagation,
         },
     });
+    if let (Some(late), Some(spec)) = (late, spec.as_object_mut()) {
+        let text = serde_json::to_string(&late).map_err(|error| Error::Other(error.to_string()))?;
+        // Of the node: the hook runs before the container's file system is the root.
+        let hook = json!({"path": "/proc/self/exe", "args": ["keelson", "shim", "late-mounts", text]});
+        spec.insert("hooks".into(), json!({"createContainer": [hook]}));
+    }
     if let (Some(profile), Some(linux)) = (profile, spec.get_mut("linux").and_then(Value::as_object_mut)) {
         linux.insert("seccomp".into(), profile);
     }
@@ -429,6 +440,32 @@ fn readonly_paths(input: &Input<'_>, security: &LinuxContainerSecurityContext) -
     let own = !input.machine.unified_cgroups && !input.external;
     let around = own.then(|| "/sys/fs/cgroup".to_owned());
     security.readonly_paths.iter().cloned().chain(around).collect()
+}
+
+/// Takes the mounts at and below `/dev` out of the list if the pod brings a `/dev` of its own, for the hook that mounts
+/// them on the one that `libcontainer` makes. Other runtimes leave such a `/dev` alone.
+fn late_mounts(input: &Input<'_>, mounts: &mut Vec<Value>) -> Option<LateMounts> {
+    let text = |mount: &Value, key: &str| mount.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_bind = |mount: &Value| text(mount, "type") == "bind";
+    let own = mounts.iter().any(|mount| is_bind(mount) && Path::new(&text(mount, "destination")) == Path::new("/dev"));
+    if !own || input.external {
+        return None;
+    }
+    let below = |mount: &Value| is_bind(mount) && Path::new(&text(mount, "destination")).starts_with("/dev");
+    let (late, kept): (Vec<Value>, Vec<Value>) = mounts.drain(..).partition(below);
+    *mounts = kept;
+    let access = |mount: &Value| {
+        let options = mount.get("options").and_then(Value::as_array);
+        let known = |option: &&str| matches!(*option, "rw" | "ro" | "rro");
+        options.into_iter().flatten().filter_map(Value::as_str).find(known).unwrap_or("rw").to_owned()
+    };
+    let convert = |mount: &Value| LateMount {
+        source: text(mount, "source").into(),
+        destination: text(mount, "destination").into(),
+        access: access(mount),
+    };
+    let owner = user_namespace(input.sandbox).ok().flatten().map_or(0, |ids| ids.first);
+    Some(LateMounts { root: input.rootfs.into(), owner, mounts: late.iter().map(convert).collect() })
 }
 
 fn bind_mount(mount: &Mount, propagation: &str) -> Value {

@@ -71,9 +71,18 @@ fn plan(resources: &LinuxContainerResources, unified: bool) -> Vec<Write> {
     writes
 }
 
-/// v1 shares (2..=262144) on v2's scale (1..=10000), as the OCI specification maps them.
+/// v1 shares (2..=262144) on v2's scale (1..=10000), as `runc` maps them since 1.3.2 and `libcgroups` does for a new group:
+/// a curve through both ends on which 1024 shares are the default weight of 100.
 fn weight(shares: i64) -> i64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    match shares {
+        ..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            (10f64.powf(exponent).ceil() as i64).clamp(1, 10_000)
+        }
+    }
 }
 
 fn merge(old: &mut LinuxContainerResources, new: &LinuxContainerResources) {
@@ -105,6 +114,14 @@ mod tests {
     }
 
     #[test]
+    fn weights() {
+        for (shares, expected) in [(0, 1), (2, 1), (1024, 100), (262_144, 10_000), (1 << 30, 10_000)] {
+            assert_eq!(weight(shares), expected, "{shares}");
+        }
+        assert!((2..262_144).step_by(97).is_sorted_by_key(weight));
+    }
+
+    #[test]
     fn plans() {
         let resources = LinuxContainerResources {
             cpu_shares: 1024,
@@ -123,7 +140,7 @@ mod tests {
                 ("memory.limit_in_bytes", "1048576"),
             ],
         );
-        check(resources, true, &[("cpu.weight", "39"), ("cpu.max", "50000 100000"), ("memory.max", "1048576")]);
+        check(resources, true, &[("cpu.weight", "100"), ("cpu.max", "50000 100000"), ("memory.max", "1048576")]);
         check(LinuxContainerResources::default(), false, &[]);
         check(LinuxContainerResources { cpu_quota: -1, ..Default::default() }, true, &[("cpu.max", "max 100000")]);
     }

@@ -7,6 +7,7 @@
 //! * `shim pause [<namespaces>]`: process 1 of a pod-wide PID namespace, in the other namespaces of that directory, too;
 //!   `shim pause-in <namespaces>` starts one that belongs to the user namespace there, and prints its PID.
 //! * `shim enter <descriptor> [<descriptor>]`: becomes a process in a container with a user namespace.
+//! * `shim late-mounts <JSON>`: a hook of containers that get a `/dev` from outside.
 //! * `shim userns`: makes a pod's user namespace, and waits.
 
 mod connection;
@@ -17,6 +18,7 @@ mod executor;
 mod external;
 mod files;
 mod helper;
+pub(crate) mod late;
 mod log;
 mod pause;
 mod pidfd;
@@ -45,9 +47,10 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         (Some("exec"), Some(dir), Some(exec_dir)) => helper::exec(&dir, &exec_dir),
         (Some("pause"), namespaces, None) => pause::pause(namespaces.as_deref()),
         (Some("pause-in"), Some(namespaces), None) => pause::pause_in(&namespaces),
+        (Some("late-mounts"), Some(text), None) => late::mount_all(&text),
         (Some("userns"), None, None) => userns::make(),
         (Some("enter"), Some(spec), keeper) => enter::enter(&spec, keeper.as_deref()),
-        _ => Err("usage: shim serve DIR [share-pid] | create DIR | exec DIR EXEC_DIR | pause [NAMESPACES] | pause-in NAMESPACES | userns | enter FD [FD]".into()),
+        _ => Err("usage: shim serve DIR [share-pid] | create DIR | exec DIR EXEC_DIR | pause [NAMESPACES] | pause-in NAMESPACES | late-mounts JSON | userns | enter FD [FD]".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

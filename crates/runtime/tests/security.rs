@@ -348,3 +348,42 @@ async fn what_cannot_be_had_is_refused_by_name() {
     assert!(error.message().starts_with("linux.security_context.selinux_options is not supported"), "{error}");
     world.finish().await;
 }
+
+#[tokio::test]
+async fn a_dev_from_the_node_is_left_as_it_is() {
+    let mut world = World::new().await;
+    let mut pod = world.pod("dev");
+    pod.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+    let sandbox = world.run_pod(&pod).await;
+    // Not the machine's own, in case something goes wrong.
+    let dev = world.dir.path().join("dev");
+    for dir in ["pts", "shm"] {
+        std::fs::create_dir_all(dev.join(dir)).unwrap();
+    }
+    for (name, minor) in [("null", "3"), ("zero", "5")] {
+        let made = std::process::Command::new("mknod").arg(dev.join(name)).args(["c", "1", minor]).status().unwrap();
+        assert!(made.success());
+    }
+    std::os::unix::fs::symlink("/proc/self/fd", dev.join("fd")).unwrap();
+    let below = world.dir.path().join("message");
+    std::fs::write(&below, "").unwrap();
+    let mut config = world.shell("main", "echo up > /dev/null && echo bye > /dev/termination-log; sleep 1000");
+    let mount = |path: &str, host: &std::path::Path| Mount {
+        container_path: path.into(),
+        host_path: host.to_str().unwrap().into(),
+        ..Default::default()
+    };
+    config.mounts = vec![mount("/dev/termination-log", &below), mount("/dev", &dev)];
+    let security = LinuxContainerSecurityContext { privileged: true, ..Default::default() };
+    config.linux.as_mut().unwrap().security_context = Some(security);
+    let id = world.run(&sandbox, &pod, config).await;
+    let names = "fd null pts shm termination-log zero";
+    assert_eq!(world.sh(&id, "cd /dev && echo *").await, names);
+    world.sh(&id, "test -e /dev/shm && while [ ! -s /dev/termination-log ]; do sleep 0.02; done").await;
+    assert_eq!(std::fs::read_to_string(&below).unwrap(), "bye\n");
+    let mut found: Vec<_> =
+        std::fs::read_dir(&dev).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    found.sort();
+    assert_eq!(found.join(" "), names);
+    world.finish().await;
+}
