@@ -36,9 +36,8 @@ pub(super) fn mount_all(text: &Path) -> Result<(), String> {
     let late: LateMounts = serde_json::from_slice(text.as_os_str().as_encoded_bytes())
         .map_err(|error| format!("read what is to be mounted: {error}"))?;
     late.mounts.iter().try_for_each(|mount| {
-        put(&late, mount).map_err(|why| {
-            format!("mount {} on {}: {why}", mount.source.display(), mount.destination.display())
-        })
+        put(&late, mount)
+            .map_err(|why| format!("mount {} on {}: {why}", mount.source.display(), mount.destination.display()))
     })
 }
 
@@ -52,7 +51,8 @@ fn put(late: &LateMounts, mount: &LateMount) -> Result<(), String> {
         idmap::make_readonly(&tree, mount.access == "rro")?;
     }
     let path = mount.destination.strip_prefix("/").unwrap_or(&mount.destination);
-    let root = openat(CWD, &late.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(say)?;
+    let root =
+        openat(CWD, &late.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(say)?;
     let inside = |path: &Path, flags| {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
