@@ -376,7 +376,7 @@ impl Edits {
 }
 
 /// The list at `path` of a specification, made if there is none.
-fn list<'a>(spec: &'a mut Value, path: &[&str]) -> &'a mut Vec<Value> {
+pub(crate) fn list<'a>(spec: &'a mut Value, path: &[&str]) -> &'a mut Vec<Value> {
     let mut place = spec;
     for part in path {
         if !place.is_object() {

@@ -18,7 +18,7 @@ use crate::{
     records::{ContainerPhase, ContainerRecord},
     refusals,
     shim::{
-        EXIT_FILE, Exit, Launch,
+        EXIT_FILE, Exit, Launch, late,
         protocol::{Reply, Request},
         write_json,
     },
@@ -171,6 +171,9 @@ fn make(
     };
     let mut spec = oci::spec(&input)?;
     edits.apply(&mut spec)?;
+    if !input.external && oci::mounts::defer(&mut spec, &rootfs)? {
+        late::prepare(&container.bundle).map_err(Error::io("make a file in", &container.bundle))?;
+    }
     let cwd = oci::working_dir(&input);
     let owner = ids.map_or(0, |ids| ids.first);
     layer::make_directory_in(&rootfs, Path::new(&cwd), owner).map_err(Error::io("make the working directory", cwd))?;

@@ -70,26 +70,32 @@ pub(crate) fn bind(source: &Path, target: &Path, userns: Option<&File>) -> Resul
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree =
         open_tree(CWD, source, flags | OpenTreeFlags::AT_RECURSIVE).map_err(Error::io("clone the mount of", source))?;
-    set(&tree, AT_RECURSIVE, 0, MS_SLAVE, None)
+    set(&tree, AT_RECURSIVE, (0, 0), MS_SLAVE, None)
         .map_err(|why| Error::Other(format!("mount {}: {why}", source.display())))?;
     if let Some(userns) = userns {
-        set(&tree, 0, MOUNT_ATTR_IDMAP, 0, Some(userns)).map_err(|why| {
+        set(&tree, 0, (MOUNT_ATTR_IDMAP, 0), 0, Some(userns)).map_err(|why| {
             Error::Other(format!("{}: its file system takes no ID-mapped mount: {why}", source.display()))
         })?;
     }
     move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(Error::io("mount on", target))
 }
 
-/// Makes a cloned mount read-only, with the mounts below it if `recursive`.
-pub(crate) fn make_readonly(tree: &OwnedFd, recursive: bool) -> Result<(), String> {
-    const MOUNT_ATTR_RDONLY: u64 = 1;
-    set(tree, if recursive { AT_RECURSIVE } else { 0 }, MOUNT_ATTR_RDONLY, 0, None)
+/// Changes a cloned mount, and those below it if `recursive`: sets and clears MOUNT_ATTR_*, and gives it a propagation (MS_*) other
+/// than 0.
+pub(crate) fn change(tree: &OwnedFd, recursive: bool, attributes: (u64, u64), propagation: u64) -> Result<(), String> {
+    set(tree, if recursive { AT_RECURSIVE } else { 0 }, attributes, propagation, None)
 }
 
-fn set(tree: &OwnedFd, flags: u32, attr_set: u64, propagation: u64, userns: Option<&File>) -> Result<(), String> {
+fn set(
+    tree: &OwnedFd,
+    flags: u32,
+    (attr_set, attr_clr): (u64, u64),
+    propagation: u64,
+    userns: Option<&File>,
+) -> Result<(), String> {
     use std::os::fd::AsRawFd;
     let userns_fd = userns.map_or(0, |file| file.as_raw_fd() as u64);
-    let attributes = MountAttr { attr_set, attr_clr: 0, propagation, userns_fd };
+    let attributes = MountAttr { attr_set, attr_clr, propagation, userns_fd };
     let (path, size) = (Path::new(""), std::mem::size_of::<MountAttr>());
     LinuxSyscall
         .mount_setattr(tree.as_fd(), path, flags | AT_EMPTY_PATH, &attributes, size)

@@ -1,14 +1,16 @@
 //! The OCI runtime specification of a container, from its CRI configuration, the pod's, and the image's. Pure: everything
 //! that must be looked up on the machine comes in through [`Input`].
 
+pub(crate) mod mounts;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
 use keelson_cri::v1::{
-    ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode,
-    NamespaceOption, PodSandboxConfig, SecurityProfile, security_profile::ProfileType,
+    ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption,
+    PodSandboxConfig, SecurityProfile, security_profile::ProfileType,
 };
 use serde_json::{Value, json};
 
@@ -17,11 +19,7 @@ use crate::{
     idmap::Ids,
     image::manifest::ImageConfig,
     refusals,
-    shim::{
-        SECCOMP_ANNOTATION, SECCOMP_PROFILE_ANNOTATION,
-        late::{LateMount, LateMounts},
-        seccomp::runtime_default_profile,
-    },
+    shim::{SECCOMP_ANNOTATION, SECCOMP_PROFILE_ANNOTATION, seccomp::runtime_default_profile},
     user::User,
 };
 
@@ -173,8 +171,7 @@ pub(crate) fn spec(input: &Input<'_>) -> Result<Value, Error> {
     {
         process.insert("apparmorProfile".into(), json!(profile));
     }
-    let (mut mounts, propagation) = mounts(input, &security);
-    let late = late_mounts(input, &mut mounts);
+    let (mounts, propagation) = mounts::list(input, &security);
     let mut annotations = BTreeMap::new();
     if seccomp && !input.external {
         annotations.insert(SECCOMP_ANNOTATION, borrowed.join(","));
@@ -194,16 +191,10 @@ pub(crate) fn spec(input: &Input<'_>) -> Result<Value, Error> {
             "resources": resources_json(&resources, input, security.privileged),
             "devices": device_list(&input.devices),
             "maskedPaths": if security.privileged { Vec::new() } else { security.masked_paths.clone() },
-            "readonlyPaths": readonly_paths(input, &security),
+            "readonlyPaths": mounts::readonly_paths(input, &security),
             "rootfsPropagation": propagation,
         },
     });
-    if let (Some(late), Some(spec)) = (late, spec.as_object_mut()) {
-        let text = serde_json::to_string(&late).map_err(|error| Error::Other(error.to_string()))?;
-        // Of the node: the hook runs before the container's file system is the root.
-        let hook = json!({"path": "/proc/self/exe", "args": ["keelson", "shim", "late-mounts", text]});
-        spec.insert("hooks".into(), json!({"createContainer": [hook]}));
-    }
     if let (Some(profile), Some(linux)) = (profile, spec.get_mut("linux").and_then(Value::as_object_mut)) {
         linux.insert("seccomp".into(), profile);
     }
@@ -359,127 +350,6 @@ fn namespace_list(input: &Input<'_>, options: &NamespaceOption, privileged: bool
         list.push(json!({"type": "cgroup"}));
     }
     list
-}
-
-/// The container's own control groups at the usual place.
-///
-/// On v1 `libcontainer` is not asked for them: it looks for itself in the node's `/proc` by the PID that it has in the
-/// container's PID namespace, so that a container that joins another's starts only if some process of the node has that
-/// number; and what it mounts can be written to by everybody.
-fn cgroup_mounts(input: &Input<'_>, mode: &str) -> Vec<Value> {
-    const PLACE: &str = "/sys/fs/cgroup";
-    let options = ["nosuid", "noexec", "nodev", "relatime", mode];
-    if input.machine.unified_cgroups || input.external {
-        return vec![json!({"destination": PLACE, "type": "cgroup", "source": "cgroup", "options": options})];
-    }
-    let place = json!({"destination": PLACE, "type": "tmpfs", "source": "tmpfs",
-        "options": ["nosuid", "noexec", "nodev", "mode=755", "size=64k"]});
-    let group = input.cgroup.strip_prefix("/").unwrap_or(input.cgroup);
-    let bind = |name: &String| {
-        let options = [["rbind", "rprivate"].as_slice(), &options].concat();
-        json!({"destination": format!("{PLACE}/{name}"), "type": "bind",
-            "source": Path::new(PLACE).join(name).join(group), "options": options})
-    };
-    std::iter::once(place).chain(input.machine.cgroup_hierarchies.iter().map(bind)).collect()
-}
-
-fn mounts(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> (Vec<Value>, &'static str) {
-    let given = |destination: &str| {
-        input.config.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(destination))
-    };
-    let mode = if security.privileged { "rw" } else { "ro" };
-    let mut list = vec![
-        json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
-        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
-        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
-        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
-        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", mode]}),
-    ];
-    list.extend(cgroup_mounts(input, mode));
-    // Parents before children, whatever order they came in, or a volume would hide what is below it.
-    let mut nested: Vec<(usize, Value)> = Vec::new();
-    let depth = |path: &str| Path::new(path).components().count();
-    for (destination, source) in input.files.iter().filter(|(destination, _)| !given(destination)) {
-        let mut options = vec!["rbind", "rprivate"];
-        options.push(if security.readonly_rootfs && *destination != "/dev/shm" { "ro" } else { "rw" });
-        let mount = json!({"destination": destination, "type": "bind", "source": source, "options": options});
-        nested.push((depth(destination), mount));
-    }
-    let mut propagation = "private";
-    for mount in &input.config.mounts {
-        let own = match mount.propagation() {
-            MountPropagation::PropagationPrivate => "rprivate",
-            MountPropagation::PropagationHostToContainer => "rslave",
-            MountPropagation::PropagationBidirectional => "rshared",
-        };
-        propagation = match (own, propagation) {
-            ("rshared", _) | (_, "shared") => "shared",
-            ("rslave", _) | (_, "slave") => "slave",
-            _ => "private",
-        };
-        nested.push((depth(&mount.container_path), bind_mount(mount, own)));
-    }
-    nested.sort_by_key(|(depth, _)| *depth);
-    list.extend(nested.into_iter().map(|(_, mount)| mount));
-    for device in &input.devices {
-        if let Some(source) = &device.bound {
-            list.push(json!({"destination": device.path, "type": "bind", "source": source, "options": ["bind"]}));
-        }
-    }
-    (list, propagation)
-}
-
-/// Paths that nobody in the container may write to.
-fn readonly_paths(input: &Input<'_>, security: &LinuxContainerSecurityContext) -> Vec<String> {
-    if security.privileged {
-        return Vec::new();
-    }
-    // The directory around the control groups is a file system of this runtime's own on v1.
-    let own = !input.machine.unified_cgroups && !input.external;
-    let around = own.then(|| "/sys/fs/cgroup".to_owned());
-    security.readonly_paths.iter().cloned().chain(around).collect()
-}
-
-/// Takes the mounts at and below `/dev` out of the list if the pod brings a `/dev` of its own, for the hook that mounts
-/// them on the one that `libcontainer` makes. Other runtimes leave such a `/dev` alone.
-fn late_mounts(input: &Input<'_>, mounts: &mut Vec<Value>) -> Option<LateMounts> {
-    let text = |mount: &Value, key: &str| mount.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let is_bind = |mount: &Value| text(mount, "type") == "bind";
-    let own = mounts.iter().any(|mount| is_bind(mount) && Path::new(&text(mount, "destination")) == Path::new("/dev"));
-    if !own || input.external {
-        return None;
-    }
-    let below = |mount: &Value| is_bind(mount) && Path::new(&text(mount, "destination")).starts_with("/dev");
-    let (late, kept): (Vec<Value>, Vec<Value>) = mounts.drain(..).partition(below);
-    *mounts = kept;
-    let access = |mount: &Value| {
-        let options = mount.get("options").and_then(Value::as_array);
-        let known = |option: &&str| matches!(*option, "rw" | "ro" | "rro");
-        options.into_iter().flatten().filter_map(Value::as_str).find(known).unwrap_or("rw").to_owned()
-    };
-    let convert = |mount: &Value| LateMount {
-        source: text(mount, "source").into(),
-        destination: text(mount, "destination").into(),
-        access: access(mount),
-    };
-    let owner = user_namespace(input.sandbox).ok().flatten().map_or(0, |ids| ids.first);
-    Some(LateMounts { root: input.rootfs.into(), owner, mounts: late.iter().map(convert).collect() })
-}
-
-fn bind_mount(mount: &Mount, propagation: &str) -> Value {
-    let access = match (mount.readonly, mount.recursive_read_only) {
-        (true, true) => "rro",
-        (true, false) => "ro",
-        (false, _) => "rw",
-    };
-    let mut options = vec!["rbind", propagation, access];
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        // What an image brings as a volume is not to be run (KEP-4639).
-        options.extend(["noexec", "nosuid", "nodev"]);
-    }
-    json!({"destination": mount.container_path, "type": "bind", "source": mount.host_path, "options": options})
 }
 
 fn resources_json(resources: &LinuxContainerResources, input: &Input<'_>, privileged: bool) -> Value {

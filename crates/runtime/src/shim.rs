@@ -7,7 +7,7 @@
 //! * `shim pause [<namespaces>]`: process 1 of a pod-wide PID namespace, in the other namespaces of that directory, too;
 //!   `shim pause-in <namespaces>` starts one that belongs to the user namespace there, and prints its PID.
 //! * `shim enter <descriptor> [<descriptor>]`: becomes a process in a container with a user namespace.
-//! * `shim late-mounts <JSON>`: a hook of containers that get a `/dev` from outside.
+//! * `shim late-mounts <JSON>`: a hook of containers whose mounts `libcontainer` does not make.
 //! * `shim userns`: makes a pod's user namespace, and waits.
 
 mod connection;

@@ -387,3 +387,69 @@ async fn a_dev_from_the_node_is_left_as_it_is() {
     assert_eq!(found.join(" "), names);
     world.finish().await;
 }
+
+/// Each mount lets others through as it is asked to, whatever the container's other mounts do.
+#[tokio::test]
+async fn mounts_travel_as_each_is_told() {
+    use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+    let tmpfs = |path: &std::path::Path| mount("none", path, "tmpfs", MountFlags::empty(), c"size=64k").unwrap();
+    let mut world = World::new().await;
+    let mut pod = world.pod("travel");
+    pod.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+    let sandbox = world.run_pod(&pod).await;
+    let dir = world.dir.path().join("shared");
+    for name in ["shared/both", "shared/down", "shared/none", "volume"] {
+        std::fs::create_dir_all(world.dir.path().join(name)).unwrap();
+    }
+    for name in ["both", "down", "none"] {
+        tmpfs(&dir.join(name));
+        mount_change(dir.join(name), MountPropagationFlags::SHARED).unwrap();
+        for inner in ["inside", "node", "volume"] {
+            std::fs::create_dir(dir.join(name).join(inner)).unwrap();
+        }
+    }
+    let volume = |container_path: &str, host_path: std::path::PathBuf, propagation: MountPropagation| Mount {
+        container_path: container_path.into(),
+        host_path: host_path.to_str().unwrap().into(),
+        propagation: propagation as i32,
+        ..Default::default()
+    };
+    let mut config = world.shell("main", "sleep 1000");
+    config.mounts = vec![
+        volume("/both", dir.join("both"), MountPropagation::PropagationBidirectional),
+        volume("/down", dir.join("down"), MountPropagation::PropagationHostToContainer),
+        volume("/none", dir.join("none"), MountPropagation::PropagationPrivate),
+        volume("/none/volume", world.dir.path().join("volume"), MountPropagation::PropagationPrivate),
+        volume("/file", world.dir.path().join("log"), MountPropagation::PropagationPrivate),
+    ];
+    config.mounts[4].readonly = true;
+    let security = LinuxContainerSecurityContext { privileged: true, ..Default::default() };
+    config.linux.as_mut().unwrap().security_context = Some(security);
+    let id = world.run(&sandbox, &pod, config).await;
+    world.sh(&id, "for dir in both down none; do mount -t tmpfs none /$dir/inside || exit 1; done").await;
+    for name in ["both", "down", "none"] {
+        tmpfs(&dir.join(name).join("node"));
+    }
+    let points = world::mounts_below(&dir);
+    let inside: Vec<_> = points.iter().filter(|point| !point.ends_with("node")).collect();
+    assert_eq!(inside, [&dir.join("both"), &dir.join("down"), &dir.join("none"), &dir.join("both/inside")]);
+    let seen = world.sh(&id, "for dir in both down none; do grep -q \" /$dir/node \" /proc/mounts && echo $dir; done; true").await;
+    assert_eq!(seen, "both\ndown");
+    let refused = world.sh(&id, "grep -q \" /none/volume \" /proc/mounts && echo x >> /file || echo refused").await;
+    assert_eq!(refused, "refused");
+    // What cannot be mounted is named.
+    let gone = world.dir.path().join("gone");
+    let mut config = world.shell("second", "sleep 1000");
+    config.mounts = vec![
+        volume("/down", dir.join("down"), MountPropagation::PropagationHostToContainer),
+        volume("/gone", gone.clone(), MountPropagation::PropagationPrivate),
+    ];
+    let second = Box::pin(world.create(&sandbox, &pod, config)).await.unwrap();
+    std::fs::remove_dir(&gone).unwrap();
+    let error = world.start_container(&second).await.unwrap_err();
+    assert!(error.message().contains(&format!("mount {} on /gone: No such file", gone.display())), "{error}");
+    for point in points.iter().rev() {
+        unmount(point, UnmountFlags::DETACH).unwrap();
+    }
+    world.finish().await;
+}

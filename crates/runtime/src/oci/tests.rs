@@ -1,6 +1,6 @@
 //! Specifications from configurations, with plain values.
 
-use keelson_cri::v1::{Capability, KeyValue, LinuxContainerConfig};
+use keelson_cri::v1::{Capability, KeyValue, LinuxContainerConfig, Mount, MountPropagation};
 
 use super::*;
 
@@ -231,4 +231,34 @@ fn control_groups_are_the_containers_own() {
     assert_eq!(mount(false)["source"], "/sys/fs/cgroup/memory/g/c");
     assert!(mount(false)["options"].as_array().unwrap().contains(&json!("ro")));
     assert!(mount(true)["options"].as_array().unwrap().contains(&json!("rw")));
+}
+
+#[test]
+fn mounts_that_travel_are_left_to_the_hook() {
+    let check = |path: &str, propagation: MountPropagation, late: bool| {
+        let mount = Mount {
+            container_path: path.into(),
+            host_path: "/h".into(),
+            propagation: propagation as i32,
+            ..Default::default()
+        };
+        let config = ContainerConfig { mounts: vec![mount], ..Default::default() };
+        let mut spec = build(&config, &PodSandboxConfig::default()).unwrap();
+        assert_eq!(mounts::defer(&mut spec, Path::new("/r")).unwrap(), late);
+        let binds = spec["mounts"].as_array().unwrap().iter().filter(|mount| mount["type"] == "bind").count();
+        let hook = spec.pointer("/hooks/createContainer/0/args/3").and_then(Value::as_str);
+        assert_eq!((binds == 0, hook.is_some()), (late, late), "{path} {propagation:?}");
+        if let Some(text) = hook {
+            let text: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(text["root"], "/r");
+            let named = |mount: &Value| mount["destination"] == path && mount["source"] == "/h";
+            assert!(text["mounts"].as_array().unwrap().iter().any(named), "{text}");
+        }
+    };
+    check("/a", MountPropagation::PropagationPrivate, false);
+    check("/dev/sub", MountPropagation::PropagationPrivate, false);
+    check("/dev", MountPropagation::PropagationPrivate, true);
+    check("/dev/", MountPropagation::PropagationPrivate, true);
+    check("/a", MountPropagation::PropagationHostToContainer, true);
+    check("/a", MountPropagation::PropagationBidirectional, true);
 }

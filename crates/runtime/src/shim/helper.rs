@@ -8,7 +8,8 @@ use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::Sysca
 use keelson_cri::steps;
 
 use super::{
-    Launch, LaunchResult, devices, enter, executor::Filtering, external, process_start_time, read_json, sys, write_json,
+    Launch, LaunchResult, devices, enter, executor::Filtering, external, late, process_start_time, read_json, sys,
+    write_json,
 };
 
 /// Directory of the OCI runtime's own state inside a container's directory.
@@ -22,6 +23,8 @@ pub(super) fn create(dir: &Path) -> Result<(), String> {
         Some(runtime) => external::create(&runtime, dir),
         None => own_keyring().and_then(|()| create_container(dir, &launch.cgroup)),
     });
+    // `libcontainer` only says that a hook failed.
+    let outcome = outcome.map_err(|error| late::complaint(dir).map_or(error.clone(), |why| format!("{error}: {why}")));
     finish(dir, outcome)
 }
 
