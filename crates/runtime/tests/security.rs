@@ -433,7 +433,9 @@ async fn mounts_travel_as_each_is_told() {
     let points = world::mounts_below(&dir);
     let inside: Vec<_> = points.iter().filter(|point| !point.ends_with("node")).collect();
     assert_eq!(inside, [&dir.join("both"), &dir.join("down"), &dir.join("none"), &dir.join("both/inside")]);
-    let seen = world.sh(&id, "for dir in both down none; do grep -q \" /$dir/node \" /proc/mounts && echo $dir; done; true").await;
+    let seen = world
+        .sh(&id, "for dir in both down none; do grep -q \" /$dir/node \" /proc/mounts && echo $dir; done; true")
+        .await;
     assert_eq!(seen, "both\ndown");
     let refused = world.sh(&id, "grep -q \" /none/volume \" /proc/mounts && echo x >> /file || echo refused").await;
     assert_eq!(refused, "refused");
