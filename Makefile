@@ -15,7 +15,7 @@ PROFILE ?= demo
 # The API's tests run a second time, on a real etcd: all but those that know no other store.
 ON_ETCD := $(filter-out shared,$(notdir $(basename $(wildcard crates/apiserver/tests/*.rs))))
 # Debian packages that only tests use: real programs to be tested with.
-TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables openssl python3 python3-pip etcd-server
+TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables openssl python3 python3-pip etcd-server dbus-daemon git
 
 .PHONY: up down test bench fuzz lint build tools test-setup
 

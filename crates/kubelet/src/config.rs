@@ -6,7 +6,8 @@ pub(crate) mod file;
 pub mod load;
 mod unsupported;
 
-pub use file::MemoryReservation;
+pub(crate) use duration::format as go_duration;
+pub use file::{MemoryReservation, ShutdownGracePeriodByPodPriority};
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -181,6 +182,16 @@ pub struct Config {
     pub reserved_system_cpus: String,
     /// What the system keeps of each NUMA node's memory.
     pub reserved_memory: Vec<MemoryReservation>,
+    /// How long a shutdown of the machine waits for pods; zero for not at all.
+    pub shutdown_grace_period: Duration,
+    /// How much of that is for critical pods, which end last.
+    pub shutdown_grace_period_critical_pods: Duration,
+    /// The same by ranges of priority, in place of the two.
+    pub shutdown_grace_period_by_pod_priority: Vec<ShutdownGracePeriodByPodPriority>,
+    /// The bus on which logind is (D-Bus's form, such as `unix:path=/run/bus`); the system's when unset.
+    pub dbus_address: Option<String>,
+    /// Where files are that add to logind's configuration.
+    pub logind_config_dir: PathBuf,
     /// Set feature gates; those that are not named here are as upstream's v1.35 has them.
     pub feature_gates: BTreeMap<String, bool>,
 }
@@ -269,6 +280,11 @@ impl Config {
             topology_manager_policy_options: BTreeMap::new(),
             reserved_system_cpus: String::new(),
             reserved_memory: Vec::new(),
+            shutdown_grace_period: Duration::ZERO,
+            shutdown_grace_period_critical_pods: Duration::ZERO,
+            shutdown_grace_period_by_pod_priority: Vec::new(),
+            dbus_address: None,
+            logind_config_dir: "/etc/systemd/logind.conf.d".into(),
             feature_gates: BTreeMap::new(),
         }
     }

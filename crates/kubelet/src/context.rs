@@ -68,6 +68,8 @@ pub(crate) struct Context {
     pub image_gc: ImageGc,
     /// What the eviction manager says of the node.
     pub node_conditions: watch::Sender<BTreeSet<Condition>>,
+    /// Whether the machine goes down.
+    pub shutting_down: watch::Sender<bool>,
     /// What all pods together may have, bytes.
     pub pods_memory_bytes: u64,
     pub metrics: Arc<Metrics>,

@@ -25,6 +25,7 @@ mod manager;
 mod managers;
 mod metrics;
 mod node;
+mod node_shutdown;
 mod objects;
 mod pleg;
 mod pod;

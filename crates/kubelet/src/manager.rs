@@ -20,7 +20,7 @@ use crate::pod::{resize, start, view};
 use crate::resources::{self, QosClass};
 use crate::runtime::labels;
 use crate::static_pods::mirror::{self, Mirrors};
-use crate::{admit, eviction, security, static_pods, sysctl};
+use crate::{admit, eviction, node_shutdown, security, static_pods, sysctl};
 
 /// Between two looks for what is left of pods that are no more: what ended while the runtime was away is in no event.
 const SWEEP: Duration = Duration::from_secs(120);
@@ -194,7 +194,8 @@ impl Manager {
         let refused = eviction::refuse(pod, &conditions)
             .or_else(|| sysctl::refuse(pod, &self.ctx.config.allowed_unsafe_sysctls, abilities.kernel))
             .or_else(|| security::refuse(pod, &abilities))
-            .or_else(|| admit::refuse(pod, &others, &self.ctx.allocatable, node.as_deref()))?;
+            .or_else(|| admit::refuse(pod, &others, &self.ctx.allocatable, node.as_deref()))
+            .or_else(|| node_shutdown::refuse(*self.ctx.shutting_down.borrow()))?;
         self.ctx.events.warning(&keelson_client::reference(pod), &refused.reason, refused.message.clone());
         Some(refused.in_status())
     }

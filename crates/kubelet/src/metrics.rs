@@ -28,6 +28,8 @@ pub(crate) struct Metrics {
     running_containers: IntGaugeVec,
     managers: ManagerMetrics,
     endpoint: EndpointMetrics,
+    shutdown_start: IntGauge,
+    shutdown_end: IntGauge,
 }
 
 /// Which probe, of what.
@@ -47,10 +49,6 @@ impl Metrics {
         let name =
             gauges(&registry, "kubelet_node_name", "[ALPHA] The node's name. The count is always 1.", &["node"])?;
         name.with_label_values(&[node_name]).set(1);
-        let running = IntGauge::with_opts(Opts::new(
-            "kubelet_running_pods",
-            "[BETA] Number of pods that have a running pod sandbox",
-        ))?;
         Ok(Metrics {
             runtime_calls: counters(
                 &registry,
@@ -91,7 +89,11 @@ impl Metrics {
                 "[BETA] Number of containers currently running",
                 &["container_state"],
             )?,
-            running_pods: registered(&registry, running)?,
+            running_pods: gauge(
+                &registry,
+                "kubelet_running_pods",
+                "[BETA] Number of pods that have a running pod sandbox",
+            )?,
             probe_total: counters(
                 &probes,
                 "prober_probe_total",
@@ -108,6 +110,16 @@ impl Metrics {
             )?,
             managers: ManagerMetrics::new(&registry)?,
             endpoint: EndpointMetrics::new(&registry)?,
+            shutdown_start: gauge(
+                &registry,
+                "kubelet_graceful_shutdown_start_time_seconds",
+                "[ALPHA] Last graceful shutdown start time since unix epoch in seconds",
+            )?,
+            shutdown_end: gauge(
+                &registry,
+                "kubelet_graceful_shutdown_end_time_seconds",
+                "[ALPHA] Last graceful shutdown end time since unix epoch in seconds",
+            )?,
             registry,
             probes,
         })
@@ -130,6 +142,12 @@ impl Metrics {
         if failed {
             self.runtime_errors.with_label_values(&[operation]).inc();
         }
+    }
+
+    /// When the last graceful shutdown of the node began and ended, seconds since 1970; 0 for not.
+    pub(crate) fn graceful_shutdown(&self, start_seconds: i64, end_seconds: i64) {
+        self.shutdown_start.set(start_seconds);
+        self.shutdown_end.set(end_seconds);
     }
 
     /// A pod was evicted because of `signal`.
@@ -197,6 +215,10 @@ pub(crate) fn counters(
     labels: &[&str],
 ) -> Result<IntCounterVec, prometheus::Error> {
     registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    registered(registry, IntGauge::with_opts(Opts::new(name, help))?)
 }
 
 pub(crate) fn gauges(

@@ -250,6 +250,7 @@ impl Keeper {
             allocatable: &allocatable,
             health: &self.ctx.health.borrow(),
             pressure: &pressure,
+            shutting_down: *self.ctx.shutting_down.borrow(),
             images: &self.images,
             version: self.version.as_ref(),
             port: self.port,
@@ -263,6 +264,7 @@ impl Keeper {
         let ctx = self.ctx.clone();
         let mut health = ctx.health.subscribe();
         let mut pressure = ctx.node_conditions.subscribe();
+        let mut shutting_down = ctx.shutting_down.subscribe();
         let mut node = ctx.node.subscribe();
         let mut ticks = tokio::time::interval(ctx.config.node_status_update_frequency);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -271,6 +273,7 @@ impl Keeper {
                 _ = ticks.tick() => {}
                 _ = health.changed() => {}
                 _ = pressure.changed() => {}
+                _ = shutting_down.changed() => {}
                 () = ctx.images.changed.notified() => {}
                 () = ctx.devices.changed.notified() => {}
                 Ok(()) = node.changed() => {

@@ -30,7 +30,7 @@ use crate::server::Server;
 use crate::static_pods::{self, mirror};
 use crate::stats::Stats;
 use crate::volumes::Volumes;
-use crate::{eviction, image_gc, manager, pleg, pod_resources, quantity, rotation};
+use crate::{eviction, image_gc, manager, node_shutdown, pleg, pod_resources, quantity, rotation};
 
 /// Unknown pods waiting to be cleaned up.
 const UNKNOWN_CAPACITY: usize = 256;
@@ -73,6 +73,7 @@ pub async fn run(client: kube::Client, mut config: Config, shutdown: Cancellatio
         managers::run(ctx.clone(), shutdown.clone()),
         pod_resources::run(ctx.clone(), shutdown.clone()),
         image_gc::run(ctx.clone(), shutdown.clone()),
+        node_shutdown::run(ctx.clone(), shutdown.clone()),
         server.run(ctx.clone(), shutdown.clone()),
         manager::run(
             ctx.clone(),
@@ -186,6 +187,7 @@ fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Co
         stats: Stats::default(),
         image_gc: ImageGc::default(),
         node_conditions: watch::Sender::new(BTreeSet::new()),
+        shutting_down: watch::Sender::new(false),
         pods_memory_bytes: machine::pods_memory_bytes(machine, &config).max(0) as u64,
         metrics,
         started: keelson_client::clock::now(),

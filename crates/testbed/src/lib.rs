@@ -5,3 +5,4 @@
 pub mod cluster;
 pub mod device_plugin;
 pub mod image;
+pub mod logind;

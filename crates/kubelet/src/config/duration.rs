@@ -24,7 +24,7 @@ impl Serialize for GoDuration {
 }
 
 /// As Go prints it: `1m30s`, `500ms`.
-fn format(duration: Duration) -> String {
+pub(crate) fn format(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if duration.is_zero() {
         return "0s".into();

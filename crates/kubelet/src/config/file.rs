@@ -15,8 +15,13 @@ use crate::eviction::signal::{Thresholds, default_hard};
 use crate::quantity;
 
 /// Feature gates that change something here, with upstream's default.
-pub(crate) const GATES: &[(&str, bool)] =
-    &[("NodeLogQuery", false), ("CPUManagerPolicyAlphaOptions", false), ("CPUManagerPolicyBetaOptions", true)];
+pub(crate) const GATES: &[(&str, bool)] = &[
+    ("NodeLogQuery", false),
+    ("CPUManagerPolicyAlphaOptions", false),
+    ("CPUManagerPolicyBetaOptions", true),
+    ("GracefulNodeShutdown", true),
+    ("GracefulNodeShutdownBasedOnPodPriority", true),
+];
 
 /// The file's form. What is not there stays as it was.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -101,6 +106,19 @@ pub(crate) struct KubeletConfiguration {
     #[serde(rename = "reservedSystemCPUs")]
     reserved_system_cpus: Option<String>,
     reserved_memory: Option<Vec<MemoryReservation>>,
+    shutdown_grace_period: Option<GoDuration>,
+    shutdown_grace_period_critical_pods: Option<GoDuration>,
+    shutdown_grace_period_by_pod_priority: Option<Vec<ShutdownGracePeriodByPodPriority>>,
+}
+
+/// An entry of `shutdownGracePeriodByPodPriority`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ShutdownGracePeriodByPodPriority {
+    /// The least priority of the pods it is about.
+    pub priority: i32,
+    /// What they have to end, seconds.
+    pub shutdown_grace_period_seconds: i64,
 }
 
 /// An entry of `reservedMemory`: what the system keeps of a NUMA node.
@@ -375,6 +393,10 @@ impl KubeletConfiguration {
         put(self.reserved_system_cpus, &mut config.reserved_system_cpus);
         put(self.reserved_memory, &mut config.reserved_memory);
         check_reservations(&config.reserved_memory)?;
+        put_time(self.shutdown_grace_period, &mut config.shutdown_grace_period);
+        put_time(self.shutdown_grace_period_critical_pods, &mut config.shutdown_grace_period_critical_pods);
+        put(self.shutdown_grace_period_by_pod_priority, &mut config.shutdown_grace_period_by_pod_priority);
+        crate::node_shutdown::check(config)?;
         if !config.pod_logs_dir.is_absolute() {
             return Err(format!("podLogsDir: {:?} must be absolute path", config.pod_logs_dir));
         }
@@ -482,6 +504,9 @@ impl KubeletConfiguration {
             topology_manager_policy_options: Some(config.topology_manager_policy_options.clone()),
             reserved_system_cpus: Some(config.reserved_system_cpus.clone()),
             reserved_memory: Some(config.reserved_memory.clone()),
+            shutdown_grace_period: time(config.shutdown_grace_period),
+            shutdown_grace_period_critical_pods: time(config.shutdown_grace_period_critical_pods),
+            shutdown_grace_period_by_pod_priority: Some(config.shutdown_grace_period_by_pod_priority.clone()),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::machine::Machine;
 use crate::config::Config;
 use crate::context::RuntimeHealth;
 use crate::eviction::signal::Condition;
+use crate::node_shutdown::SHUTTING_DOWN;
 use crate::quantity::ResourceList;
 use crate::security::Abilities;
 
@@ -28,6 +29,8 @@ pub(crate) struct Input<'a> {
     pub health: &'a RuntimeHealth,
     /// What the eviction manager says.
     pub pressure: &'a BTreeSet<Condition>,
+    /// Whether the machine goes down.
+    pub shutting_down: bool,
     pub images: &'a [cri::Image],
     pub abilities: &'a Abilities,
     pub version: Option<&'a cri::VersionResponse>,
@@ -119,6 +122,7 @@ fn conditions(input: &Input<'_>) -> Vec<NodeCondition> {
     let mut errors: Vec<String> = input.health.runtime_error.iter().cloned().collect();
     errors
         .extend(input.health.network_error.iter().map(|error| format!("container runtime network not ready: {error}")));
+    errors.extend(input.shutting_down.then(|| SHUTTING_DOWN.to_string()));
     let ready = match errors.as_slice() {
         [] => (true, "KubeletReady", "kubelet is posting ready status".to_string()),
         [one] => (false, "KubeletNotReady", one.clone()),
@@ -221,6 +225,7 @@ mod tests {
             allocatable: &machine.capacity,
             health,
             pressure,
+            shutting_down: false,
             images: &[],
             abilities: &ABILITIES,
             version: None,

@@ -239,9 +239,10 @@ impl Worker {
 
     fn take_latest(&mut self) {
         let latest = self.latest.borrow_and_update().clone();
-        if let Some(evicted) = latest.evicted.as_ref().filter(|_| self.ended.is_none() && !self.final_status) {
-            self.ended = Some(evicted.ended.clone());
-            self.urgent_grace_seconds = Some(evicted.grace_seconds);
+        if let Some(evicted) = latest.evicted.as_ref().filter(|_| !self.final_status) {
+            self.ended.get_or_insert_with(|| evicted.ended.clone());
+            let (before, now) = (self.urgent_grace_seconds, evicted.grace_seconds);
+            self.urgent_grace_seconds = Some(before.map_or(now, |before| before.min(now)));
         }
         let labels_changed = latest.pod.metadata.labels != self.pod.metadata.labels
             || latest.pod.metadata.annotations != self.pod.metadata.annotations;
