@@ -1,7 +1,10 @@
 //! Control groups by path, on v1 (also hybrid) and v2: what `libcontainer` leaves to its caller. Used by shims and by the
 //! runtime; the groups themselves are made by the kubelet and `libcontainer`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use crate::shim::sys;
 
@@ -77,12 +80,26 @@ pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// Sends `signal`, a number, to every process of `group` and of the groups inside it.
+/// Sends `signal`, a number, to every process of `group` and of the groups inside it. Looks again for what was forked meanwhile;
+/// what forks faster than this is for callers that do so until the group [`is_empty`].
 pub(crate) fn signal_all(group: &Path, signal: i32) {
-    for dir in dirs(group).into_iter().flat_map(tree) {
-        let Ok(procs) = std::fs::read_to_string(dir.join("cgroup.procs")) else { continue };
-        for pid in procs.lines().filter_map(|line| line.parse().ok()) {
-            let _ = sys::signal(pid, signal);
+    const ROUNDS: usize = 8;
+    if signal == SIGKILL && is_unified() && std::fs::write(dir("", group).join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    let mut signalled = HashSet::new();
+    for _ in 0..ROUNDS {
+        let before = signalled.len();
+        for dir in dirs(group).into_iter().flat_map(tree) {
+            let Ok(procs) = std::fs::read_to_string(dir.join("cgroup.procs")) else { continue };
+            for pid in procs.lines().filter_map(|line| line.parse().ok()) {
+                if signalled.insert(pid) {
+                    let _ = sys::signal(pid, signal);
+                }
+            }
+        }
+        if signalled.len() == before {
+            return;
         }
     }
 }

@@ -26,8 +26,9 @@ use crate::{
     witness::Witness,
 };
 
-/// How long a killed container may take to be gone.
+/// How long a killed container may take to be gone, and one that is about to be stopped to be made or started.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a dead shim's successor is left to say that a killed container has ended.
 const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often, and with which pause, a control group is looked at until it is empty.
@@ -568,7 +569,7 @@ fn launch(core: &Core, container: &Container) -> Result<Launch, Error> {
 /// Stops a container: its stop signal, `grace` to obey, then SIGKILL. One that does not run is stopped already.
 pub(crate) async fn stop(core: &Arc<Core>, container: &Arc<Container>, grace: Duration) -> Result<(), Error> {
     // One that is being started has to be there to be stopped.
-    let _ = tokio::time::timeout(KILL_TIMEOUT, container.changing.lock()).await;
+    let _ = tokio::time::timeout(CHANGE_TIMEOUT, container.changing.lock()).await;
     if !matches!(container.phase(), ContainerPhase::Running | ContainerPhase::Starting) {
         return Ok(());
     }
@@ -648,6 +649,10 @@ pub(crate) fn parse_signal(name: &str) -> Option<i32> {
 pub(crate) async fn remove(core: &Arc<Core>, container: &Arc<Container>) -> Result<(), Error> {
     stop(core, container, Duration::ZERO).await?;
     let _changing = container.changing.lock().await;
+    if !end_group(&container.cgroup()).await {
+        // Once its record is gone, nobody would know of them.
+        return Err(Error::Deadline(format!("processes of container {:?} do not die", container.id)));
+    }
     discard(core, container).await;
     core.emit(ContainerEventType::ContainerDeletedEvent, &container.id, &container.sandbox);
     Ok(())

@@ -141,9 +141,10 @@ pub(crate) async fn stop(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(),
         sandbox.update(|record| record.set_phase(SandboxPhase::Stopping))?;
     }
     steps::reached("stopping-recorded");
-    for container in core.containers_of(&sandbox.id) {
-        container::stop(core, &container, Duration::ZERO).await?;
-    }
+    // One that cannot be stopped keeps the others from nothing.
+    let containers = core.containers_of(&sandbox.id);
+    let stopping = containers.iter().map(|container| container::stop(core, container, Duration::ZERO));
+    futures::future::join_all(stopping).await.into_iter().collect::<Result<(), Error>>()?;
     detach(core, sandbox).await?;
     dismantle(core, sandbox).await;
     steps::reached("stopping-dismantled");

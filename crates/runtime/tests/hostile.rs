@@ -10,7 +10,7 @@ use std::{
 
 use keelson_cri::v1::*;
 use keelson_testbed::image::{self, Layer};
-use world::{World, processes_of};
+use world::{World, fuse::Silent, processes_of};
 
 /// A world whose `keelson.local/evil` is busybox with `layer` above it.
 async fn world_with(layer: impl FnOnce(&Path) -> Layer) -> World {
@@ -354,5 +354,91 @@ async fn nested_control_groups_go_with_their_container() {
         assert!(Instant::now() < deadline, "{} is left", group.display());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    world.finish().await;
+}
+
+/// The state of the first process of a container's control group, as the kernel writes it: `D` sleeps whatever happens.
+fn state_of(world: &World, id: &str) -> Option<char> {
+    let group = format!("{}/{id}", world.cgroup);
+    let dir = world::cgroup_dirs(&group).into_iter().next()?;
+    let pids = std::fs::read_to_string(dir.join("cgroup.procs")).ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pids.lines().next()?)).ok()?;
+    stat[stat.rfind(')')? + 2..].chars().next()
+}
+
+/// Processes that cannot be killed: the runtime says so in time, all else goes on, and nothing is left once they can die.
+#[tokio::test]
+async fn processes_that_no_signal_wakes_hold_up_nobody_else() {
+    let mut world = World::new().await;
+    let dir = world.dir.path().join("silent");
+    std::fs::create_dir(&dir).unwrap();
+    let mut silent = Silent::mount(&dir);
+    let pod = world.pod("asleep");
+    let sandbox = world.run_pod(&pod).await;
+    let volume =
+        Mount { container_path: "/silent".into(), host_path: dir.to_str().unwrap().into(), ..Default::default() };
+    let mut config = world.shell("asleep", "echo up; exec cat /silent/file");
+    config.mounts.push(volume.clone());
+    let asleep = world.run(&sandbox, &pod, config).await;
+    let mut config = world.shell("worker", "trap 'exit 4' TERM; while :; do sleep 0.1; done");
+    config.mounts.push(volume.clone());
+    let worker = world.run(&sandbox, &pod, config).await;
+    // One that falls asleep before it is its own program.
+    let mut config = world.shell("unborn", "echo up");
+    config.mounts.push(volume);
+    config.working_dir = "/silent/dir".into();
+    let unborn = Box::pin(world.create(&sandbox, &pod, config)).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while silent.asleep() == 0 {
+        assert!(Instant::now() < deadline, "{:?}", world.container_log("asleep.log"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // A command that does not come back is given up.
+    let cmd = ["cat", "/silent/other"].map(String::from).to_vec();
+    let request = ExecSyncRequest { container_id: asleep.clone(), cmd, timeout: 1 };
+    let error = world.clients.runtime.exec_sync(request).await.unwrap_err();
+    assert!(error.message().contains("timeout 1s exceeded"), "{error}");
+    // All at once: nobody waits for another.
+    let mut runtime = world.clients.runtime.clone();
+    let request = StartContainerRequest { container_id: unborn.clone() };
+    let starting = tokio::spawn(async move { runtime.start_container(request).await.map(drop) });
+    let begin = Instant::now();
+    let mut runtime = world.clients.runtime.clone();
+    let request = StopContainerRequest { container_id: asleep.clone(), timeout: 1 };
+    let stopping = tokio::spawn(async move { runtime.stop_container(request).await.map(drop) });
+    let mut commands = 0;
+    while begin.elapsed() < Duration::from_secs(3) {
+        assert_eq!(world.sh(&worker, "echo $((6 * 7))").await, "42");
+        commands += 1;
+    }
+    assert!(commands > 5, "{commands} commands in 3 s");
+    assert!(!stopping.is_finished() && !starting.is_finished());
+    assert_eq!(state_of(&world, &asleep), Some('D'));
+    // The pod cannot be stopped either, but what can end ends.
+    let mut runtime = world.clients.runtime.clone();
+    let stop_pod = StopPodSandboxRequest { pod_sandbox_id: sandbox.clone() };
+    let request = stop_pod.clone();
+    let stopping_pod = tokio::spawn(async move { runtime.stop_pod_sandbox(request).await.map(drop) });
+    assert_eq!(world.ended(&worker).await.exit_code, 137);
+    let error = starting.await.unwrap().unwrap_err();
+    assert!(error.message().contains("OCI runtime create failed"), "{error}");
+    assert_eq!(world.status(&unborn).await.exit_code, 128);
+    // What is left of it is not forgotten.
+    let request = RemoveContainerRequest { container_id: unborn.clone() };
+    let error = world.clients.runtime.remove_container(request).await.unwrap_err();
+    assert!(error.message().contains("do not die"), "{error}");
+    for failed in [stopping, stopping_pod] {
+        let error = failed.await.unwrap().unwrap_err();
+        assert!(error.message().contains("is still there"), "{error}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(50), "{:?}", begin.elapsed());
+    assert_eq!(world.status(&asleep).await.state(), ContainerState::ContainerRunning);
+    // A new runtime finds things as they are.
+    world.kill_server();
+    world.start().await;
+    assert_eq!(world.status(&asleep).await.state(), ContainerState::ContainerRunning);
+    silent.release();
+    assert_eq!(world.ended(&asleep).await.exit_code, 137);
+    world.clients.runtime.stop_pod_sandbox(stop_pod).await.unwrap();
     world.finish().await;
 }

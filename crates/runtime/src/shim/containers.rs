@@ -234,7 +234,7 @@ impl Shim {
                 if !cgroup::remove(&launch.cgroup) {
                     cgroup::signal_all(&launch.cgroup, SIGKILL);
                     if !cgroup::remove(&launch.cgroup) {
-                        self.dying_cgroups.push(launch.cgroup.clone());
+                        self.end_group(launch.cgroup.clone());
                     }
                 }
             }
@@ -392,11 +392,18 @@ impl Shim {
     }
 
     pub(super) fn kill(&mut self, id: &str, signal: i32, all: bool) -> Reply {
-        let Some(process) = self.running_container(id).and_then(|id| self.processes.get(&id)) else {
+        let Some(process) = self.container(id).and_then(|id| self.processes.get(&id)) else {
             return Reply::NotRunning;
         };
         if all && let Some(launch) = process.container() {
             cgroup::signal_all(&launch.cgroup, signal);
+        }
+        if let State::Launching(helper) = process.state
+            && signal == SIGKILL
+        {
+            // It is told as the start's failure.
+            let _ = send_signal(helper, signal);
+            return Reply::Ok;
         }
         match process.pid().map(|pid| send_signal(pid, signal)) {
             Some(Ok(())) => Reply::Ok,

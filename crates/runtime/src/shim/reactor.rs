@@ -8,7 +8,7 @@ use std::{
         unix::net::UnixListener,
     },
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::sys::{
@@ -31,6 +31,7 @@ use super::{
     process::{Process, State},
     protocol::{Event, Kind, Reply, Request, SOCKET},
 };
+use crate::cgroup;
 use keelson_cri::steps;
 
 /// A session's unwritten output above which its process is no longer read, and below which it is again, in bytes.
@@ -44,6 +45,9 @@ const MAX_UNCLAIMED: usize = 1024;
 /// holds 64 KiB unless a process with the capability for it asks for more.
 const MIN_DRAIN_BYTES: usize = 64 << 10;
 const MAX_DRAIN_BYTES: usize = 4 << 20;
+/// The first and the longest pause between looks at a control group whose processes were killed.
+const GROUP_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_GROUP_PAUSE: Duration = Duration::from_secs(10);
 
 /// What an epoll event is about. Packed into the event's 64 bits: the kind in the top byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +90,13 @@ impl Token {
     }
 }
 
+/// A control group that is to be removed, when to try that next, and the pause after that.
+pub(super) struct DyingGroup {
+    path: PathBuf,
+    next: Instant,
+    pause: Duration,
+}
+
 pub(super) struct Shim {
     /// The sandbox's state directory.
     pub(super) dir: PathBuf,
@@ -97,7 +108,7 @@ pub(super) struct Shim {
     pub(super) processes: HashMap<u64, Process>,
     unclaimed: VecDeque<(i32, i32)>,
     /// Groups that still held dying processes when their container ended.
-    pub(super) dying_cgroups: Vec<PathBuf>,
+    pub(super) dying_cgroups: Vec<DyingGroup>,
     /// Adopted processes that have ended and are not reaped yet, and how long to wait for that.
     pub(super) zombies: Vec<(u64, Instant)>,
     stopping: bool,
@@ -175,6 +186,9 @@ impl Shim {
             if !self.zombies.is_empty() {
                 self.end_zombies();
             }
+            if !self.dying_cgroups.is_empty() {
+                self.end_groups();
+            }
             if self.stopping && self.connections.values().all(|connection| connection.backlog() == 0) {
                 steps::reached("shim-stopping");
                 return Ok(());
@@ -182,9 +196,10 @@ impl Shim {
         }
     }
 
-    /// Until the first zombie is given up; usually there is none, and nothing to wake for.
+    /// Until the first zombie is given up or the first group is looked at; usually there is none, and nothing to wake for.
     fn timeout(&self) -> Option<Timespec> {
-        let first = self.zombies.iter().map(|(_, end)| *end).min()?;
+        let groups = self.dying_cgroups.iter().map(|group| group.next);
+        let first = self.zombies.iter().map(|(_, end)| *end).chain(groups).min()?;
         let left = first.saturating_duration_since(Instant::now());
         Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
     }
@@ -240,7 +255,26 @@ impl Shim {
             self.launched(process, code);
         }
         self.claim();
-        self.dying_cgroups.retain(|group| !crate::cgroup::remove(group));
+        self.dying_cgroups.retain(|group| !cgroup::remove(&group.path));
+    }
+
+    /// Sees to it that `group` goes once its processes have died.
+    pub(super) fn end_group(&mut self, path: PathBuf) {
+        self.dying_cgroups.push(DyingGroup { path, next: Instant::now() + GROUP_PAUSE, pause: GROUP_PAUSE });
+    }
+
+    /// Kills again what is in dying groups: it may have forked. What sleeps whatever happens is asked ever less often.
+    fn end_groups(&mut self) {
+        let now = Instant::now();
+        self.dying_cgroups.retain_mut(|group| {
+            if group.next > now {
+                return true;
+            }
+            cgroup::signal_all(&group.path, cgroup::SIGKILL);
+            group.pause = (group.pause * 2).min(LONGEST_GROUP_PAUSE);
+            group.next = now + group.pause;
+            !cgroup::remove(&group.path)
+        });
     }
 
     /// Ends the processes whose PID is among the ended children.

@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub, dead_code, reason = "each test binary uses its part")]
 
+pub mod fuse;
+
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -403,7 +405,7 @@ pub fn mounts_below(dir: &Path) -> Vec<PathBuf> {
     points.filter(|point| point.starts_with(dir)).collect()
 }
 
-fn cgroup_dirs(group: &str) -> Vec<PathBuf> {
+pub fn cgroup_dirs(group: &str) -> Vec<PathBuf> {
     let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
     hierarchies.map(|dir| dir.join(group.trim_start_matches('/'))).filter(|dir| dir.is_dir()).collect()
 }
