@@ -208,13 +208,13 @@ impl Manager {
     fn look_after(&self, remote: &Arc<Remote>, closed: &CancellationToken) {
         let (core, remote, closed) = (self.core.clone(), remote.clone(), closed.clone());
         tokio::spawn(async move {
-            let work = async {
+            let work = Box::pin(async {
                 tokio::join!(
                     availability::watch_over(&core, &remote),
                     discovery::keep(&core, &remote),
                     openapi::keep(&core, &remote),
                 );
-            };
+            });
             let _ = closed.run_until_cancelled(work).await;
         });
     }

@@ -157,11 +157,9 @@ impl Authenticator {
             return Ok(verified);
         }
         for issuer in self.configured.issuers().iter() {
-            match issuer.verify(token).await {
-                Ok(user) => match known(user) {
-                    Some(verified) => return Ok(verified),
-                    None => {}
-                },
+            match issuer.verify(token).await.map(known) {
+                Ok(Some(verified)) => return Ok(verified),
+                Ok(None) => {}
                 Err(why) => complaints.push(why),
             }
         }

@@ -53,6 +53,10 @@ impl ApiServer {
     /// Loads the watch cache from the store, creates what a cluster starts with (namespaces, RBAC, priority classes, the
     /// `kubernetes` Service) and returns when the server is ready.
     pub async fn new(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
+        Box::pin(Self::assemble(config, store)).await
+    }
+
+    async fn assemble(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
         let kinds = features::served(&config.feature_gates, &config.runtime_config)?;
         let (registry, caches) = Registry::built_in(kinds);
         let (cache, installs) = Cache::new(caches);

@@ -285,7 +285,7 @@ impl<'a, 'b> Machine<'a, 'b> {
         }
         if let ("sum", [Value::List(list)], Some((_, overloads))) =
             (function.name, &values[..], program.checked().function(id))
-            && list.len() == 0
+            && list.is_empty()
             && let Some(zero) = lists::empty_sum(overloads)
         {
             return Ok(zero);

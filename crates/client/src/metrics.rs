@@ -76,10 +76,13 @@ pub(crate) fn leads(lease: &str, leads: bool) {
 /// When each piece of work of a queue began, by its number.
 type Began = Mutex<HashMap<u64, Instant>>;
 
+/// What a queue of this name works at, while it is there.
+type Named = (String, Weak<Began>);
+
 /// Work that is not done yet, which is looked at when somebody asks.
 #[derive(Clone)]
 struct Running {
-    queues: Arc<Mutex<Vec<(String, Weak<Began>)>>>,
+    queues: Arc<Mutex<Vec<Named>>>,
     unfinished: GaugeVec,
     longest: GaugeVec,
 }

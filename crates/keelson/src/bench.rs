@@ -70,7 +70,7 @@ pub(crate) fn thousands(count: usize) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -174,18 +174,18 @@ impl Bench {
             .group("scheduler", async { scheduling::alone(size).map(print).ok_or_else(|| "no node fits".into()) })
             .await;
         table.group("binary", async { lifecycle::binary().map(print) }).await;
-        table.group("pipeline", pipeline::costs(size, print)).await;
+        table.group("pipeline", Box::pin(pipeline::costs(size, print))).await;
         table.group("fairness", fairness::costs(size, print)).await;
-        table.group("admission", admission::costs(size, print)).await;
+        table.group("admission", Box::pin(admission::costs(size, print))).await;
         table.group("authentication", authentication::costs(size, print)).await;
         table.group("authorization", authorization::costs(size, print)).await;
         table.group("etcd", etcd::beside(size, print)).await;
         table.group("container", node::alone::beside_others(size, print)).await;
-        table.group("image", node::pull::beside_containerd(size, print)).await;
+        table.group("image", Box::pin(node::pull::beside_containerd(size, print))).await;
         if ON_A_CLUSTER.iter().any(|group| table.wants(group)) {
             match lifecycle::Cluster::up().await {
                 Ok(mut cluster) => {
-                    on_a_cluster(&mut cluster, size, &mut table).await;
+                    Box::pin(on_a_cluster(&mut cluster, size, &mut table)).await;
                     cluster.delete()?;
                 }
                 Err(error) => {
@@ -200,8 +200,8 @@ impl Bench {
 
 async fn on_a_cluster(cluster: &mut lifecycle::Cluster, size: Size, table: &mut Table<'_>) {
     cluster.startup().for_each(print);
-    table.group("pod", cluster.pods(size, print)).await;
-    table.group("node", node::loads(cluster, size, print)).await;
+    table.group("pod", Box::pin(cluster.pods(size, print))).await;
+    table.group("node", Box::pin(node::loads(cluster, size, print))).await;
     table.group("API", async { api::rates(cluster.client(), &cluster.server()?, size, print).await }).await;
     let watchers = async { watch::deliveries(cluster.client(), &cluster.server()?, size, print).await };
     table.group("API watchers", watchers).await;
@@ -216,7 +216,7 @@ async fn on_a_cluster(cluster: &mut lifecycle::Cluster, size: Size, table: &mut 
         print(Row::new(what, Figure::Millis(300.0), took));
         Ok(())
     };
-    table.group("API memory", memory).await;
+    table.group("API memory", Box::pin(memory)).await;
 }
 
 pub(crate) fn millis(duration: Duration) -> f64 {

@@ -39,7 +39,7 @@ enum Command {
     /// Check what this machine has and lacks for running clusters
     Doctor(DataDir),
     /// Run a control plane: API server, controller manager, scheduler, cloud controller manager
-    Server(crate::server::Server),
+    Server(Box<crate::server::Server>),
     /// Run a node: container runtime, kubelet, service proxy, cluster DNS
     Agent(crate::agent::Agent),
     /// Run the machine's containerd for a node; started by the node's init

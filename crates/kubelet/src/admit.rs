@@ -156,7 +156,7 @@ mod tests {
             (port(""), Some("NodePorts")),
             (json!({"os": {"name": "windows"}}), Some("PodOSNotSupported")),
         ] {
-            let refused = refuse(&pod(spec.clone()), &[other.clone()], &ResourceList::new(), Some(&node));
+            let refused = refuse(&pod(spec.clone()), std::slice::from_ref(&other), &ResourceList::new(), Some(&node));
             assert_eq!(refused.as_ref().map(|refused| refused.reason.as_str()), expected, "{spec}");
         }
     }

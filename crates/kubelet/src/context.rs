@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::devices::Devices;
-use crate::eviction::signal::Condition;
+use crate::eviction::signal::Pressure;
 use crate::image_gc::ImageGc;
 use crate::images::Images;
 use crate::managers::Managers;
@@ -67,7 +67,7 @@ pub(crate) struct Context {
     pub stats: Stats,
     pub image_gc: ImageGc,
     /// What the eviction manager says of the node.
-    pub node_conditions: watch::Sender<BTreeSet<Condition>>,
+    pub node_conditions: watch::Sender<BTreeSet<Pressure>>,
     /// Whether the machine goes down.
     pub shutting_down: watch::Sender<bool>,
     /// What all pods together may have, bytes.

@@ -24,7 +24,7 @@ use crate::resources::{QosClass, qos_class};
 use crate::stats::LEAST_DISK_INTERVAL;
 use observe::Observer;
 use rank::Candidate;
-use signal::{Condition, Observations, Resource, Signal, Threshold, thresholds};
+use signal::{Observations, Pressure, Resource, Signal, Threshold, thresholds};
 use state::State;
 
 /// Upstream's `Reason`, of pods and events.
@@ -228,11 +228,11 @@ async fn wait_until_released(handle: &PodHandle) {
 
 /// Why a new pod is refused while the node has `conditions`; as upstream, best-effort pods are while memory is short, and all
 /// but critical ones while anything else is.
-pub(crate) fn refuse(pod: &Pod, conditions: &BTreeSet<Condition>) -> Option<Ended> {
+pub(crate) fn refuse(pod: &Pod, conditions: &BTreeSet<Pressure>) -> Option<Ended> {
     if conditions.is_empty() || is_critical(pod) {
         return None;
     }
-    if conditions.iter().all(|condition| *condition == Condition::MemoryPressure) {
+    if conditions.iter().all(|condition| *condition == Pressure::Memory) {
         let taint = Taint {
             key: "node.kubernetes.io/memory-pressure".into(),
             effect: "NoSchedule".into(),
@@ -276,8 +276,8 @@ mod tests {
             {"key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule"}]}));
         let burstable = pod(json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}));
         let critical = pod(json!({"containers": [{"name": "c"}], "priority": 2_000_001_000}));
-        let memory = BTreeSet::from([Condition::MemoryPressure]);
-        let both = BTreeSet::from([Condition::DiskPressure, Condition::MemoryPressure]);
+        let memory = BTreeSet::from([Pressure::Memory]);
+        let both = BTreeSet::from([Pressure::Disk, Pressure::Memory]);
         for (pod, conditions, message) in [
             (&best_effort, &BTreeSet::new(), None),
             (&best_effort, &memory, Some("The node had condition: [MemoryPressure]. ")),

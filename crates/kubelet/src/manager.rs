@@ -68,7 +68,7 @@ pub(crate) async fn run(ctx: Arc<Context>, sources: Sources, shutdown: Cancellat
         tokio::select! {
             _ = &mut ready, if !is_ready => is_ready = true,
             change = changes.next(), if is_ready => match change {
-                Change::Added(pod) | Change::Updated(_, pod) => manager.from_api(pod),
+                Change::Added(pod) | Change::Updated(_, pod) => manager.take_from_api(pod),
                 Change::Deleted(pod) => manager.deleted(pod),
                 Change::Resync(all) => {
                     manager.resync(all);
@@ -117,7 +117,7 @@ struct Manager {
 }
 
 impl Manager {
-    fn from_api(&mut self, pod: Arc<Pod>) {
+    fn take_from_api(&mut self, pod: Arc<Pod>) {
         if !mirror::is_mirror(&pod) {
             return self.upsert(view::of_api(pod), None);
         }

@@ -4,7 +4,7 @@
 //! - [`group`]: the counters of one control group
 //! - [`network`]: the counters of a pod's interfaces
 //! - [`disk`]: filesystems, volumes, logs and writable layers
-//! - [`summary`]: `/stats/summary`
+//! - [`summary`][]: `/stats/summary`
 //! - [`resource`], [`cadvisor`]: `/metrics/resource` and `/metrics/cadvisor`
 //! - [`exposition`]: Prometheus' text format
 

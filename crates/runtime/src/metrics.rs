@@ -61,7 +61,9 @@ const STARTED: Described = (
     MetricType::Gauge,
     None,
 );
-const NETWORK: [(Described, fn(&NetworkInterfaceUsage) -> Option<UInt64Value>); 4] = [
+/// What a metric says of an interface.
+type OfInterface = fn(&NetworkInterfaceUsage) -> Option<UInt64Value>;
+const NETWORK: [(Described, OfInterface); 4] = [
     (network("container_network_receive_bytes_total", "Cumulative count of bytes received"), |i| i.rx_bytes),
     (
         network("container_network_receive_errors_total", "Cumulative count of errors encountered while receiving"),

@@ -238,7 +238,7 @@ async fn on_our_runtime() {
     let endpoint = world.dir.path().join("runtime.sock").to_str().unwrap().to_owned();
     let crictl = Crictl(endpoint.clone());
     assert!(crictl.text(&format!("pull {}", world::BUSYBOX)).await.starts_with("Image is up to date for sha256:"));
-    every_command(&mut world, endpoint.clone(), "keelson").await;
+    Box::pin(every_command(&mut world, endpoint.clone(), "keelson")).await;
     // What only a runtime of this API level has.
     let pod = world.pod("level");
     let sandbox = world.run_pod(&pod).await;
@@ -273,5 +273,5 @@ async fn on_containerd() {
     assert!(Path::new("/usr/bin/containerd").exists(), "containerd is missing: apt-get install containerd");
     let mut world = World::containerd().await;
     let endpoint = world.dir.path().join("containerd/containerd.sock").to_str().unwrap().to_owned();
-    every_command(&mut world, endpoint, "containerd").await;
+    Box::pin(every_command(&mut world, endpoint, "containerd")).await;
 }

@@ -140,7 +140,8 @@ impl Policy {
 
 impl Rule {
     fn check(&self) -> Result<(), String> {
-        if !self.non_resource_urls.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let by_resource = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if by_resource && !self.non_resource_urls.is_empty() {
             return Err("rules cannot apply to both regular resources and non-resource URLs".into());
         }
         for url in self.non_resource_urls.iter().filter(|url| *url != "*") {

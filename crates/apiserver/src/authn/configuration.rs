@@ -160,8 +160,8 @@ impl Configured {
     /// Starts what gets the issuers' keys; dropped, it ends.
     fn start(&self, shutdown: &CancellationToken) -> tokio_util::sync::DropGuard {
         let stop = shutdown.child_token();
-        for issuer in self.issuers().iter().cloned() {
-            let stop = stop.clone();
+        for issuer in self.issuers().iter() {
+            let (issuer, stop) = (issuer.clone(), stop.clone());
             tokio::spawn(async move {
                 tokio::select! {
                     () = stop.cancelled() => {}

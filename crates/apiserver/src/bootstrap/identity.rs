@@ -147,7 +147,7 @@ async fn collect(core: &Core) -> Result<(), Status> {
         let unchanged = Preconditions { uid: None, resource_version: Some(entry.revision.to_string()) };
         let how = DeleteOptions { preconditions: Some(unchanged), ..DeleteOptions::default() };
         match delete(core, resource, NAMESPACE, &view.metadata.name, &how, options.asked()).await {
-            Err(status) if !matches!(&*status.reason, "NotFound" | "Conflict") => return Err(status),
+            Err(status) if !matches!(status.reason, "NotFound" | "Conflict") => return Err(status),
             _ => {}
         }
     }

@@ -1,12 +1,13 @@
 //! Fills the caches from the store and follows its one watch. After every batch the listeners (RBAC index, allocators)
 //! see the changes, then the watchers wake, then the cache's revision moves: whoever waits for a revision finds all of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use keelson_store::{Event, KeyValue, Store, WatchItem};
+use keelson_store::{Event, KeyValue, Range, Store, WatchItem};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,8 @@ use super::{Cache, Change, Entry, Install, ROOT, ResourceCache};
 use crate::Error;
 use crate::encryption::{Encryption, Unreadable};
 
+/// Objects that are worth a thread.
+const LEAST_SHARE: usize = 4096;
 /// Pause after a load that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -65,31 +68,41 @@ impl Feed {
 
     /// Loads everything; returns the revision loaded.
     pub(crate) async fn load(&self) -> Result<u64, Error> {
-        let range = self.store.range(ROOT, "", None, 0).await?;
-        let revision = range.revision;
-        let caches = self.cache.all();
-        let mut by_cache: HashMap<&str, (&Arc<ResourceCache>, Stored)> =
-            caches.iter().map(|cache| (cache.prefix(), (cache, Stored::default()))).collect();
-        for kv in range.kvs {
-            let Some(cache) = self.cache.of_key(&kv.key) else {
-                // A custom resource's, which is put in once its definition is read.
-                tracing::debug!(key = %kv.key, "a stored key belongs to no known resource");
-                continue;
-            };
-            let Some((_, stored)) = by_cache.get_mut(cache.prefix()) else { continue };
-            match read(&self.encryption, &cache, kv, false) {
-                Ok(entry) => stored.entries.push(entry),
-                Err(Unreadable { key, why }) => drop(stored.unreadable.insert(key, why)),
-            }
+        let Range { kvs, revision, .. } = self.store.range(ROOT, "", None, 0).await?;
+        let mut all: BTreeMap<String, Stored> = BTreeMap::new();
+        for (prefix, mut read) in in_shares(kvs, |share| self.read_share(share)).into_iter().flatten() {
+            let stored = all.entry(prefix).or_default();
+            stored.entries.append(&mut read.entries);
+            stored.unreadable.append(&mut read.unreadable);
         }
-        for (cache, stored) in by_cache.into_values() {
-            cache.load(stored, revision);
+        for cache in self.cache.all() {
+            cache.load(all.remove(cache.prefix()).unwrap_or_default(), revision);
         }
         for listener in &self.listeners {
             listener.reloaded(&self.cache);
         }
         self.cache.revision.send_replace(revision);
         Ok(revision)
+    }
+
+    /// By the prefixes of the caches that they belong to. Custom resources are put in once their definitions are read.
+    fn read_share(&self, share: Vec<KeyValue>) -> BTreeMap<String, Stored> {
+        let mut all: BTreeMap<String, Stored> = BTreeMap::new();
+        for kv in share {
+            let Some(cache) = self.cache.of_key(&kv.key) else {
+                tracing::debug!(key = %kv.key, "a stored key belongs to no known resource");
+                continue;
+            };
+            if !all.contains_key(cache.prefix()) {
+                all.insert(cache.prefix().to_owned(), Stored::default());
+            }
+            let Some(stored) = all.get_mut(cache.prefix()) else { continue };
+            match read(&self.encryption, &cache, kv, false) {
+                Ok(entry) => stored.entries.push(entry),
+                Err(Unreadable { key, why }) => drop(stored.unreadable.insert(key, why)),
+            }
+        }
+        all
     }
 
     /// Follows the store from `revision` until `shutdown` or until the store closes. A watch that breaks is followed by a
@@ -258,6 +271,26 @@ impl Feed {
             newer
         });
     }
+}
+
+/// What `read` makes of each share of `all`, in order; as many shares at once as there are processors.
+fn in_shares<T: Send>(mut all: Vec<KeyValue>, read: impl Fn(Vec<KeyValue>) -> T + Sync) -> Vec<T> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let size = all.len().div_ceil(processors).max(LEAST_SHARE);
+    let read = &read;
+    std::thread::scope(|scope| {
+        let mut others = Vec::new();
+        while all.len() > size {
+            let share = all.split_off(all.len() - size);
+            others.push(scope.spawn(move || read(share)));
+        }
+        let mut parts = vec![read(all)];
+        parts.extend(others.into_iter().rev().map(|other| match other.join() {
+            Ok(part) => part,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }));
+        parts
+    })
 }
 
 /// A stored version as the cache holds it, or why it cannot be had.

@@ -27,10 +27,10 @@ pub enum Signal {
 
 /// A node condition that signals lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Condition {
-    DiskPressure,
-    MemoryPressure,
-    PidPressure,
+pub(crate) enum Pressure {
+    Disk,
+    Memory,
+    Pid,
 }
 
 /// What is starved.
@@ -58,11 +58,11 @@ impl Signal {
         NAMES.iter().find(|(signal, _)| *signal == self).map_or("", |(_, name)| name)
     }
 
-    pub(crate) fn condition(self) -> Condition {
+    pub(crate) fn condition(self) -> Pressure {
         match self {
-            Signal::MemoryAvailable | Signal::AllocatableMemoryAvailable => Condition::MemoryPressure,
-            Signal::PidAvailable => Condition::PidPressure,
-            _ => Condition::DiskPressure,
+            Signal::MemoryAvailable | Signal::AllocatableMemoryAvailable => Pressure::Memory,
+            Signal::PidAvailable => Pressure::Pid,
+            _ => Pressure::Disk,
         }
     }
 
@@ -90,13 +90,13 @@ impl FromStr for Signal {
     }
 }
 
-impl Condition {
+impl Pressure {
     /// The node condition's type.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Condition::DiskPressure => "DiskPressure",
-            Condition::MemoryPressure => "MemoryPressure",
-            Condition::PidPressure => "PIDPressure",
+            Pressure::Disk => "DiskPressure",
+            Pressure::Memory => "MemoryPressure",
+            Pressure::Pid => "PIDPressure",
         }
     }
 }
@@ -210,7 +210,7 @@ pub(crate) fn thresholds(config: &Config) -> Vec<Threshold> {
     all.retain(|threshold| {
         !matches!(threshold.amount, Amount::Quantity(0)) && threshold.amount != Amount::Percent(0.0)
     });
-    all.sort_by_key(|threshold| (threshold.signal.condition() != Condition::MemoryPressure, threshold.grace.is_some()));
+    all.sort_by_key(|threshold| (threshold.signal.condition() != Pressure::Memory, threshold.grace.is_some()));
     all
 }
 

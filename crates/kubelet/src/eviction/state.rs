@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::signal::{Condition, Observations, Threshold};
+use super::signal::{Observations, Pressure, Threshold};
 
 /// What is remembered between two rounds; thresholds by their index.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     first_met: BTreeMap<usize, Timestamp>,
-    condition_seen: BTreeMap<Condition, Timestamp>,
+    condition_seen: BTreeMap<Pressure, Timestamp>,
     /// Met long enough and not resolved.
     acted_on: BTreeSet<usize>,
 }
@@ -20,7 +20,7 @@ pub(crate) struct State {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Decision<'a> {
     /// What the node is to say of itself.
-    pub conditions: BTreeSet<Condition>,
+    pub conditions: BTreeSet<Pressure>,
     /// The most urgent threshold that asks for something to be given up.
     pub reclaim: Option<&'a Threshold>,
 }
@@ -102,7 +102,7 @@ mod tests {
         };
         let thresholds = [hard.clone(), soft.clone()];
         let mut state = State::default();
-        let pressed = BTreeSet::from([Condition::MemoryPressure]);
+        let pressed = BTreeSet::from([Pressure::Memory]);
         // Seconds, what is left, whether the node is pressed, what is acted on.
         for (second, available, is_pressed, reclaim) in [
             (0, 500, false, None),

@@ -13,7 +13,7 @@ use keelson_cri::v1 as cri;
 use super::machine::Machine;
 use crate::config::Config;
 use crate::context::RuntimeHealth;
-use crate::eviction::signal::Condition;
+use crate::eviction::signal::Pressure;
 use crate::node_shutdown::SHUTTING_DOWN;
 use crate::quantity::ResourceList;
 use crate::security::Abilities;
@@ -28,7 +28,7 @@ pub(crate) struct Input<'a> {
     pub allocatable: &'a ResourceList,
     pub health: &'a RuntimeHealth,
     /// What the eviction manager says.
-    pub pressure: &'a BTreeSet<Condition>,
+    pub pressure: &'a BTreeSet<Pressure>,
     /// Whether the machine goes down.
     pub shutting_down: bool,
     pub images: &'a [cri::Image],
@@ -105,17 +105,17 @@ fn conditions(input: &Input<'_>) -> Vec<NodeCondition> {
     };
     let pressure = input.pressure;
     let memory = either(
-        pressure.contains(&Condition::MemoryPressure),
+        pressure.contains(&Pressure::Memory),
         ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
         ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
     );
     let disk = either(
-        pressure.contains(&Condition::DiskPressure),
+        pressure.contains(&Pressure::Disk),
         ["KubeletHasDiskPressure", "kubelet has disk pressure"],
         ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
     );
     let pid = either(
-        pressure.contains(&Condition::PidPressure),
+        pressure.contains(&Pressure::Pid),
         ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
         ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
     );
@@ -215,7 +215,7 @@ mod tests {
         config: &'a Config,
         machine: &'a Machine,
         health: &'a RuntimeHealth,
-        pressure: &'a BTreeSet<Condition>,
+        pressure: &'a BTreeSet<Pressure>,
         old: &'a NodeStatus,
         now: i64,
     ) -> Input<'a> {

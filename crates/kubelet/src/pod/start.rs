@@ -290,13 +290,11 @@ struct Place<'a> {
     addresses: &'a Addresses,
 }
 
-/// The container's mounts, and annotations that say more about them.
-fn mounts_of(
-    ctx: &Context,
-    pod: &Pod,
-    container: &Container,
-    place: &Place<'_>,
-) -> Result<(Vec<cri::Mount>, Vec<(String, String)>), Error> {
+/// Mounts, and annotations that say more about them.
+type Mounts = (Vec<cri::Mount>, Vec<(String, String)>);
+
+/// The container's mounts.
+fn mounts_of(ctx: &Context, pod: &Pod, container: &Container, place: &Place<'_>) -> Result<Mounts, Error> {
     let Place { mounted, images, env, addresses } = place;
     let pod_dir = ctx.volumes.pod_dir(view::uid(pod));
     let lookup = |name: &str| env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str());

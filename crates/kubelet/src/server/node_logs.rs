@@ -202,10 +202,8 @@ impl Query {
             ([file], _) if !parsed.options.is_empty() => {
                 errors.push(format!("query: Invalid value: [{file:?}]: cannot specify file with options"));
             }
-            ([file], _) => {
-                if !matches!(Found::open(root, file), Ok(Found::File(_))) {
-                    errors.push(format!("query: Invalid value: [{file:?}]: no such file"));
-                }
+            ([file], _) if !matches!(Found::open(root, file), Ok(Found::File(_))) => {
+                errors.push(format!("query: Invalid value: [{file:?}]: no such file"));
             }
             _ => {}
         }

@@ -186,7 +186,10 @@ const PLAIN: &[(&str, &str, Kind, Value)] = &[
     ),
 ];
 
-const NETWORK: &[(&str, &str, fn(&Interface) -> u64)] = &[
+/// Name, help, and what it says of something.
+type Counter<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+const NETWORK: &[Counter<Interface>] = &[
     ("container_network_receive_bytes_total", "Cumulative count of bytes received", |i| i.received.bytes),
     ("container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", |i| {
         i.received.errors
@@ -208,7 +211,7 @@ const NETWORK: &[(&str, &str, fn(&Interface) -> u64)] = &[
     ("container_network_transmit_packets_total", "Cumulative count of packets transmitted", |i| i.sent.packets),
 ];
 
-const DEVICES: &[(&str, &str, fn(&super::group::Device) -> u64)] = &[
+const DEVICES: &[Counter<super::group::Device>] = &[
     ("container_fs_reads_bytes_total", "Cumulative count of bytes read", |d| d.read_bytes),
     ("container_fs_reads_total", "Cumulative count of reads completed", |d| d.reads),
     ("container_fs_writes_bytes_total", "Cumulative count of bytes written", |d| d.written_bytes),

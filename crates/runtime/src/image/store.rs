@@ -378,9 +378,8 @@ impl Store {
             true => Ok(()),
             false => Err(Error::Invalid(format!("layer {} unpacks to {actual}, not to {diff_id}", blob.digest))),
         });
-        let outcome = outcome.and_then(|()| match std::fs::rename(&temporary, &target) {
-            other => other.map_err(Error::io("rename", &target)),
-        });
+        let rename = || std::fs::rename(&temporary, &target).map_err(Error::io("rename", &target));
+        let outcome = outcome.and_then(|()| rename());
         if outcome.is_err() {
             let _ = layer::remove_tree(&temporary);
         }

@@ -204,7 +204,7 @@ pub(crate) fn pid_namespace_init(dir: &Path) -> Result<(), String> {
 /// Whether the pod's PID namespace is pinned; a killed shim may have left the mere file.
 pub(crate) fn is_pinned(dir: &Path) -> bool {
     const NSFS_MAGIC: i64 = 0x6e73_6673;
-    rustix::fs::statfs(dir.join("ns/pid")).is_ok_and(|fs| fs.f_type as i64 == NSFS_MAGIC)
+    rustix::fs::statfs(dir.join("ns/pid")).is_ok_and(|fs| fs.f_type == NSFS_MAGIC)
 }
 
 /// Ends the first process of a pod-wide PID namespace, and with it the namespace.

@@ -42,7 +42,7 @@ pub fn request_der(pem: &[u8]) -> Result<Vec<u8>, String> {
 /// The request and nothing after it.
 pub fn parse_request(der: &[u8]) -> Result<X509CertificationRequest<'_>, String> {
     match X509CertificationRequest::from_der(der) {
-        Ok((rest, request)) if rest.is_empty() => Ok(request),
+        Ok(([], request)) => Ok(request),
         _ => Err("x509: malformed certificate request".into()),
     }
 }

@@ -52,15 +52,15 @@ pub(super) fn foreign(spec: &Value, name: &str, account: &Account, debugged: boo
     let listed = |list: &[Value], secret: &str| list.iter().any(|one| one["name"] == secret);
     let that = format!("is not allowed because service account {name} does not reference that");
     if !debugged {
-        let volumes = items(&spec["volumes"]).filter_map(|volume| volume["secret"]["secretName"].as_str());
-        for secret in volumes.filter(|secret| !listed(&account.secrets, secret)) {
+        let mut volumes = items(&spec["volumes"]).filter_map(|volume| volume["secret"]["secretName"].as_str());
+        if let Some(secret) = volumes.find(|secret| !listed(&account.secrets, secret)) {
             return Some(format!("volume with secret.secretName={secret:?} {that} secret"));
         }
     }
     let containers = containers(spec).filter(|(what, _)| debugged == (*what == "ephemeral container"));
     for (what, container) in containers {
         let container_name = container["name"].as_str().unwrap_or_default();
-        for (variable, secret) in references(container).filter(|(_, secret)| !listed(&account.secrets, secret)) {
+        if let Some((variable, secret)) = references(container).find(|(_, secret)| !listed(&account.secrets, secret)) {
             let by = variable.map_or_else(|| "envFrom".to_owned(), |variable| format!("envVar {variable}"));
             return Some(format!(
                 "{what} {container_name} with {by} referencing secret.secretName={secret:?} {that} secret"

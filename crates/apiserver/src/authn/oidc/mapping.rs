@@ -31,7 +31,7 @@ enum Source {
 
 struct Expression {
     source: String,
-    program: Program,
+    program: Box<Program>,
 }
 
 /// What must be true.
@@ -278,7 +278,7 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn compile(&mut self, env: &Env, source: &str, at: &str, wanted: &[Type]) -> Option<Expression> {
         match compile(env, source, wanted) {
-            Ok(program) => Some(Expression { source: source.to_owned(), program }),
+            Ok(program) => Some(Expression { source: source.to_owned(), program: Box::new(program) }),
             Err(why) => {
                 self.errors.push(FieldError::invalid(at, source, &why));
                 None

@@ -38,7 +38,7 @@ pub(in super::super) async fn beside_containerd(size: Size, print: impl Fn(Row))
         let root = root.clone();
         Arc::new(tokio::task::spawn_blocking(move || Image::make(&root, files)).await??)
     };
-    let mib = LAYERS * files * FILE_BYTES >> 20;
+    let mib = (LAYERS * files * FILE_BYTES) >> 20;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let name = format!("{}/bench/layers:1", listener.local_addr()?);
     let serving = tokio::spawn(serve(listener, image));

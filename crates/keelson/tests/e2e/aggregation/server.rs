@@ -21,10 +21,12 @@ pub(super) const ARGUMENTS: &[&str] = &["--exact", "e2e::aggregation::server::se
 const API_VERSION: &str = "weather.example.com/v1";
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Reports by namespace and name, and those made so far in order.
+/// By namespace and name, and those made so far in order.
+type All = (BTreeMap<(String, String), Value>, Vec<Value>);
+
 #[derive(Default)]
 struct Reports {
-    all: Mutex<(BTreeMap<(String, String), Value>, Vec<Value>)>,
+    all: Mutex<All>,
     changed: Condvar,
 }
 
