@@ -191,6 +191,7 @@ async fn stages(
         connection.becomes(key);
     }
     let Ok(seats) = take_seats(&core, &user, &info, &query, ending).await else { return Ok(too_many_requests()) };
+    ending.flow.begins();
     authorize(&core, &user, &info, ending.record()).await?;
     route(core, user, info, query, request, seats, ending).await
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_task::{Builder, FallibleTask, Runnable};
 use parking_lot::Mutex;
@@ -36,13 +36,37 @@ pub(crate) struct Executor {
 
 /// Whose a task is. Clones are the same, and may become another's: a connection is nobody's until its first request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Flow(Arc<AtomicU64>);
+pub(crate) struct Flow(Arc<Standing>);
+
+#[derive(Debug, Default)]
+struct Standing {
+    key: AtomicU64,
+    begun: AtomicBool,
+}
+
+/// Tasks of one flow. What has begun comes first: a request that is under way holds a seat and memory, and were all to go
+/// on in step, the first would be done when the last is.
+#[derive(Default)]
+struct Line {
+    begun: VecDeque<Runnable<Flow>>,
+    rest: VecDeque<Runnable<Flow>>,
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.begun.is_empty() && self.rest.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.begun.len() + self.rest.len()
+    }
+}
 
 /// Tasks that are to be polled.
 #[derive(Default)]
 struct Ready {
     /// By flow. None is empty.
-    tasks: BTreeMap<u64, VecDeque<Runnable<Flow>>>,
+    tasks: BTreeMap<u64, Line>,
     /// The flows, each once, in the order in which they have their turns.
     turns: VecDeque<u64>,
     /// How many poll, or are about to.
@@ -94,36 +118,46 @@ impl Executor {
 impl Flow {
     /// Of a key.
     pub(crate) fn of(key: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(key)))
+        Self(Arc::new(Standing { key: AtomicU64::new(key), begun: AtomicBool::new(false) }))
     }
 
     pub(crate) fn key(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.key.load(Ordering::Relaxed)
+    }
+
+    /// From now on its tasks come before others of the same user's.
+    pub(crate) fn begins(&self) {
+        self.0.begun.store(true, Ordering::Relaxed);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.begun.load(Ordering::Relaxed)
     }
 
     /// Whose it is from now on.
     pub(crate) fn becomes(&self, key: u64) {
-        self.0.store(key, Ordering::Relaxed);
+        self.0.key.store(key, Ordering::Relaxed);
     }
 }
 
 impl Ready {
     /// Whether no other is ready.
     fn push(&mut self, task: Runnable<Flow>) -> bool {
-        let flow = task.metadata().key();
-        let tasks = self.tasks.entry(flow).or_default();
-        if tasks.is_empty() {
+        let (flow, begun) = (task.metadata().key(), task.metadata().has_begun());
+        let line = self.tasks.entry(flow).or_default();
+        if line.is_empty() {
             self.turns.push_back(flow);
         }
+        let tasks = if begun { &mut line.begun } else { &mut line.rest };
         tasks.push_back(task);
-        tasks.len() == 1 && self.turns.len() == 1
+        line.len() == 1 && self.turns.len() == 1
     }
 
     fn next(&mut self) -> Option<Runnable<Flow>> {
         let flow = self.turns.pop_front()?;
-        let tasks = self.tasks.get_mut(&flow)?;
-        let task = tasks.pop_front();
-        match tasks.is_empty() {
+        let line = self.tasks.get_mut(&flow)?;
+        let task = line.begun.pop_front().or_else(|| line.rest.pop_front());
+        match line.is_empty() {
             true => drop(self.tasks.remove(&flow)),
             false => self.turns.push_back(flow),
         }

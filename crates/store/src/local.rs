@@ -34,6 +34,7 @@
 //! a crash may be there after it, although its writer was told that it failed.
 
 mod format;
+mod priority;
 mod recover;
 mod segment;
 mod snapshot;

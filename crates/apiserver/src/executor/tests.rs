@@ -82,6 +82,26 @@ async fn tasks_of_one_flow_stand_in_line() {
 }
 
 #[tokio::test]
+async fn what_has_begun_comes_before_the_rest_of_its_flow() {
+    let executor = Executor::new();
+    let (order, begun) = (Arc::new(Mutex::new(Vec::new())), Flow::of(1));
+    let spawn = |name: &'static str, flow: Flow| {
+        let order = order.clone();
+        executor.spawn(flow, polls(3, move || order.lock().push(name)))
+    };
+    let tasks =
+        [spawn("a", Flow::of(1)), spawn("b", begun.clone()), spawn("c", begun.clone()), spawn("d", Flow::of(2))];
+    // The first time, they stand in line as they were when they became ready.
+    begun.begins();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let order = order.lock().clone();
+    let of_one: Vec<_> = order.iter().copied().filter(|name| *name != "d").collect();
+    assert_eq!(of_one, ["a", "b", "b", "b", "c", "c", "c", "a", "a"], "{order:?}");
+}
+
+#[tokio::test]
 async fn a_task_goes_with_its_flow() {
     let executor = Executor::new();
     let (order, nobody, ann) = (Arc::new(Mutex::new(Vec::new())), Flow::default(), Flow::default());

@@ -1,5 +1,6 @@
-//! What a flood by one user costs another. The server is a process of its own, asked over TLS; the flood is a thread that
-//! gives way to all others (`nice` 19), as if it came from another machine: what it costs is what the server spends on it.
+//! What a flood by one user costs another. The server is a process of its own, asked over TLS. Who asks has processors of
+//! their own as far as that goes, as if they were other machines: the flood is a thread that gives way to all others, and
+//! the other user's waits for none (where that is allowed). What a flood costs is what the server spends on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,11 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use serde_json::{Value, json};
+use thread_priority::{
+    NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
+use tokio::sync::oneshot;
 
 use super::request::send;
 use super::scratch::Scratch;
@@ -40,7 +46,7 @@ pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure
     let binding = json!({"metadata": {"name": "bench"}, "subjects": [{"kind": "Group", "name": "bench"}],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "bench"}});
     send(&process.client, "POST", &format!("{RBAC}/clusterrolebindings"), Some(binding)).await?;
-    let quiet = keelson_client::connect::from_kubeconfig_text(&process.kubeconfig("quiet", "bench")?).await?;
+    let quiet = process.kubeconfig("quiet", "bench")?;
     let idle = p99(&quiet, "idle", samples).await?;
     print(Row::new("fairness: create, p99, nobody else there", Figure::Millis(NO_BUDGET), idle));
     for (name, pause, how) in
@@ -67,8 +73,8 @@ impl Flood {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let flood = move || {
-            // Of this thread alone: on Linux, threads have priorities of their own.
-            rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19)?;
+            let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+            set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(flood(&kubeconfig, name, pause, &stopped))
         };
@@ -114,11 +120,31 @@ fn map(name: &str) -> Value {
 }
 
 /// Milliseconds, of so many creates or of those that [`SAMPLING`] leaves time for.
-async fn p99(client: &kube::Client, name: &str, samples: usize) -> Result<f64, Failure> {
+async fn p99(kubeconfig: &str, name: &'static str, samples: usize) -> Result<f64, Failure> {
+    let (kubeconfig, (sender, result)) = (kubeconfig.to_owned(), oneshot::channel());
+    let ask = move || {
+        let first = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
+        if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, first) {
+            tracing::warn!(?error, "who is flooded waits for this machine's processors, too");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let asked =
+            runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(creates(&kubeconfig, name, samples)));
+        // Who waits for it may have been told to stop.
+        let _ = sender.send(asked);
+    };
+    std::thread::Builder::new().name("quiet".into()).spawn(ask)?;
+    result.await?
+}
+
+async fn creates(kubeconfig: &str, name: &str, samples: usize) -> Result<f64, Failure> {
+    let client = keelson_client::connect::from_kubeconfig_text(kubeconfig).await?;
+    // Its connection is there before it is measured.
+    send(&client, "GET", MAPS, None).await?;
     let (mut times, start) = (Vec::with_capacity(samples), Instant::now());
     for i in 0..samples {
         let begin = Instant::now();
-        send(client, "POST", MAPS, Some(map(&format!("{name}-quiet-{i}")))).await?;
+        send(&client, "POST", MAPS, Some(map(&format!("{name}-quiet-{i}")))).await?;
         times.push(millis(begin.elapsed()));
         if start.elapsed() > SAMPLING {
             break;

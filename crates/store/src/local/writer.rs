@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{
     Options,
     format::{BatchWriter, SegmentHeader},
+    priority,
     recover::{LogFile, append_seal},
     segment::Segment,
     snapshot,
@@ -184,6 +185,7 @@ impl Writer {
     /// Runs until the store is closed and the queue is empty.
     pub(super) fn run(mut self) {
         let _guard = CloseOnExit(self.shared.clone());
+        priority::at_once();
         let mut items = Vec::new();
         while self.take(&mut items) {
             self.commit(&mut items);
@@ -352,7 +354,10 @@ impl Writer {
             return answer(waiting, Ok(()));
         };
         let shared = self.shared.clone();
-        let work = move || answer(waiting, shared.write_snapshot(header, &map));
+        let work = move || {
+            priority::in_turn();
+            answer(waiting, shared.write_snapshot(header, &map));
+        };
         match std::thread::Builder::new().name("store-snapshot".into()).spawn(work) {
             Ok(handle) => self.snapshot = Some(handle),
             // Those that wait went with the closure and hear `Closed`; the next compaction tries again.
