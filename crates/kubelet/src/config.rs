@@ -182,6 +182,8 @@ pub struct Config {
     pub reserved_system_cpus: String,
     /// What the system keeps of each NUMA node's memory.
     pub reserved_memory: Vec<MemoryReservation>,
+    /// How long an exec, attach or port-forward may be still before it is closed.
+    pub streaming_connection_idle_timeout: Duration,
     /// How long a shutdown of the machine waits for pods; zero for not at all.
     pub shutdown_grace_period: Duration,
     /// How much of that is for critical pods, which end last.
@@ -280,6 +282,7 @@ impl Config {
             topology_manager_policy_options: BTreeMap::new(),
             reserved_system_cpus: String::new(),
             reserved_memory: Vec::new(),
+            streaming_connection_idle_timeout: Duration::from_secs(4 * 60 * 60),
             shutdown_grace_period: Duration::ZERO,
             shutdown_grace_period_critical_pods: Duration::ZERO,
             shutdown_grace_period_by_pod_priority: Vec::new(),

@@ -171,14 +171,17 @@ async fn a_killed_kubelet_takes_up_where_it_was() {
     cluster.finish().await;
 }
 
-/// exec through the API server, over WebSocket, into a runtime that speaks SPDY.
+/// exec and port-forward through the API server, over WebSocket, into a runtime that speaks SPDY.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exec_reaches_the_container() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let cluster = Cluster::start("exec").await;
+    let cluster = Cluster::start_with("exec", |config| {
+        config.streaming_connection_idle_timeout = std::time::Duration::from_secs(4);
+    })
+    .await;
     cluster
         .create(json!({"metadata": {"name": "shell"}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [
-            {"name": "c", "image": IMAGE, "command": ["sleep", "1000"]}]}}))
+            {"name": "c", "image": IMAGE, "command": ["nc", "-ll", "-p", "8080", "-e", "cat"]}]}}))
         .await;
     cluster.until_running("shell").await;
     let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(cluster.remote().await, "default");
@@ -196,6 +199,36 @@ async fn exec_reaches_the_container() {
     // The message is the runtime's, the cause is what clients go by.
     let cause = status.details.and_then(|details| details.causes).unwrap_or_default().pop().unwrap();
     assert_eq!((cause.reason.as_deref(), cause.message.as_deref()), (Some("ExitCode"), Some("7")));
+
+    // Nobody says anything for too long: the connection is closed. Who says a word now and then is let alone.
+    let parameters = kube::api::AttachParams::default().stderr(false);
+    let talks = "for i in 1 2 3 4 5 6 7; do echo $i; sleep 1; done";
+    let mut busy = pods.exec("shell", ["sh", "-c", talks], &parameters).await.unwrap();
+    let mut still = pods.exec("shell", ["sh", "-c", "cat; sleep 1000"], &parameters.stdin(true)).await.unwrap();
+    let mut forwarded = pods.portforward("shell", &[8080]).await.unwrap();
+    let mut port = forwarded.take_stream(8080).unwrap();
+    let since = std::time::Instant::now();
+    let talk = async {
+        let mut out = String::new();
+        busy.stdout().unwrap().read_to_string(&mut out).await.unwrap();
+        assert_eq!(out, "1\n2\n3\n4\n5\n6\n7\n");
+    };
+    let (mut stdin, mut out) = (still.stdin().unwrap(), still.stdout().unwrap());
+    let silence = async {
+        stdin.write_all(b"a").await.unwrap();
+        out.read_exact(&mut [0]).await.unwrap();
+        assert_eq!(out.read(&mut [0]).await.unwrap_or(0), 0);
+        since.elapsed()
+    };
+    let forward = async {
+        port.write_all(b"a").await.unwrap();
+        port.read_exact(&mut [0]).await.unwrap();
+        assert_eq!(port.read(&mut [0]).await.unwrap_or(0), 0);
+        since.elapsed()
+    };
+    let all = async { tokio::join!(talk, silence, forward) };
+    let ((), exec, forward) = tokio::time::timeout(support::DEADLINE, all).await.expect("closed");
+    assert!(exec.as_secs() >= 4 && forward.as_secs() >= 4, "{exec:?} {forward:?}");
     cluster.finish().await;
 }
 

@@ -4,10 +4,12 @@
 //! - [`remotecommand`]: stdin, stdout, stderr, status and terminal size, whatever carries them.
 //! - [`portforward`]: connections to ports of a pod.
 //! - [`proxy`]: passing an upgraded connection through without looking inside.
+//! - [`idle`]: connections that may not be still for too long.
 //! - [`spdy`], [`websocket`]: what carries the bytes.
 
 #![forbid(unsafe_code)]
 
+pub mod idle;
 pub mod portforward;
 pub mod proxy;
 pub mod remotecommand;

@@ -19,6 +19,7 @@ pub(crate) const GATES: &[(&str, bool)] = &[
     ("NodeLogQuery", false),
     ("CPUManagerPolicyAlphaOptions", false),
     ("CPUManagerPolicyBetaOptions", true),
+    ("GitRepoVolumeDriver", false),
     ("GracefulNodeShutdown", true),
     ("GracefulNodeShutdownBasedOnPodPriority", true),
 ];
@@ -106,6 +107,7 @@ pub(crate) struct KubeletConfiguration {
     #[serde(rename = "reservedSystemCPUs")]
     reserved_system_cpus: Option<String>,
     reserved_memory: Option<Vec<MemoryReservation>>,
+    streaming_connection_idle_timeout: Option<GoDuration>,
     shutdown_grace_period: Option<GoDuration>,
     shutdown_grace_period_critical_pods: Option<GoDuration>,
     shutdown_grace_period_by_pod_priority: Option<Vec<ShutdownGracePeriodByPodPriority>>,
@@ -393,6 +395,7 @@ impl KubeletConfiguration {
         put(self.reserved_system_cpus, &mut config.reserved_system_cpus);
         put(self.reserved_memory, &mut config.reserved_memory);
         check_reservations(&config.reserved_memory)?;
+        put_time(self.streaming_connection_idle_timeout, &mut config.streaming_connection_idle_timeout);
         put_time(self.shutdown_grace_period, &mut config.shutdown_grace_period);
         put_time(self.shutdown_grace_period_critical_pods, &mut config.shutdown_grace_period_critical_pods);
         put(self.shutdown_grace_period_by_pod_priority, &mut config.shutdown_grace_period_by_pod_priority);
@@ -504,6 +507,7 @@ impl KubeletConfiguration {
             topology_manager_policy_options: Some(config.topology_manager_policy_options.clone()),
             reserved_system_cpus: Some(config.reserved_system_cpus.clone()),
             reserved_memory: Some(config.reserved_memory.clone()),
+            streaming_connection_idle_timeout: time(config.streaming_connection_idle_timeout),
             shutdown_grace_period: time(config.shutdown_grace_period),
             shutdown_grace_period_critical_pods: time(config.shutdown_grace_period_critical_pods),
             shutdown_grace_period_by_pod_priority: Some(config.shutdown_grace_period_by_pod_priority.clone()),

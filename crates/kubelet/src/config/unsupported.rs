@@ -21,7 +21,6 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("enableProfilingHandler", &["true"]),
     ("enableDebugFlagsHandler", &["true"]),
     ("oomScoreAdj", &["-999"]),
-    ("streamingConnectionIdleTimeout", &["4h", "4h0m0s"]),
     ("volumeStatsAggPeriod", &["1m", "1m0s"]),
     ("kubeletCgroups", &[]),
     ("systemCgroups", &[]),

@@ -2,12 +2,14 @@
 //! it. SPDY passes through untouched; WebSocket ends here and goes on as SPDY.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{HOST, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use keelson_cri::v1 as cri;
+use keelson_streaming::idle::Idle;
 use keelson_streaming::proxy::{ProxyBody, proxy_upgrade};
 use keelson_streaming::remotecommand::{self, Client, Options, Outcome, Pending};
 use keelson_streaming::upgrade::{Rejected, Transport, dial, is_websocket};
@@ -93,7 +95,7 @@ pub(super) async fn exec(ctx: &Context, target: &Target, request: Request<Incomi
         stdout: options.stdout,
         stderr: options.stderr,
     };
-    join_command(ctx.runtime.exec(wanted).await, options, request).await
+    join_command(ctx.runtime.exec(wanted).await, options, request, limits(ctx)).await
 }
 
 pub(super) async fn attach(ctx: &Context, target: &Target, request: Request<Incoming>) -> Response<ProxyBody> {
@@ -112,7 +114,7 @@ pub(super) async fn attach(ctx: &Context, target: &Target, request: Request<Inco
         stdout: options.stdout,
         stderr: options.stderr,
     };
-    join_command(ctx.runtime.attach(wanted).await, options, request).await
+    join_command(ctx.runtime.attach(wanted).await, options, request, limits(ctx)).await
 }
 
 /// An SPDY client reads a refusal in the answer. A WebSocket client is let in and told there, as by upstream's API server.
@@ -146,8 +148,13 @@ fn runtime_failed(error: impl std::fmt::Display) -> Response<ProxyBody> {
     text(StatusCode::INTERNAL_SERVER_ERROR, format!("error streaming from the container runtime: {error}"))
 }
 
-/// The request as the runtime's streaming server is to see it.
-async fn pass_through(mut request: Request<Incoming>, url: &Uri) -> Response<ProxyBody> {
+/// The limits of a client's connection.
+fn limits(ctx: &Context) -> spdy::Config {
+    spdy::Config { idle_timeout: ctx.config.streaming_connection_idle_timeout, ..spdy::Config::default() }
+}
+
+/// The request as the runtime's streaming server is to see it; a connection that is `idle` for so long is closed.
+async fn pass_through(mut request: Request<Incoming>, url: &Uri, idle: Duration) -> Response<ProxyBody> {
     let path = url.path_and_query().map_or("/", |path| path.as_str()).parse();
     let host = url.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let (Ok(path), Some(host)) = (path, host) else { return runtime_failed("its URL cannot be used") };
@@ -158,28 +165,28 @@ async fn pass_through(mut request: Request<Incoming>, url: &Uri) -> Response<Pro
         Ok(backend) => backend,
         Err(error) => return runtime_failed(error),
     };
-    proxy_upgrade(request, backend).await.unwrap_or_else(runtime_failed)
+    proxy_upgrade(request, Idle::new(backend, idle)).await.unwrap_or_else(runtime_failed)
 }
 
 async fn join_command(
     url: Result<String, crate::Error>,
     options: Options,
     mut request: Request<Incoming>,
+    config: spdy::Config,
 ) -> Response<ProxyBody> {
     let url: Uri = match url.map_err(|error| error.to_string()).and_then(|url| url.parse().map_err(|_| url)) {
         Ok(url) => url,
         Err(error) => return refuse_command(request, options, (StatusCode::INTERNAL_SERVER_ERROR, error)),
     };
     if !is_websocket(request.headers()) {
-        return pass_through(request, &url).await;
+        return pass_through(request, &url, config.idle_timeout).await;
     }
-    let config = spdy::Config::default();
     let (response, pending) = match remotecommand::serve(&mut request, options, config) {
         Ok(accepted) => accepted,
         Err(rejected) => return refuse(rejected),
     };
     let back = match dial(&url).await {
-        Ok(io) => Client::connect(io, &url, options, spdy::Config::default()).await,
+        Ok(io) => Client::connect(io, &url, options, config).await,
         Err(error) => Err(error),
     };
     let back = match back {
@@ -219,6 +226,7 @@ pub(super) async fn port_forward(
         Ok(handle) => handle,
         Err((code, message)) => return text(code, message),
     };
+    let config = limits(ctx);
     let sandbox = handle.observed.borrow().sandbox().map(|sandbox| sandbox.id.clone());
     let Some(sandbox) = sandbox else {
         let message = format!("not found ({:?})", target.pod);
@@ -230,7 +238,7 @@ pub(super) async fn port_forward(
         Err(error) => return runtime_failed(error),
     };
     if !is_websocket(request.headers()) {
-        return pass_through(request, &url).await;
+        return pass_through(request, &url, config.idle_timeout).await;
     }
     let ports = ports(request.uri().query().unwrap_or_default());
     let (response, pending) = match portforward::serve(&mut request) {
@@ -251,8 +259,8 @@ pub(super) async fn port_forward(
             Err(message) => return text(StatusCode::BAD_REQUEST, message),
         };
         tokio::spawn(async move {
-            let back = spdy::Connection::client(back, spdy::Config::default());
-            let joined = pending.channels(&ports, portforward::Client::new(back), spdy::Config::default());
+            let back = spdy::Connection::client(back, config);
+            let joined = pending.channels(&ports, portforward::Client::new(back), config);
             if let Err(error) = joined.await {
                 tracing::debug!(%error, "a port-forward ended early");
             }
@@ -262,7 +270,7 @@ pub(super) async fn port_forward(
     tokio::spawn(async move {
         let copied = async {
             let mut front = pending.bytes().await?;
-            tokio::io::copy_bidirectional(&mut front, &mut back).await?;
+            tokio::io::copy_bidirectional(&mut front, &mut Idle::new(&mut back, config.idle_timeout)).await?;
             Ok::<_, keelson_streaming::Error>(())
         };
         if let Err(error) = copied.await {

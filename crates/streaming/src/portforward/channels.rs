@@ -54,12 +54,12 @@ impl Pending {
         };
         let receiving = async {
             while let Some(message) = stream.next().await {
-                activity.send_replace(Instant::now());
                 let message = match message.map_err(io_error)? {
                     Message::Binary(bytes) => bytes,
                     Message::Close(_) => break,
                     _ => continue,
                 };
+                activity.send_replace(Instant::now());
                 let Some(channel) = message.first() else { continue };
                 // What comes on error channels is nobody's.
                 let input = inputs.get(usize::from(channel / 2)).filter(|_| channel % 2 == 0);

@@ -13,7 +13,9 @@ use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 
 use super::*;
 use crate::{
-    Error, proxy,
+    Error,
+    idle::Idle,
+    proxy,
     spdy::Config,
     upgrade::{self, request_websocket},
     websocket,
@@ -34,6 +36,10 @@ enum Server {
     Bridge,
     /// Passes the upgrade to another echo server, as the API server does.
     Proxy,
+    /// Echoes; a connection that is still for a minute is closed.
+    Impatient,
+    /// Passes the upgrade to another echo server for as long as it is not still for a minute, as the kubelet does.
+    ImpatientProxy,
 }
 
 /// Serves one HTTP connection; returns the client's end.
@@ -44,8 +50,16 @@ fn serve_on(server: Server) -> DuplexStream {
             let answer = proxy::proxy_upgrade(request, serve_on(Server::Echo)).await.expect("the backend answers");
             return Ok::<_, std::convert::Infallible>(answer);
         }
+        if let Server::ImpatientProxy = server {
+            let backend = Idle::new(serve_on(Server::Echo), MINUTE);
+            return Ok(proxy::proxy_upgrade(request, backend).await.expect("the backend answers"));
+        }
         let options = Options::from_query(request.uri().query().unwrap_or_default()).expect("a query");
-        let answer = match serve(&mut request, options, Config::default()) {
+        let mut config = Config::default();
+        if let Server::Impatient = server {
+            config.idle_timeout = MINUTE;
+        }
+        let answer = match serve(&mut request, options, config) {
             Ok((response, pending)) => {
                 tokio::spawn(async move { run(server, options, pending.streams().await.expect("streams")).await });
                 response.map(|b| b.map_err(|never| match never {}).boxed_unsync())
@@ -61,7 +75,7 @@ fn serve_on(server: Server) -> DuplexStream {
 
 async fn run(server: Server, options: Options, mut streams: RemoteCommand) {
     match server {
-        Server::Echo => {
+        Server::Echo | Server::Impatient => {
             let mut stdout = streams.stdout.expect("stdout");
             if let Some(mut resize) = streams.resize.take() {
                 let size = resize.next().await.expect("a size");
@@ -97,10 +111,11 @@ async fn run(server: Server, options: Options, mut streams: RemoteCommand) {
             let back = Client::connect(serve_on(Server::Echo), &uri, options, Config::default()).await;
             bridge(streams, back.expect("the runtime's streams")).await.expect("bridged");
         }
-        Server::Proxy => unreachable!("passed on before"),
+        Server::Proxy | Server::ImpatientProxy => unreachable!("passed on before"),
     }
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
 const ALL: &str = "http://x/exec?stdin=true&stdout=true&stderr=true";
 
 async fn read_all(reader: Option<Reader>) -> Vec<u8> {
@@ -128,6 +143,50 @@ async fn spdy_clients_get_all_streams_directly_bridged_and_proxied() {
         let ((), stdout, stderr, outcome) = all;
         assert_eq!((stdout.len(), stderr), (500_000, b"500000".to_vec()));
         assert_eq!(outcome.expect("a status"), Outcome::ExitCode(3));
+    }
+}
+
+/// Talks for longer than a connection may be still, then is still. A WebSocket client that says no more than that it is
+/// there is still, too, for a server that looks inside.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_still_for_too_long_is_closed() {
+    let closed = |since: tokio::time::Instant, limit: u64| {
+        let took = since.elapsed().as_secs();
+        assert!((limit..limit + 10).contains(&took), "closed after {took} s");
+    };
+    for server in [Server::Impatient, Server::ImpatientProxy] {
+        let uri = Uri::from_static(ALL);
+        let options = Options::from_query(uri.query().expect("a query")).expect("valid");
+        let client = Client::connect(serve_on(server), &uri, options, Config::default()).await.expect("connected");
+        let (mut stdin, mut stdout) = (client.stdin.expect("stdin"), client.stdout.expect("stdout"));
+        for _ in 0..3 {
+            tokio::time::sleep(MINUTE / 3 * 2).await;
+            stdin.write_all(b"x").await.expect("write");
+            stdout.read_exact(&mut [0]).await.expect("read");
+        }
+        let since = tokio::time::Instant::now();
+        assert_eq!(stdout.read(&mut [0]).await.unwrap_or(0), 0);
+        closed(since, 60);
+
+        let (io, _) = request_websocket(serve_on(server), &uri, &[V5]).await.expect("upgraded");
+        let (mut sink, mut stream) = websocket::on(io, Role::Client).await.split();
+        stream.next().await.expect("the start").expect("read");
+        for _ in 0..3 {
+            tokio::time::sleep(MINUTE / 3 * 2).await;
+            sink.send(Message::Binary(vec![0, b'x'].into())).await.expect("sent");
+            let echo = stream.next().await.expect("an echo").expect("read");
+            assert_eq!(echo.into_data().as_ref(), [1, b'x']);
+        }
+        let since = tokio::time::Instant::now();
+        for _ in 0..2 {
+            tokio::time::sleep(MINUTE / 3).await;
+            sink.send(Message::Ping(Bytes::new())).await.expect("sent");
+        }
+        while let Some(Ok(message)) = stream.next().await {
+            assert!(matches!(message, Message::Pong(_) | Message::Close(_)), "{message:?}");
+        }
+        let looks_inside = matches!(server, Server::Impatient);
+        closed(since, if looks_inside { 60 } else { 100 });
     }
 }
 

@@ -88,17 +88,18 @@ where
         let mut parser = SizeParser::default();
         let receive = async {
             while let Some(message) = stream.next().await {
-                active_too.send_replace(Instant::now());
                 let message = match message {
                     Ok(Message::Binary(bytes)) => bytes,
                     Ok(Message::Text(text)) => text.into(),
                     Ok(Message::Close(_)) => break,
+                    // As upstream, a client that only says that it is there is idle all the same.
                     Ok(_) => continue,
                     Err(error) => {
                         tracing::debug!(%error, "the WebSocket broke");
                         break;
                     }
                 };
+                active_too.send_replace(Instant::now());
                 let (Some(channel), data) = (message.first(), message.get(1..).unwrap_or_default()) else { continue };
                 match *channel {
                     STDIN if !data.is_empty() => {
