@@ -167,7 +167,7 @@ fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Co
     Ok(Context {
         devices,
         managers,
-        volumes: Volumes::new(&config.root_dir, &client),
+        volumes: Volumes::new(&config.root_dir, &client, config.enabled("GitRepoVolumeDriver")),
         images: Images::new(runtime.clone(), client.clone(), events.clone(), config.max_parallel_image_pulls),
         limits: Limits {
             memory_capacity_bytes: machine.memory_bytes,

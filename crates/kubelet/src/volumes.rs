@@ -3,6 +3,7 @@
 
 pub(crate) mod atomic;
 mod empty_dir;
+mod git_repo;
 mod host_path;
 pub(crate) mod mounts;
 mod ownership;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Volume};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::downward::Addresses;
 use crate::error::Error;
@@ -47,16 +49,19 @@ pub(crate) struct Volumes {
     config_maps: Watched<ConfigMap>,
     secrets: Watched<Secret>,
     tokens: token::Tokens,
+    /// The gate `GitRepoVolumeDriver`.
+    git_repos: bool,
 }
 
 impl Volumes {
-    /// Volumes below `root` (the kubelet's root directory).
-    pub(crate) fn new(root: &Path, client: &kube::Client) -> Self {
+    /// Volumes below `root` (the kubelet's root directory); with `git_repos`, also those of that kind.
+    pub(crate) fn new(root: &Path, client: &kube::Client, git_repos: bool) -> Self {
         Volumes {
             root: root.to_path_buf(),
             config_maps: Watched::new(client.clone()),
             secrets: Watched::new(client.clone()),
             tokens: token::Tokens::new(client.clone()),
+            git_repos,
         }
     }
 
@@ -65,13 +70,15 @@ impl Volumes {
         self.root.join("pods").join(uid)
     }
 
-    /// Makes the pod's volumes, or brings them up to date. `changed` is told when an object behind them changes.
+    /// Makes the pod's volumes, or brings them up to date. `changed` is told when an object behind them changes;
+    /// `cancelled` gives up what waits for a server elsewhere.
     pub(crate) async fn set_up(
         &self,
         pod: &Pod,
         addresses: &Addresses,
         allocatable: &ResourceList,
         changed: &Arc<Notify>,
+        cancelled: &CancellationToken,
     ) -> Result<Mounted, Failed> {
         let gather = Gather {
             pod,
@@ -91,7 +98,7 @@ impl Volumes {
             let failed = |error| Failed { volume: volume.name.clone(), error };
             let gathered = gather.volume(volume).await.map_err(failed)?;
             let refresh_at = gathered.as_ref().and_then(|gathered| gathered.refresh_at);
-            let path = self.make(pod, volume, gathered, allocatable).await.map_err(failed)?;
+            let path = self.make(pod, volume, gathered, allocatable, cancelled).await.map_err(failed)?;
             mounted.paths.insert(volume.name.clone(), path);
             mounted.refresh_at = match (mounted.refresh_at, refresh_at) {
                 (Some(a), Some(b)) => Some(a.min(b)),
@@ -107,8 +114,9 @@ impl Volumes {
         volume: &Volume,
         gathered: Option<Gathered>,
         allocatable: &ResourceList,
+        cancelled: &CancellationToken,
     ) -> Result<PathBuf, Error> {
-        let kind = kind_of(pod, volume, allocatable)?;
+        let kind = kind_of(pod, volume, allocatable, self.git_repos)?;
         if let Kind::Host { path, kind } = &kind {
             // A file system that does not answer holds this volume and nothing else.
             let (place, kind) = (path.clone(), kind.clone());
@@ -123,6 +131,10 @@ impl Volumes {
             .join(&volume.name);
         let context = view::spec(pod).and_then(|spec| spec.security_context.as_ref());
         let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+        if let Kind::Git(repo) = &kind {
+            repo.set_up(&path, group, cancelled).await?;
+            return Ok(path);
+        }
         let once = context.and_then(|c| c.fs_group_change_policy.as_deref()) == Some("OnRootMismatch");
         let now = keelson_client::clock::now();
         let version = format!("{}.{:09}", now.strftime("%Y_%m_%d_%H_%M_%S"), now.subsec_nanosecond());
@@ -171,6 +183,7 @@ impl Volumes {
 enum Kind {
     Files { plugin: &'static str, in_memory: bool },
     Empty(empty_dir::Medium),
+    Git(git_repo::GitRepo),
     Host { path: PathBuf, kind: String },
 }
 
@@ -179,12 +192,13 @@ impl Kind {
         match self {
             Kind::Files { plugin, .. } => plugin,
             Kind::Empty(_) => "empty-dir",
+            Kind::Git(_) => "git-repo",
             Kind::Host { .. } => "host-path",
         }
     }
 }
 
-fn kind_of(pod: &Pod, volume: &Volume, allocatable: &ResourceList) -> Result<Kind, Error> {
+fn kind_of(pod: &Pod, volume: &Volume, allocatable: &ResourceList, git_repos: bool) -> Result<Kind, Error> {
     let files = |plugin, in_memory| Ok(Kind::Files { plugin, in_memory });
     if let Some(source) = &volume.host_path {
         return Ok(Kind::Host { path: source.path.clone().into(), kind: source.type_.clone().unwrap_or_default() });
@@ -204,12 +218,19 @@ fn kind_of(pod: &Pod, volume: &Volume, allocatable: &ResourceList) -> Result<Kin
     if volume.downward_api.is_some() {
         return files("downward-api", true);
     }
-    Err(Error::message(if volume.git_repo.is_some() {
-        "git-repo volume plugin has been disabled; if necessary, it may be re-enabled by enabling the feature-gate \
-         `GitRepoVolumeDriver`, which this kubelet does not have"
-    } else {
-        "no volume plugin matched: this node has emptyDir, hostPath, configMap, secret, projected, downwardAPI and image"
-    }))
+    if let Some(source) = &volume.git_repo {
+        if !git_repos {
+            return Err(Error::message(
+                "git-repo volume plugin has been disabled; if necessary, it may be re-enabled by enabling the feature-gate \
+                 `GitRepoVolumeDriver`",
+            ));
+        }
+        return git_repo::GitRepo::new(source).map(Kind::Git);
+    }
+    Err(Error::message(
+        "no volume plugin matched: this node has emptyDir, hostPath, configMap, secret, projected, downwardAPI, image and \
+         gitRepo",
+    ))
 }
 
 fn fill(
@@ -221,7 +242,7 @@ fn fill(
     version: &str,
 ) -> Result<(), Error> {
     match kind {
-        Kind::Host { .. } => Ok(()),
+        Kind::Host { .. } | Kind::Git(_) => Ok(()),
         Kind::Empty(medium) => empty_dir::set_up(path, *medium, group, once),
         Kind::Files { in_memory, .. } => {
             fs::create_dir_all(path).map_err(Error::file("create", path))?;

@@ -4,5 +4,6 @@
 
 pub mod cluster;
 pub mod device_plugin;
+pub mod git;
 pub mod image;
 pub mod logind;

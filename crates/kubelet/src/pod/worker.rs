@@ -374,7 +374,7 @@ impl Worker {
         self.preparing = true;
         let ctx = self.ctx.clone();
         let pod = self.pod.clone();
-        let changed = self.changed.clone();
+        let (changed, cancelled) = (self.changed.clone(), self.cancel_starts.clone());
         let ips = self.observed.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
         let fresh = self.observed.containers.is_empty();
         self.ops.spawn(async move {
@@ -398,7 +398,7 @@ impl Worker {
                 Err(error) => return Done::Prepared(Err(failed(Error::message(error.to_string())))),
             }
             let addresses = start::addresses(&ctx, &pod, &ips);
-            let mounted = ctx.volumes.set_up(&pod, &addresses, &ctx.allocatable, &changed).await;
+            let mounted = ctx.volumes.set_up(&pod, &addresses, &ctx.allocatable, &changed, &cancelled).await;
             steps::reached("kubelet-mounted");
             Done::Prepared(mounted)
         });
