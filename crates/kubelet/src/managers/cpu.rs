@@ -22,6 +22,7 @@ pub(crate) struct Options {
     pub distribute_across_nodes: bool,
     pub align_by_socket: bool,
     pub strict_reservation: bool,
+    pub by_cache: bool,
 }
 
 impl Options {
@@ -34,7 +35,8 @@ impl Options {
                 "strict-cpu-reservation" => (&mut options.strict_reservation, None),
                 "distribute-cpus-across-numa" => (&mut options.distribute_across_nodes, Some("Beta")),
                 "align-by-socket" => (&mut options.align_by_socket, Some("Alpha")),
-                "distribute-cpus-across-cores" | "prefer-align-cpus-by-uncorecache" => {
+                "prefer-align-cpus-by-uncorecache" => (&mut options.by_cache, None),
+                "distribute-cpus-across-cores" => {
                     return Err(format!("this kubelet does not support the CPU Manager Policy option {name:?}"));
                 }
                 _ => return Err(format!("unknown CPU Manager Policy option: {name:?}")),
@@ -45,6 +47,13 @@ impl Options {
                 ));
             }
             *place = super::parse_bool(name, value)?;
+        }
+        if options.by_cache && options.distribute_across_nodes {
+            return Err(
+                "static policy options prefer-align-cpus-by-uncorecache and distribute-cpus-across-numa can not be used \
+                 at the same time"
+                    .into(),
+            );
         }
         Ok(options)
     }
@@ -177,7 +186,7 @@ impl Cpus {
             let group = if self.options.full_cores_only { self.topology.cpus_per_core() } else { 1 };
             return take::distributed(&self.topology, available, count, group);
         }
-        take::packed(&self.topology, available, count)
+        take::packed(&self.topology, available, count, self.options.by_cache)
     }
 
     /// CPUs that could be given away if nobody had any.

@@ -17,6 +17,7 @@ struct Free<'a> {
 enum Level {
     Node,
     Socket,
+    Cache,
     Core,
 }
 
@@ -25,6 +26,7 @@ impl Level {
         match self {
             Level::Node => place.node,
             Level::Socket => place.socket,
+            Level::Cache => place.cache,
             Level::Core => place.core,
         }
     }
@@ -72,10 +74,38 @@ impl Free<'_> {
             }
         }
     }
+
+    /// Takes whole caches, then what is left from the first one that has all of it free: in whole cores, but for the last
+    /// thread of an odd number. Where none has, nothing more.
+    fn take_caches(&mut self, node: &[Level]) {
+        let levels = [node, &[Level::Cache]].concat();
+        let caches = self.nested(&levels);
+        self.take_whole(&levels);
+        for cache in caches {
+            if self.needed == 0 {
+                return;
+            }
+            let free = cache.intersection(&self.free);
+            let mut cores: Vec<(usize, usize)> =
+                free.iter().filter_map(|cpu| Some((self.topology.cpus.get(&cpu)?.core, cpu))).collect();
+            cores.sort_unstable();
+            let count = self.needed.div_ceil(self.topology.cpus_per_core());
+            let cores = cores.chunk_by(|one, other| one.0 == other.0).take(count);
+            let mut cpus: Vec<usize> = cores.flatten().map(|(_, cpu)| *cpu).collect();
+            cpus.sort_unstable();
+            if cpus.len() == self.needed + 1 {
+                cpus.pop();
+            }
+            if cpus.len() == self.needed {
+                return self.take(&cpus.into_iter().collect());
+            }
+        }
+    }
 }
 
-/// Takes `count` of the `available` CPUs, packed as closely as can be. The error is upstream's.
-pub(crate) fn packed(topology: &Topology, available: &CpuSet, count: usize) -> Result<CpuSet, String> {
+/// Takes `count` of the `available` CPUs, packed as closely as can be; with `by_cache`, if possible such that share a cache.
+/// The error is upstream's.
+pub(crate) fn packed(topology: &Topology, available: &CpuSet, count: usize, by_cache: bool) -> Result<CpuSet, String> {
     let free = available.intersection(&topology.all_cpus());
     if count > free.len() {
         return Err(format!(
@@ -89,9 +119,13 @@ pub(crate) fn packed(topology: &Topology, available: &CpuSet, count: usize) -> R
         true => [Level::Node, Level::Socket, Level::Core],
         false => [Level::Socket, Level::Node, Level::Core],
     };
-    for depth in 1..=outer.len() {
+    for depth in 1..outer.len() {
         state.take_whole(&outer[..depth]);
     }
+    if by_cache {
+        state.take_caches(&outer[..2]);
+    }
+    state.take_whole(&outer);
     for core in state.nested(&outer) {
         let some = core.iter().take(state.needed).collect();
         state.take(&some);
@@ -109,7 +143,7 @@ pub(crate) fn distributed(
     let group = group.max(1);
     let free = available.intersection(&topology.all_cpus());
     if count == 0 || !count.is_multiple_of(group) || count > free.len() {
-        return packed(topology, available, count);
+        return packed(topology, available, count, false);
     }
     let on = |node: usize| free.intersection(&topology.cpus_where(|place| place.node == node));
     let mut nodes: Vec<(usize, CpuSet)> =
@@ -125,8 +159,12 @@ pub(crate) fn distributed(
             let mut rest = cpus.clone();
             let mut left = *share;
             while left > 0 {
-                let some =
-                    packed(topology, &rest, if left >= even && even > 0 && left == *share { even } else { group })?;
+                let some = packed(
+                    topology,
+                    &rest,
+                    if left >= even && even > 0 && left == *share { even } else { group },
+                    false,
+                )?;
                 left -= some.len().min(left);
                 rest = rest.difference(&some);
                 taken = taken.union(&some);
@@ -134,7 +172,7 @@ pub(crate) fn distributed(
         }
         return Ok(taken);
     }
-    packed(topology, available, count)
+    packed(topology, available, count, false)
 }
 
 /// How many CPUs to take from each node (`sizes` free ones) so that `width` nodes give `count` evenly, in groups, and what
@@ -245,11 +283,11 @@ mod tests {
             (&dual, "1-11", 3, "1,6-7"),
             (&dual, "0-11", 0, ""),
         ] {
-            let taken = packed(topology, &set(available), count).unwrap();
+            let taken = packed(topology, &set(available), count, false).unwrap();
             assert_eq!(taken.to_string(), expected, "{count} of {available}");
         }
         assert_eq!(
-            packed(&single, &set("0-2"), 4).unwrap_err(),
+            packed(&single, &set("0-2"), 4, false).unwrap_err(),
             "not enough cpus available to satisfy request: requested=4, available=3"
         );
     }
@@ -258,13 +296,51 @@ mod tests {
     fn nodes_within_sockets_and_sockets_within_nodes() {
         // Two sockets of two nodes, four CPUs a node.
         let small_nodes = machine(2, 2, 4, 1);
-        assert_eq!(packed(&small_nodes, &set("0-15"), 8).unwrap().to_string(), "0-7");
-        assert_eq!(packed(&small_nodes, &set("1-15"), 4).unwrap().to_string(), "4-7", "a whole node where one is");
-        assert_eq!(packed(&small_nodes, &set("1-15"), 12).unwrap().to_string(), "4-15");
+        assert_eq!(packed(&small_nodes, &set("0-15"), 8, false).unwrap().to_string(), "0-7");
+        assert_eq!(
+            packed(&small_nodes, &set("1-15"), 4, false).unwrap().to_string(),
+            "4-7",
+            "a whole node where one is"
+        );
+        assert_eq!(packed(&small_nodes, &set("1-15"), 12, false).unwrap().to_string(), "4-15");
         let mut small_sockets = machine(4, 1, 2, 1);
         small_sockets.cpus.values_mut().for_each(|place| place.node = place.socket / 2);
-        assert_eq!(packed(&small_sockets, &set("0-7"), 4).unwrap().to_string(), "0-3");
-        assert_eq!(packed(&small_sockets, &set("1-7"), 2).unwrap().to_string(), "2-3", "a whole socket where one is");
+        assert_eq!(packed(&small_sockets, &set("0-7"), 4, false).unwrap().to_string(), "0-3");
+        assert_eq!(
+            packed(&small_sockets, &set("1-7"), 2, false).unwrap().to_string(),
+            "2-3",
+            "a whole socket where one is"
+        );
+    }
+
+    #[test]
+    fn by_cache() {
+        // One socket of 8 cores with 2 threads (0/8, 1/9, ..), four cores to a cache: 0-3,8-11 and 4-7,12-15.
+        let mut smt = machine(1, 1, 8, 2);
+        smt.cpus.values_mut().for_each(|place| place.cache = place.core / 4);
+        // The same without threads: 0-3 and 4-7 and 8-11.
+        let mut plain = machine(1, 1, 12, 1);
+        plain.cpus.values_mut().for_each(|place| place.cache = place.core / 4);
+        for (topology, available, count, together, apart) in [
+            (&smt, "0-15", 8, "0-3,8-11", "0-3,8-11"),
+            // The cache that is broken already is filled up; one whose first cores are broken, too, is none that has four.
+            (&smt, "1-7,9-15", 4, "1-2,9-10", "1-2,9-10"),
+            (&smt, "1-15", 4, "4-5,12-13", "1-2,9-10"),
+            (&smt, "2-3,10-11,4-7,12-15", 6, "4-6,12-14", "2-4,10-12"),
+            (&smt, "2-3,10-11,4-7,12-15", 8, "4-7,12-15", "2-5,10-13"),
+            // Odd: the last thread of the last core stays.
+            (&smt, "0-15", 3, "0-1,8", "0-1,8"),
+            (&plain, "2-11", 4, "4-7", "2-5"),
+            (&plain, "2-11", 3, "4-6", "2-4"),
+            (&plain, "2-11", 6, "2-7", "2-7"),
+            // No cache has as many: packed as ever.
+            (&plain, "2-3,6-7,10-11", 3, "2-3,6", "2-3,6"),
+        ] {
+            for (by_cache, expected) in [(true, together), (false, apart)] {
+                let taken = packed(topology, &set(available), count, by_cache).unwrap();
+                assert_eq!(taken.to_string(), expected, "{count} of {available}, {by_cache}");
+            }
+        }
     }
 
     #[test]

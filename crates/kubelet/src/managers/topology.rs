@@ -14,6 +14,8 @@ pub(crate) struct Place {
     pub core: usize,
     pub socket: usize,
     pub node: usize,
+    /// Of the last cache above the core's own; the socket's number where the kernel does not tell.
+    pub cache: usize,
 }
 
 /// A NUMA node's memory.
@@ -57,11 +59,13 @@ impl Topology {
             let dir = cpu_dir.join(format!("cpu{cpu}/topology"));
             let siblings = read_set(&dir.join("thread_siblings_list"))?;
             let socket = fs::read_to_string(dir.join("physical_package_id")).unwrap_or_default();
+            // Some virtual machines say -1.
+            let socket = socket.trim().parse().unwrap_or(0);
             let place = Place {
                 core: siblings.iter().next().unwrap_or(cpu),
-                // Some virtual machines say -1.
-                socket: socket.trim().parse().unwrap_or(0),
+                socket,
                 node: node_of.get(&cpu).copied().unwrap_or(0),
+                cache: last_cache(&cpu_dir.join(format!("cpu{cpu}/cache"))).unwrap_or(socket),
             };
             cpus.insert(cpu, place);
         }
@@ -91,6 +95,13 @@ impl Topology {
         let cores: BTreeSet<usize> = self.cpus.values().map(|place| place.core).collect();
         self.cpus.len().checked_div(cores.len()).unwrap_or(1).max(1)
     }
+}
+
+/// The number of a CPU's cache of level 3.
+fn last_cache(dir: &Path) -> Option<usize> {
+    let number = |path: &Path| fs::read_to_string(path).ok()?.trim().parse().ok();
+    let caches = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
+    caches.filter(|cache| number(&cache.join("level")) == Some(3)).find_map(|cache| number(&cache.join("id")))
 }
 
 fn read_set(path: &Path) -> Result<CpuSet, Error> {
@@ -131,7 +142,8 @@ pub(crate) mod samples {
         let all = sockets * nodes * cores;
         let place = |cpu: usize| {
             let core = cpu % all;
-            Place { core, socket: core / (nodes * cores), node: core / cores }
+            let socket = core / (nodes * cores);
+            Place { core, socket, node: core / cores, cache: socket }
         };
         let distances = |from: usize| {
             let far = |to: usize| if to / nodes == from / nodes { 12 } else { 20 };
@@ -171,6 +183,10 @@ mod tests {
             write(&format!("cpu/cpu{cpu}/topology/thread_siblings_list"), &format!("{},{}\n", cpu % 2, cpu % 2 + 2));
             write(&format!("cpu/cpu{cpu}/topology/physical_package_id"), &format!("{socket}\n"));
         }
+        for (index, level, id) in [(0, 1, 3), (3, 3, 7)] {
+            write(&format!("cpu/cpu3/cache/index{index}/level"), &format!("{level}\n"));
+            write(&format!("cpu/cpu3/cache/index{index}/id"), &format!("{id}\n"));
+        }
         assert_eq!(Topology::read(dir.path(), 7).unwrap().nodes[&0].bytes, 7, "a kernel without NUMA");
         for node in 0..2 {
             write(&format!("node/node{node}/cpulist"), &format!("{node},{}\n", node + 2));
@@ -182,7 +198,8 @@ mod tests {
             write(&format!("node/node{node}/hugepages/hugepages-2048kB/nr_hugepages"), "3\n");
         }
         let topology = Topology::read(dir.path(), 0).unwrap();
-        assert_eq!(topology.cpus[&3], Place { core: 1, socket: 1, node: 1 });
+        assert_eq!(topology.cpus[&3], Place { core: 1, socket: 1, node: 1, cache: 7 });
+        assert_eq!(topology.cpus[&2].cache, 0, "no cache is told");
         let memory = NodeMemory { bytes: 2 << 20, huge_pages: [(2 << 20, 3)].into(), distances: vec![10, 21] };
         assert_eq!(topology.nodes[&1], memory);
         assert_eq!((topology.cpus_per_core(), topology.sockets().len(), topology.cpu_nodes().len()), (2, 2, 2));

@@ -203,11 +203,16 @@ fn options_by_maturity() {
         ),
         ("nonsense", "true", "unknown CPU Manager Policy option: \"nonsense\""),
         ("full-pcpus-only", "yes", "bad value for option \"full-pcpus-only\""),
-        ("prefer-align-cpus-by-uncorecache", "true", "does not support"),
+        ("distribute-cpus-across-cores", "true", "does not support"),
     ] {
         let refused = parse(name, value, &default).unwrap_err();
         assert!(refused.contains(complaint), "{refused}");
     }
     assert!(parse("align-by-socket", "1", &|_| true).unwrap().align_by_socket);
+    assert!(parse("prefer-align-cpus-by-uncorecache", "true", &|_| false).unwrap().by_cache);
+    let both =
+        ["prefer-align-cpus-by-uncorecache", "distribute-cpus-across-numa"].map(|name| (name.into(), "true".into()));
+    let why = Options::parse(&both.into(), |_| true).unwrap_err();
+    assert!(why.ends_with("can not be used at the same time"), "{why}");
     assert!(parse("distribute-cpus-across-numa", "true", &|_| false).is_err());
 }
