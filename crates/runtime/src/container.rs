@@ -39,6 +39,8 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest seccomp profile, in bytes.
 const MAX_PROFILE_BYTES: u64 = 1 << 20;
 const DEFAULT_STOP_SIGNAL: &str = "SIGTERM";
+/// Why a container ended that never ran.
+const START_ERROR: &str = "StartError";
 
 /// Makes a container: its file system, its specification, no process yet. What a failure leaves is removed.
 pub(crate) async fn create(
@@ -145,6 +147,10 @@ fn make(
     } else {
         config.devices.iter().map(machine::device_nodes).collect::<Result<Vec<_>, _>>()?.concat()
     };
+    // Files of devices are made in `/dev` alone.
+    for device in devices.iter_mut().filter(|device| !Path::new(&device.path).starts_with("/dev")) {
+        device.bound = Some(device.host.clone());
+    }
     let mut config = config.clone();
     mount_images(core, container, &mut config, userns.as_ref())?;
     for mount in &mut config.mounts {
@@ -441,14 +447,11 @@ pub(crate) async fn start(core: &Arc<Core>, container: &Arc<Container>) -> Resul
     let message = format!("failed to create container task: OCI runtime create failed: {failure}");
     container.update(|record| {
         record.started_at = now_ns();
+        record.reason = START_ERROR.into();
         record.message.clone_from(&message);
         true
     });
     core.container_ended(container, &Exit { code: 128, finished_at_ns: now_ns(), oom_killed: false, unknown: false });
-    container.update(|record| {
-        record.reason = "StartError".into();
-        true
-    });
     Err(Error::Shim(message))
 }
 
@@ -462,8 +465,10 @@ fn note_started(container: &Container, started_at_ns: i64) {
         }
         true
     });
-    if changed && container.is_running() {
-        *container.witness.lock() = Witness::of(&container.bundle);
+    if changed {
+        let mut witness = container.witness.lock();
+        // Whoever notes its end takes the witness afterwards.
+        *witness = if container.is_running() { Witness::of(&container.bundle) } else { None };
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use keelson_cri::{
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Error,
     cni::Cni,
+    disk,
     handlers::Features,
     image::Store,
     machine,
@@ -34,6 +35,8 @@ use crate::{
 /// Turns at once for each core, and how long one lasts.
 const TURNS_PER_CORE: usize = 3;
 const LONGEST_TURN: Duration = Duration::from_secs(10);
+/// How long a walk through a container's writable layer is good for.
+const DISK_USAGE_LIFE: Duration = Duration::from_secs(10);
 /// Container events a slow listener may lag behind.
 const EVENT_BACKLOG: usize = 1024;
 
@@ -92,6 +95,8 @@ pub(crate) struct Container {
     /// Told when a new shim has said what became of it.
     pub settled: Notify,
     pub witness: Mutex<Option<Witness>>,
+    /// What its writable layer was found to take, and when.
+    disk_usage: tokio::sync::Mutex<Option<(Instant, (u64, u64))>>,
 }
 
 impl Core {
@@ -217,6 +222,7 @@ impl Core {
             ended: watch::channel(ended).0,
             settled: Notify::new(),
             witness: Mutex::new(None),
+            disk_usage: tokio::sync::Mutex::new(None),
         });
         tables.containers.insert(container.id.clone(), container.clone());
         Ok(container)
@@ -256,13 +262,16 @@ impl Core {
             record.set_phase(ContainerPhase::Exited);
             record.exit_code = exit.code;
             record.finished_at = exit.finished_at_ns;
-            record.reason = match exit {
-                Exit { oom_killed: true, .. } => "OOMKilled",
-                Exit { unknown: true, .. } => "Unknown",
-                Exit { code: 0, .. } => "Completed",
-                _ => "Error",
+            // One that never started has its reason already.
+            if record.reason.is_empty() {
+                record.reason = match exit {
+                    Exit { oom_killed: true, .. } => "OOMKilled",
+                    Exit { unknown: true, .. } => "Unknown",
+                    Exit { code: 0, .. } => "Completed",
+                    _ => "Error",
+                }
+                .into();
             }
-            .into();
             true
         });
         if changed {
@@ -284,6 +293,13 @@ impl Sandbox {
         let mut record = self.record.lock();
         change(&mut record);
         records::save(&self.root, &*record)
+    }
+
+    /// Writes the record so that it survives a power cut.
+    pub(crate) async fn save_synced(&self) -> Result<(), Error> {
+        let (root, record) = (self.root.clone(), self.record.lock().clone());
+        let save = tokio::task::spawn_blocking(move || records::save_synced(&root, &record));
+        save.await.map_err(|error| Error::Other(error.to_string()))?
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -337,6 +353,21 @@ impl Container {
     pub(crate) fn recorded_exit(&self) -> Option<Exit> {
         let read = |dir: &Path| shim::read_json::<Exit>(&dir.join(EXIT_FILE)).ok().flatten();
         read(&self.root).or_else(|| read(&self.bundle))
+    }
+
+    /// Bytes and inodes of its writable layer, as they were a moment ago.
+    pub(crate) async fn disk_usage(&self) -> (u64, u64) {
+        let mut known = self.disk_usage.lock().await;
+        if let Some((when, usage)) = *known
+            && when.elapsed() < DISK_USAGE_LIFE
+        {
+            return usage;
+        }
+        let upper = self.root.join("upper");
+        let walk = tokio::task::spawn_blocking(move || disk::disk_usage(&upper));
+        let usage = walk.await.unwrap_or_default();
+        *known = Some((Instant::now(), usage));
+        usage
     }
 
     pub(crate) fn cgroup(&self) -> PathBuf {

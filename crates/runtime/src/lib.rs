@@ -15,6 +15,7 @@ mod cni;
 mod config;
 mod container;
 mod core;
+mod disk;
 mod error;
 mod exec;
 mod handlers;

@@ -207,7 +207,6 @@ pub(crate) fn exec_process(spec: &Value, command: &[String], tty: bool) -> Value
     if let Some(process) = process.as_object_mut() {
         process.insert("args".into(), json!(command));
         process.insert("terminal".into(), json!(tty));
-        process.remove("oomScoreAdj");
         if tty
             && let Some(env) = process.get_mut("env").and_then(Value::as_array_mut)
             && !env.iter().any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with("TERM=")))

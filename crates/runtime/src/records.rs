@@ -1,5 +1,6 @@
 //! What is known of sandboxes and containers, in memory and on disk. A record is a protobuf message, so that CRI's own
-//! messages can be fields of it. Records are replaced whole; not synced, for what they describe dies with the machine.
+//! messages can be fields of it. Records are replaced whole. Of a pod the first one is synced, for its network outlives the
+//! machine's power; the others are not, for what they describe does not.
 
 use std::{
     io,
@@ -9,7 +10,7 @@ use std::{
 use keelson_cri::v1::{ContainerConfig, LinuxContainerUser, PodSandboxConfig};
 use prost::Message;
 
-use crate::Error;
+use crate::{Error, shim::write_synced};
 
 /// File name of a record in its object's directory.
 const FILE: &str = "record.pb";
@@ -108,6 +109,12 @@ pub(crate) fn save(dir: &Path, record: &impl Message) -> Result<(), Error> {
         std::fs::rename(&temporary, &path)
     };
     write().map_err(Error::io("write", &path))
+}
+
+/// [`save`] for what has to be known after a power cut.
+pub(crate) fn save_synced(dir: &Path, record: &impl Message) -> Result<(), Error> {
+    let path = dir.join(FILE);
+    write_synced(&path, &record.encode_to_vec()).map_err(Error::io("write", &path))
 }
 
 /// A record that knows whose it is.

@@ -24,8 +24,10 @@ pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), Error> {
                 Ok(_) => continue,
                 Err(error) => error.to_string(),
             },
-            // Killed before its record was written: there was nothing else yet.
+            // Killed before its record was written: there was nothing else yet. (The network would be, had a power cut left
+            // the one without the other.)
             Found::Nothing => {
+                sandbox::release_network(core, &dir).await;
                 remove(&dir);
                 continue;
             }

@@ -10,7 +10,7 @@ use keelson_cri::v1::{
     SecurityProfile, security_profile::ProfileType,
 };
 
-use crate::{Error, oci, oci::Machine};
+use crate::{Error, mounts, oci, oci::Machine};
 
 /// Prefix of the names under which profiles of the node are asked for, by an old convention that kubelets keep.
 const LOCALHOST_PREFIX: &str = "localhost/";
@@ -173,7 +173,7 @@ fn propagation(field: &str, host_path: &str, wanted: MountPropagation) -> Result
 fn mount_of(table: &str, path: &Path) -> Option<(String, bool, bool)> {
     let mounts = table.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
-        let point = fields.get(4)?.replace("\\040", " ");
+        let point = mounts::unescaped(fields.get(4)?).to_string_lossy().into_owned();
         let tags = fields.get(6..)?.iter().take_while(|field| **field != "-");
         let has = |tag: &str| tags.clone().any(|field| field.starts_with(tag));
         let flags = (has("shared:"), has("master:"));

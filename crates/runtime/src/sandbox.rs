@@ -9,7 +9,7 @@ use std::{
 
 use keelson_cri::{
     steps,
-    v1::{ContainerEventType, NamespaceMode, PodSandboxConfig},
+    v1::{ContainerEventType, DnsConfig, NamespaceMode, PodSandboxConfig},
 };
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
@@ -91,7 +91,7 @@ async fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
     let config = sandbox.config();
     let network = if oci::host_network(&config) { None } else { Some(core.cni.network()?) };
     make_dirs(sandbox)?;
-    sandbox.update(|_| ())?;
+    sandbox.save_synced().await?;
     steps::reached("sandbox-recorded");
     let wanted = wanted_namespaces(core, &config)?;
     let (blocking, files) = (sandbox.clone(), config.clone());
@@ -112,10 +112,10 @@ async fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
         let file = sandbox.root.join(CNI_FILE);
         let mut attachment = Attachment::new(network, pod(sandbox, &config));
         // Before and after: what a killed runtime had only begun to add must be removed, too.
-        shim::write_json(&file, &attachment).map_err(Error::io("write", &file))?;
+        write_attachment(&file, &attachment).await?;
         core.cni.add(&mut attachment).await?;
         steps::reached("sandbox-attached");
-        shim::write_json(&file, &attachment).map_err(Error::io("write", &file))?;
+        write_attachment(&file, &attachment).await?;
         ips = attachment.addresses();
         if ips.is_empty() {
             return Err(Error::Network("the network plugin gave no address".into()));
@@ -128,6 +128,12 @@ async fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
     })?;
     steps::reached("sandbox-ready");
     Ok(())
+}
+
+async fn write_attachment(file: &Path, attachment: &Attachment) -> Result<(), Error> {
+    let (path, attachment) = (file.to_owned(), attachment.clone());
+    let write = spawn_blocking(move || shim::write_json_synced(&path, &attachment));
+    write.await.map_err(|error| Error::Other(error.to_string()))?.map_err(Error::io("write", file))
 }
 
 /// Stops a sandbox: its containers at once, then network, shim and namespaces. Repeating it is fine.
@@ -273,7 +279,10 @@ fn share_pid(config: &PodSandboxConfig) -> bool {
 fn write_files(sandbox: &Sandbox, config: &PodSandboxConfig) -> Result<(), Error> {
     let write = |name: &str, text: String| {
         let path = sandbox.root.join(name);
-        std::fs::write(&path, text).map_err(Error::io("write", path))
+        // Readable by everybody in the pod, whatever this process's mask.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let write = std::fs::write(&path, text).and_then(|()| std::fs::set_permissions(&path, mode));
+        write.map_err(Error::io("write", path))
     };
     write("resolv.conf", resolv_conf(config))?;
     write(
@@ -284,7 +293,8 @@ fn write_files(sandbox: &Sandbox, config: &PodSandboxConfig) -> Result<(), Error
 }
 
 fn resolv_conf(config: &PodSandboxConfig) -> String {
-    let Some(dns) = config.dns_config.as_ref().filter(|dns| !dns.servers.is_empty() || !dns.searches.is_empty()) else {
+    let any = |dns: &&DnsConfig| ![&dns.servers, &dns.searches, &dns.options].iter().all(|list| list.is_empty());
+    let Some(dns) = config.dns_config.as_ref().filter(any) else {
         return std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     };
     let mut text = String::new();

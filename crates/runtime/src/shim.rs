@@ -32,7 +32,9 @@ mod userns;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 pub(crate) use executor::{SECCOMP_ANNOTATION, SECCOMP_PROFILE_ANNOTATION};
-pub(crate) use files::{EXIT_FILE, Exit, Launch, LaunchResult, process_start_time, read_json, write_json};
+pub(crate) use files::{
+    EXIT_FILE, Exit, Launch, LaunchResult, process_start_time, read_json, write_json, write_json_synced, write_synced,
+};
 pub(crate) use pause::end as end_pause;
 pub(crate) use pidfd::exit_code as pidfd_exit_code;
 pub(crate) use process::PIPES as STDIO_PIPES;

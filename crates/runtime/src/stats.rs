@@ -1,6 +1,6 @@
 //! Usage of containers and pods, read from their control groups when asked.
 
-use std::{collections::HashSet, path::Path};
+use std::path::Path;
 
 use keelson_cri::v1::{
     ContainerAttributes, ContainerStats, CpuUsage, FilesystemIdentifier, FilesystemUsage, LinuxPodSandboxStats,
@@ -12,11 +12,10 @@ use crate::{
     cgroup,
     core::{Container, Core, Sandbox, now_ns},
     namespaces,
-    service::image::disk_usage,
 };
 
 /// Usage of one container. Values that the machine does not count are absent.
-pub(crate) fn container(container: &Container) -> ContainerStats {
+pub(crate) async fn container(container: &Container) -> ContainerStats {
     let group = container.cgroup();
     let attributes = container.with(|record| {
         let config = record.config.clone().unwrap_or_default();
@@ -28,7 +27,7 @@ pub(crate) fn container(container: &Container) -> ContainerStats {
         }
     });
     let upper = container.root.join("upper");
-    let (bytes, inodes) = disk_usage(&upper, &mut HashSet::new());
+    let (bytes, inodes) = container.disk_usage().await;
     ContainerStats {
         attributes: Some(attributes),
         cpu: cpu(&group),
@@ -57,6 +56,7 @@ pub(crate) async fn sandbox(core: &Core, sandbox: &Sandbox) -> PodSandboxStats {
     };
     let has_group = !parent.is_empty();
     let containers = core.containers_of(&sandbox.id);
+    let running = containers.iter().filter(|found| found.is_running());
     PodSandboxStats {
         attributes: Some(PodSandboxAttributes {
             id: sandbox.id.clone(),
@@ -69,11 +69,7 @@ pub(crate) async fn sandbox(core: &Core, sandbox: &Sandbox) -> PodSandboxStats {
             memory: has_group.then(|| memory(group)).flatten(),
             network,
             process: has_group.then(|| processes(group)).flatten(),
-            containers: containers
-                .iter()
-                .filter(|found| found.is_running())
-                .map(|found| self::container(found))
-                .collect(),
+            containers: futures::future::join_all(running.map(|found| self::container(found))).await,
         }),
         windows: None,
     }

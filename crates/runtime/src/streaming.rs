@@ -14,12 +14,15 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Empty, Full};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use keelson_cri::v1::{AttachRequest, ExecRequest, PortForwardRequest};
 use keelson_streaming::{portforward, remotecommand, spdy, upgrade::Rejected};
 use parking_lot::Mutex;
 use rand::Rng;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 use crate::{
     Error,
@@ -30,6 +33,9 @@ use crate::{
 /// How long a token waits to be used, and how many may wait; upstream's limits.
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
 const MAX_TOKENS: usize = 1000;
+/// Connections at once that have not become a session, and how long one may take to say what it wants.
+const MAX_CONNECTIONS: usize = 1000;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a token stands for.
 pub(crate) enum Ticket {
@@ -117,14 +123,16 @@ pub(crate) async fn start(core: &Arc<Core>) -> Result<(), Error> {
         listen.await.map_err(|error| Error::Other(format!("listen for streaming on 127.0.0.1: {error}")))?;
     let _ = core.streaming.address.set(address);
     let core = core.clone();
+    let turns = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     tokio::spawn(async move {
         loop {
+            let Ok(turn) = turns.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = core.shutdown.cancelled() => return,
             };
             match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(connection(core.clone(), stream))),
+                Ok((stream, _)) => drop(tokio::spawn(connection(core.clone(), stream, turn))),
                 // Out of descriptors, most likely: the next moment may be better.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
@@ -133,15 +141,18 @@ pub(crate) async fn start(core: &Arc<Core>) -> Result<(), Error> {
     Ok(())
 }
 
-async fn connection(core: Arc<Core>, stream: TcpStream) {
+/// `turn` is given back when the connection has become a session, or has ended.
+async fn connection(core: Arc<Core>, stream: TcpStream, turn: OwnedSemaphorePermit) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let core = core.clone();
         async move { Ok::<_, std::convert::Infallible>(answer(&core, request)) }
     });
-    let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(false);
     // A client that goes away mid-request is nobody's loss.
-    let _ = serving.with_upgrades().await;
+    let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    drop(turn);
 }
 
 type Answer = Response<Either<Empty<Bytes>, Full<Bytes>>>;

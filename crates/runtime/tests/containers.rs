@@ -191,8 +191,12 @@ async fn exec_reports_code_output_and_timeout() {
     let mut world = World::new().await;
     let pod = world.pod("exec");
     let sandbox = world.run_pod(&pod).await;
-    let config = world.shell("main", "sleep 1000");
+    let mut config = world.shell("main", "sleep 1000");
+    let resources = LinuxContainerResources { oom_score_adj: 700, ..Default::default() };
+    config.linux.as_mut().unwrap().resources = Some(resources);
     let id = world.run(&sandbox, &pod, config).await;
+    // The kernel is to choose a command no later than what it runs beside.
+    assert_eq!(world.sh(&id, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj").await, "700\n700");
     let response = world.exec(&id, &["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]).await.unwrap();
     assert_eq!(
         (response.exit_code, response.stdout.as_slice(), response.stderr.as_slice()),
@@ -364,8 +368,12 @@ async fn a_start_that_fails_says_why() {
     let mut config = world.shell("main", "");
     config.command = vec!["/no/such/entrypoint".into()];
     let id = world.create(&sandbox, &pod, config).await.unwrap();
+    let mut events = world.clients.runtime.get_container_events(GetEventsRequest {}).await.unwrap().into_inner();
     let error = world.start_container(&id).await.unwrap_err();
     assert!(error.message().contains("/no/such/entrypoint"), "{error}");
+    let event = tokio::time::timeout(Duration::from_secs(10), events.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(event.container_event_type(), ContainerEventType::ContainerStoppedEvent);
+    assert_eq!(event.containers_statuses[0].reason, "StartError");
     let status = world.status(&id).await;
     assert_eq!(
         (status.state(), status.exit_code, status.reason.as_str()),
@@ -588,5 +596,53 @@ async fn layers_of_image_volumes_outlive_their_image() {
     let id = world.run(&sandbox, &pod, config).await;
     world.clients.image.remove_image(RemoveImageRequest { image: Some(name) }).await.unwrap();
     assert_eq!(world.sh(&id, "cat /v/data").await, "kept");
+    world.finish().await;
+}
+
+/// Whoever runs in a terminal may open it again.
+#[tokio::test]
+async fn a_terminal_is_its_users() {
+    let mut world = World::new().await;
+    let pod = world.pod("terminal");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "sleep 1000");
+    config.tty = true;
+    let security =
+        LinuxContainerSecurityContext { run_as_user: Some(Int64Value { value: 1000 }), ..Default::default() };
+    config.linux.as_mut().unwrap().security_context = Some(security);
+    let id = world.run(&sandbox, &pod, config).await;
+    let terminal = world.sh(&id, "for dir in /proc/[0-9]*; do readlink $dir/fd/1; done | grep -m1 /dev/pts").await;
+    assert_eq!(
+        world.sh(&id, &format!("stat -c %u {terminal}; echo x > {terminal} && echo written")).await,
+        "1000\nwritten"
+    );
+    world.finish().await;
+}
+
+/// Devices may be anywhere, as for other runtimes; and images go by the first digits of their IDs.
+#[tokio::test]
+async fn devices_outside_of_dev_and_images_by_short_ids() {
+    let mut world = World::new().await;
+    let image = ImageSpec { image: world::BUSYBOX.into(), ..Default::default() };
+    let status = |image| ImageStatusRequest { image: Some(image), verbose: false };
+    let found = world.clients.image.image_status(status(image)).await.unwrap().into_inner().image.unwrap();
+    let digits = found.id.strip_prefix("sha256:").unwrap();
+    for (name, known) in [(&digits[..13], true), (&digits[..12], true), (&digits[..6], false), ("0123456789abc", false)]
+    {
+        let image = ImageSpec { image: name.into(), ..Default::default() };
+        let answer = world.clients.image.image_status(status(image)).await.unwrap().into_inner().image;
+        assert_eq!(answer.map(|image| image.id), known.then(|| found.id.clone()), "{name}");
+    }
+    let pod = world.pod("device");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "sleep 1000");
+    let device = |path: &str, permissions: &str| Device {
+        container_path: path.into(),
+        host_path: "/dev/zero".into(),
+        permissions: permissions.into(),
+    };
+    config.devices = vec![device("/opt/zero", "rw"), device("/dev/other", "rw")];
+    let id = world.run(&sandbox, &pod, config).await;
+    assert_eq!(world.sh(&id, "for file in /opt/zero /dev/other; do head -c 3 $file | wc -c; done").await, "3\n3");
     world.finish().await;
 }

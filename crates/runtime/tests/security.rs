@@ -41,6 +41,8 @@ async fn root_of_a_user_namespace_is_nobody_on_the_node() {
     let (mapped, plain) = (volume(&world, "mapped", &ids), volume(&world, "plain", &[]));
     std::fs::write(world.dir.path().join("mapped/old"), "").unwrap();
     config.mounts = vec![mapped, plain];
+    let resources = LinuxContainerResources { oom_score_adj: 700, ..Default::default() };
+    config.linux.as_mut().unwrap().resources = Some(resources);
     config.working_dir = "/not/there/yet".into();
     let security = LinuxContainerSecurityContext {
         namespace_options: Some(options),
@@ -57,6 +59,7 @@ async fn root_of_a_user_namespace_is_nobody_on_the_node() {
         world.sh(&id, "id -u; stat -c %u / /bin /not/there/yet /mapped/old /plain").await,
         "0\n0\n0\n0\n0\n65534"
     );
+    assert_eq!(world.sh(&id, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj").await, "700\n700");
     // It is root of its network, and of nothing else.
     world.sh(&id, "hostname here && hostname user; ip link set lo down && ip link set lo up; ip addr show eth0").await;
     world.sh(&id, "touch /mapped/new /bin/new && chown 7:7 /mapped/new && rm /bin/vi && mkdir -m 700 /tmp/d").await;

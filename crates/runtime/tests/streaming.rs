@@ -323,3 +323,20 @@ async fn many_ports_are_forwarded_at_once() {
     assert_eq!(all.unwrap().len(), STREAMS);
     world.finish().await;
 }
+
+/// A connection that says nothing is not kept.
+#[tokio::test]
+async fn silent_connections_end() {
+    use tokio::io::AsyncReadExt;
+    let mut world = World::new().await;
+    let pod = world.pod("silent");
+    let sandbox = world.run_pod(&pod).await;
+    let request = PortForwardRequest { pod_sandbox_id: sandbox, port: vec![80] };
+    let url = world.clients.runtime.port_forward(request).await.unwrap().into_inner().url;
+    let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+    let mut silent = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(std::time::Duration::from_secs(30), silent.read_to_end(&mut rest)).await;
+    assert!(end.is_ok(), "the connection is open still");
+    world.finish().await;
+}

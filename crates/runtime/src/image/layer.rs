@@ -28,6 +28,8 @@ const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
 /// Largest sum of file sizes in one layer, in bytes, and most entries: a bomb ends here, not at a full disk.
 const MAX_LAYER_BYTES: u64 = 32 << 30;
 const MAX_ENTRIES: u64 = 2_000_000;
+/// Longest decompressed layer, in bytes: the files, and an archive's words around them.
+pub(crate) const MAX_STREAM_BYTES: u64 = MAX_LAYER_BYTES + (4 << 30);
 /// Longest path of an entry, in bytes, as the kernel's, and most directories in it.
 const MAX_PATH_BYTES: usize = 4096;
 const MAX_PATH_DEPTH: usize = 256;
@@ -68,6 +70,12 @@ struct Layer<'a> {
 
 impl Layer<'_> {
     fn entry(&mut self, mut entry: Entry<'_, impl Read>) -> io::Result<()> {
+        // As GNU tar writes sparse files into PAX archives: without these words, what follows is a map and not the file.
+        for extension in entry.pax_extensions()?.into_iter().flatten() {
+            if extension?.key_bytes().starts_with(b"GNU.sparse.") {
+                return Err(invalid("sparse files in PAX format are not supported"));
+            }
+        }
         let path = clean(&entry.path()?)?;
         let kind = entry.header().entry_type();
         if matches!(kind, EntryType::XGlobalHeader) {

@@ -27,6 +27,8 @@ use crate::Error;
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 8 << 20;
 /// Most layers of an image; overlayfs itself stops at 500.
 const MAX_LAYERS: usize = 127;
+/// Fewest digits of an image's ID that stand for it.
+const SHORT_ID_DIGITS: usize = 12;
 /// How long an interrupted fetch is kept for another try.
 const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
 
@@ -55,6 +57,8 @@ pub(crate) struct Store {
     root: PathBuf,
     default_registry: Option<String>,
     images: Mutex<BTreeMap<String, Arc<Image>>>,
+    /// Held while the index is changed: readers of `images` do not wait for a disk.
+    saving: Mutex<()>,
     /// Held for reading while blobs and layers are added that no image names yet, for writing by the collector.
     growing: Arc<RwLock<()>>,
     turns: Turns,
@@ -81,6 +85,7 @@ impl Store {
             root: root.into(),
             default_registry,
             images: Mutex::new(images),
+            saving: Mutex::default(),
             growing: Arc::default(),
             turns: Turns::default(),
         })
@@ -102,8 +107,21 @@ impl Store {
         if let Some(image) = images.get(&id) {
             return Some(image.clone());
         }
-        let name = self.reference(name).ok()?.to_string();
-        images.values().find(|image| image.names.contains(&name) || image.digests.contains(&name)).cloned()
+        let canonical = self.reference(name).ok().map(|reference| reference.to_string());
+        let named = |image: &&Arc<Image>| {
+            canonical.as_ref().is_some_and(|name| image.names.contains(name) || image.digests.contains(name))
+        };
+        if let Some(image) = images.values().find(named) {
+            return Some(image.clone());
+        }
+        // As lists of images shorten them.
+        let short = name.strip_prefix("sha256:").unwrap_or(name);
+        if short.len() < SHORT_ID_DIGITS || !short.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let id = format!("sha256:{short}");
+        let mut matches = images.range(id.clone()..).map(|(_, image)| image).take_while(|i| i.id.starts_with(&id));
+        matches.next().filter(|_| matches.next().is_none()).cloned()
     }
 
     /// All images, by ID.
@@ -262,8 +280,8 @@ impl Store {
         // What the index names must be on disk before the index says so.
         let root = File::open(&self.root).map_err(Error::io("open", &self.root))?;
         rustix::fs::syncfs(&root).map_err(Error::io("sync", &self.root))?;
-        let mut images = self.images.lock();
-        let mut changed = images.clone();
+        let _saving = self.saving.lock();
+        let mut changed = self.images.lock().clone();
         for other in changed.values_mut() {
             if other.id != image.id && names.iter().any(|name| other.names.contains(name)) {
                 let other = Arc::make_mut(other);
@@ -276,16 +294,16 @@ impl Store {
         entry_mut.digests.extend(digests.iter().cloned());
         let result = entry.clone();
         self.save(&changed)?;
-        *images = changed;
+        *self.images.lock() = changed;
         Ok(result)
     }
 
     /// Removes the image called `name`: an ID removes it whole, a name only itself unless it is the last. Layers in
     /// `in_use` stay.
     pub(crate) fn remove(&self, name: &str, in_use: impl FnOnce() -> HashSet<String>) -> Result<(), Error> {
+        let saving = self.saving.lock();
         let Some(image) = self.find(name) else { return Ok(()) };
-        let mut images = self.images.lock();
-        let mut changed = images.clone();
+        let mut changed = self.images.lock().clone();
         let canonical = self.reference(name).map(|reference| reference.to_string()).unwrap_or_default();
         if let Some(entry) = changed.get_mut(&image.id) {
             let entry = Arc::make_mut(entry);
@@ -295,8 +313,8 @@ impl Store {
             }
         }
         self.save(&changed)?;
-        *images = changed;
-        drop(images);
+        *self.images.lock() = changed;
+        drop(saving);
         self.collect(in_use);
         Ok(())
     }
@@ -363,8 +381,11 @@ impl Store {
         let temporary = self.temporary();
         std::fs::create_dir(&temporary).map_err(Error::io("make", &temporary))?;
         let unpack = || {
-            let mut hashed =
-                Hashed { inner: decompress(BufReader::with_capacity(64 << 10, file))?, hash: Sha256::new() };
+            let mut hashed = Hashed {
+                inner: decompress(BufReader::with_capacity(64 << 10, file))?,
+                hash: Sha256::new(),
+                left: layer::MAX_STREAM_BYTES,
+            };
             layer::unpack(&mut hashed, &temporary, below)?;
             // An archive may go on after its end mark, and the digest covers that too.
             io::copy(&mut hashed, &mut io::sink())?;
@@ -452,11 +473,14 @@ impl Drop for BlobWriter {
 struct Hashed<R> {
     inner: R,
     hash: Sha256,
+    /// What more may come, in bytes: a small blob may stand for any amount.
+    left: u64,
 }
 
 impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| io::Error::other("the layer is too large"))?;
         self.hash.update(buffer.get(..count).unwrap_or_default());
         Ok(count)
     }
@@ -501,4 +525,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 pub(crate) fn parse<'a, T: Deserialize<'a>>(what: &str, digest: &str, bytes: &'a [u8]) -> Result<T, Error> {
     serde_json::from_slice(bytes)
         .map_err(|error| Error::Invalid(format!("image {what} {digest} is malformed: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_layer_decompresses_to_has_an_end() {
+        let hashed = |left| Hashed { inner: io::repeat(0).take(100), hash: Sha256::new(), left };
+        assert_eq!(io::copy(&mut hashed(100), &mut io::sink()).unwrap(), 100);
+        assert!(io::copy(&mut hashed(99), &mut io::sink()).is_err());
+    }
 }

@@ -1,6 +1,6 @@
 //! CRI's ImageService.
 
-use std::{collections::HashSet, os::unix::fs::MetadataExt, sync::Arc};
+use std::sync::Arc;
 
 use keelson_cri::v1::{Image as CriImage, image_service_server::ImageService, *};
 use tokio::task::spawn_blocking;
@@ -10,6 +10,7 @@ use super::detached;
 use crate::{
     Error, LOCAL_IMAGE_DOMAIN,
     core::{Core, now_ns},
+    disk::disk_usage,
     handlers,
     image::{Image, builtin, registry},
 };
@@ -112,29 +113,11 @@ impl ImageService for Service {
 
 /// Space and inodes used below `dir`.
 fn usage(dir: &std::path::Path) -> FilesystemUsage {
-    let (bytes, inodes) = disk_usage(dir, &mut HashSet::new());
+    let (bytes, inodes) = disk_usage(dir);
     FilesystemUsage {
         timestamp: now_ns(),
         fs_id: Some(FilesystemIdentifier { mountpoint: dir.to_string_lossy().into_owned() }),
         used_bytes: Some(UInt64Value { value: bytes }),
         inodes_used: Some(UInt64Value { value: inodes }),
     }
-}
-
-/// Bytes allocated and inodes below `dir`, each inode counted once, links not followed.
-pub(crate) fn disk_usage(dir: &std::path::Path, seen: &mut HashSet<(u64, u64)>) -> (u64, u64) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return (0, 0) };
-    let mut total = (0, 0);
-    for entry in entries.flatten() {
-        let Ok(metadata) = entry.metadata() else { continue };
-        if metadata.nlink() > 1 && !metadata.is_dir() && !seen.insert((metadata.dev(), metadata.ino())) {
-            continue;
-        }
-        total = (total.0 + metadata.blocks() * 512, total.1 + 1);
-        if metadata.is_dir() {
-            let below = disk_usage(&entry.path(), seen);
-            total = (total.0 + below.0, total.1 + below.1);
-        }
-    }
-    total
 }

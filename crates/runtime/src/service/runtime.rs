@@ -189,7 +189,7 @@ impl RuntimeService for Service {
 
     async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
         let found = self.0.container(&request.into_inner().container_id)?;
-        Ok(Response::new(ContainerStatsResponse { stats: Some(stats::container(&found)) }))
+        Ok(Response::new(ContainerStatsResponse { stats: Some(stats::container(&found).await) }))
     }
 
     async fn list_container_stats(
@@ -205,8 +205,8 @@ impl RuntimeService for Service {
                     record.config.as_ref().is_some_and(|c| matches_labels(&c.labels, &filter.label_selector))
                 })
         };
-        let stats =
-            self.0.containers().iter().filter(|found| wanted(found)).map(|found| stats::container(found)).collect();
+        let found: Vec<_> = self.0.containers().into_iter().filter(wanted).collect();
+        let stats = futures::future::join_all(found.iter().map(|found| stats::container(found))).await;
         Ok(Response::new(ListContainerStatsResponse { stats }))
     }
 

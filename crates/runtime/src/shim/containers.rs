@@ -116,17 +116,17 @@ impl Shim {
         write_json(&dir.join("process.json"), description).map_err(|error| format!("write the process: {error}"))?;
         let mut command = Command::new("/proc/self/exe");
         command.args(["shim", "exec"]).arg(&container).arg(&dir);
+        let first = self.container(&id).and_then(|id| self.processes.get(&id)?.container().map(|l| l.first_uid));
+        let uid = description.pointer("/user/uid").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let uid = first.unwrap_or(0).saturating_add(u32::try_from(uid).unwrap_or(u32::MAX));
         let (ends, console) = if tty {
             (ShimEnds::default(), Some(terminal_stdio(&mut command, &dir)?))
         } else {
-            let first = self.container(&id).and_then(|id| self.processes.get(&id)?.container().map(|l| l.first_uid));
-            let uid = description.pointer("/user/uid").and_then(serde_json::Value::as_u64).unwrap_or(0);
-            let (own, child) = exec_pipes(stdin, first.unwrap_or(0) + uid as u32)
-                .map_err(|error| format!("make the stdio pipes: {error}"))?;
+            let (own, child) = exec_pipes(stdin, uid).map_err(|error| format!("make the stdio pipes: {error}"))?;
             stdio(&mut command, child);
             (own, None)
         };
-        let launched = self.launch(command, What::Exec { tty }, &dir, ends, console, None);
+        let launched = self.launch(command, What::Exec { tty, uid }, &dir, ends, console, None);
         if launched.is_err() {
             let _ = std::fs::remove_dir_all(&dir);
         }
@@ -180,7 +180,8 @@ impl Shim {
         let failure = match result {
             Ok(Some(LaunchResult::Started { pid, started_at_ns, .. })) if helper_code == 0 => {
                 process.state = State::Running { pid, child: true };
-                if let Some(terminal) = process.console.take().and_then(|console| receive_terminal(&console)) {
+                let uid = process.uid();
+                if let Some(terminal) = process.console.take().and_then(|console| receive_terminal(&console, uid)) {
                     process.stdin = terminal.try_clone().ok().map(Stdin::new);
                     process.outputs = [terminal.try_clone().ok(), None];
                     process.terminal = Some(terminal);

@@ -50,6 +50,7 @@ fn start(dir: &Path, exec_dir: &Path, group: &Path) -> Result<LaunchResult, Stri
     };
     let mut spec = read(&dir.join("config.json"))?;
     let process = read(&exec_dir.join("process.json"))?;
+    let score = process.get("oomScoreAdj").and_then(Value::as_i64);
     if let Some(spec) = spec.as_object_mut() {
         spec.insert("process".into(), process);
     }
@@ -57,6 +58,11 @@ fn start(dir: &Path, exec_dir: &Path, group: &Path) -> Result<LaunchResult, Stri
     let keeper = keeper.map_err(|error| format!("reach the terminal's keeper: {error}"))?.map(OwnedFd::from);
     let spec = inherited_file(&serde_json::to_vec(&spec).map_err(|error| error.to_string())?)?;
     let mut command = Command::new("/proc/self/exe");
+    if let Some(score) = score {
+        // Inherited by what is started; in the container's namespaces nobody could lower it again.
+        std::fs::write("/proc/self/oom_score_adj", score.to_string())
+            .map_err(|error| format!("set the OOM score: {error}"))?;
+    }
     command.args(["shim", "enter"]).arg(spec.as_raw_fd().to_string()).env_clear();
     if let Some(keeper) = &keeper {
         inherit(keeper)?;

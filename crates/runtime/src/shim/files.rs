@@ -1,7 +1,7 @@
 //! The small files through which shims, helpers and runtimes of different lifetimes know what happened.
 
 use std::{
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -87,6 +87,21 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> 
     std::fs::rename(&temporary, path)
 }
 
+/// Like [`write_json`], for what is still true, and needed, after a power cut.
+pub(crate) fn write_json_synced(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    write_synced(path, &serde_json::to_vec(value)?)
+}
+
+/// Replaces the file `path` so that after a power cut it has the old contents or the new ones.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = std::fs::File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    std::fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
+}
+
 /// Reads what [`write_json`] wrote; `None` if there is no such file.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match std::fs::read(path) {
@@ -128,7 +143,9 @@ mod tests {
         for code in [0, 137] {
             let exit = Exit { code, finished_at_ns: 1, oom_killed: false, unknown: false };
             write_json(&path, &exit).unwrap();
-            assert_eq!(read_json::<Exit>(&path).unwrap(), Some(exit));
+            assert_eq!(read_json::<Exit>(&path).unwrap(), Some(exit.clone()));
+            write_json_synced(&path, &Exit { code: code + 1, ..exit.clone() }).unwrap();
+            assert_eq!(read_json::<Exit>(&path).unwrap(), Some(Exit { code: code + 1, ..exit }));
         }
     }
 }

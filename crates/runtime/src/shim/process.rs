@@ -10,6 +10,7 @@ use rustix::{
     fs::{CWD, FileType, Gid, Mode, OFlags, Uid, mknodat, open},
     io::Errno,
     pipe::{PipeFlags, pipe_with},
+    pty::{OpenptFlags, ioctl_tiocgptpeer},
 };
 
 use super::{
@@ -23,9 +24,10 @@ pub(super) const STDIN_HIGH_BYTES: usize = 64 << 10;
 /// What the process is.
 pub(super) enum What {
     Container(Launch),
-    /// Executed in a container; `tty` tells how its stdio is made.
+    /// Executed in a container; `tty` tells how its stdio is made, and `uid` who it is on the node.
     Exec {
         tty: bool,
+        uid: u32,
     },
 }
 
@@ -94,6 +96,14 @@ impl Process {
         match &self.what {
             What::Container(launch) => Some(launch),
             What::Exec { .. } => None,
+        }
+    }
+
+    /// Its user, as the node knows it.
+    pub(super) fn uid(&self) -> u32 {
+        match &self.what {
+            What::Container(launch) => launch.uid,
+            What::Exec { uid, .. } => *uid,
         }
     }
 
@@ -214,8 +224,9 @@ pub(super) fn exec_pipes(stdin: bool, uid: u32) -> rustix::io::Result<(ShimEnds,
     ))
 }
 
-/// Takes the terminal's master that a helper's child sent to `console`.
-pub(super) fn receive_terminal(console: &std::os::unix::net::UnixListener) -> Option<OwnedFd> {
+/// Takes the terminal's master that a helper's child sent to `console`, and gives the terminal to `uid`, who may then open it
+/// again as `/dev/stdout`.
+pub(super) fn receive_terminal(console: &std::os::unix::net::UnixListener, uid: u32) -> Option<OwnedFd> {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     let (stream, _) = console.accept().ok()?;
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -227,5 +238,10 @@ pub(super) fn receive_terminal(console: &std::os::unix::net::UnixListener) -> Op
         _ => None,
     })?;
     rustix::fs::fcntl_setfl(&master, OFlags::NONBLOCK | OFlags::RDWR).ok()?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    // Whoever had it may have ended already.
+    if let Ok(terminal) = ioctl_tiocgptpeer(&master, flags) {
+        let _ = rustix::fs::fchown(terminal, Some(Uid::from_raw(uid)), None::<Gid>);
+    }
     Some(master)
 }

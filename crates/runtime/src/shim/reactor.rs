@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io::Write,
+    io::{ErrorKind, Write},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixListener,
@@ -39,6 +39,8 @@ const BACKLOG_HIGH_BYTES: usize = 256 << 10;
 const BACKLOG_LOW_BYTES: usize = 64 << 10;
 /// Connections at once; more are refused.
 const MAX_CONNECTIONS: usize = 512;
+/// How long no connection is accepted after one could not be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Ended children nobody asked about that are remembered, in case their helper's word comes later.
 const MAX_UNCLAIMED: usize = 1024;
 /// What is read of each output of a process that has ended, in bytes: as much as waits there, within these bounds. A pipe
@@ -111,6 +113,8 @@ pub(super) struct Shim {
     pub(super) dying_cgroups: Vec<DyingGroup>,
     /// Adopted processes that have ended and are not reaped yet, and how long to wait for that.
     pub(super) zombies: Vec<(u64, Instant)>,
+    /// When connections are accepted again, if that is not always.
+    listening_again: Option<Instant>,
     stopping: bool,
     buffer: Vec<u8>,
 }
@@ -147,6 +151,7 @@ pub(super) fn serve(dir: PathBuf, share_pid: bool) -> Result<(), String> {
         unclaimed: VecDeque::new(),
         dying_cgroups: Vec::new(),
         zombies: Vec::new(),
+        listening_again: None,
         stopping: false,
         buffer: vec![0; 32 << 10],
     };
@@ -186,6 +191,7 @@ impl Shim {
             if !self.zombies.is_empty() {
                 self.end_zombies();
             }
+            self.listen_again();
             if !self.dying_cgroups.is_empty() {
                 self.end_groups();
             }
@@ -196,10 +202,10 @@ impl Shim {
         }
     }
 
-    /// Until the first zombie is given up or the first group is looked at; usually there is none, and nothing to wake for.
+    /// Until there is something to do without being asked; usually there is none, and nothing to wake for.
     fn timeout(&self) -> Option<Timespec> {
         let groups = self.dying_cgroups.iter().map(|group| group.next);
-        let first = self.zombies.iter().map(|(_, end)| *end).chain(groups).min()?;
+        let first = self.zombies.iter().map(|(_, end)| *end).chain(groups).chain(self.listening_again).min()?;
         let left = first.saturating_duration_since(Instant::now());
         Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
     }
@@ -222,8 +228,27 @@ impl Shim {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
+    /// Watches the listener again after a pause.
+    fn listen_again(&mut self) {
+        if self.listening_again.take_if(|when| *when <= Instant::now()).is_some()
+            && self.add(self.listener.as_fd(), Token::Listener, EventFlags::IN).is_err()
+        {
+            self.listening_again = Some(Instant::now() + ACCEPT_PAUSE);
+        }
+    }
+
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
+                Err(_) => {
+                    // Out of descriptors, as a rule. Who waits to be let in waits on; asking without end helps nobody.
+                    self.forget(self.listener.as_fd());
+                    self.listening_again = Some(Instant::now() + ACCEPT_PAUSE);
+                    return;
+                }
+            };
             if self.connections.len() >= MAX_CONNECTIONS || stream.set_nonblocking(true).is_err() {
                 continue;
             }

@@ -163,3 +163,12 @@ fn a_torn_archive_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     assert!(unpack(&bytes[..1000], dir.path(), &[]).is_err());
 }
+
+/// As `tar --sparse --format=pax` writes them: a map and pieces, under a made-up name.
+#[test]
+fn sparse_files_in_pax_format_are_refused() {
+    let mut tar = Tar::new();
+    tar.0.append_pax_extensions([("GNU.sparse.major", b"1".as_slice()), ("GNU.sparse.name", b"real")]).unwrap();
+    let (_dir, outcome) = tar.file("GNUSparseFile.0/real", "1\n0\n").unpack(&[]);
+    assert!(outcome.unwrap_err().to_string().contains("sparse"));
+}
