@@ -136,13 +136,13 @@ fn make(hierarchy: &Hierarchy, parent: &Path, dir: &Path) -> Result<()> {
     }
 }
 
-/// v2: hands every controller that `dir` has on to its children. A controller that cannot be handed on (a process sits in
-/// `dir` itself, as in the root of some containers) is missing below, which the kubelet reports.
+/// v2: hands every controller that `dir` has on to its children, all or none. While processes are in a group the kernel
+/// hands on some controllers only, after which no process could join its children. What is not handed on is missing below,
+/// which the kubelet reports.
 fn delegate(dir: &Path) {
     let controllers = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
-    for controller in controllers.split_whitespace() {
-        let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
-    }
+    let all: Vec<String> = controllers.split_whitespace().map(|controller| format!("+{controller}")).collect();
+    let _ = fs::write(dir.join("cgroup.subtree_control"), all.join(" "));
 }
 
 fn enter(dir: &Path) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::resources::{CPU_PERIOD_US, PodCgroup, QosClass, weight};
 
 /// v2 controllers pods need.
-const V2_CONTROLLERS: &str = "+cpu +memory +pids +cpuset +io +hugetlb";
+const V2_CONTROLLERS: [&str; 6] = ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"];
 
 /// Where the hierarchies are.
 #[derive(Clone, Debug)]
@@ -132,10 +132,7 @@ impl Cgroups {
             let mut path = mount.to_path_buf();
             for part in group.components() {
                 if controllers.is_none() {
-                    // Each level must hand its controllers down; those the kernel lacks are left out one by one.
-                    for controller in V2_CONTROLLERS.split(' ') {
-                        let _ = fs::write(path.join("cgroup.subtree_control"), controller);
-                    }
+                    delegate(&path);
                 }
                 let parent = path.clone();
                 path.push(part);
@@ -146,9 +143,7 @@ impl Cgroups {
                 }
             }
             if controllers.is_none() {
-                for controller in V2_CONTROLLERS.split(' ') {
-                    let _ = fs::write(path.join("cgroup.subtree_control"), controller);
-                }
+                delegate(&path);
             }
         }
         Ok(())
@@ -283,6 +278,15 @@ impl Cgroups {
             }
         }
     }
+}
+
+/// v2: hands what pods need of the group's controllers down to its children, all or none. While processes are in a group the
+/// kernel hands down some controllers only, after which no process could join its children.
+fn delegate(group: &Path) {
+    let available = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    let wanted = V2_CONTROLLERS.iter().filter(|name| available.split_whitespace().any(|found| found == **name));
+    let all: Vec<String> = wanted.map(|name| format!("+{name}")).collect();
+    let _ = fs::write(group.join("cgroup.subtree_control"), all.join(" "));
 }
 
 /// A new v1 cpuset is empty, and nothing can run in it.
