@@ -52,7 +52,7 @@ async fn the_inside_is_a_pods() {
     assert!(world.sh(&id, "ping -c1 -W1 127.0.0.1").await.contains("1 packets received"));
     assert_eq!(world.exec(&id, &["/bin/sh", "-c", "echo x > /data/f"]).await.unwrap().exit_code, 1);
     // Its groups hold it.
-    let procs = std::fs::read_to_string(format!("/sys/fs/cgroup/memory{}/{id}/cgroup.procs", world.cgroup)).unwrap();
+    let procs = world.processes(&id);
     assert_eq!(procs.lines().count(), 1);
     // Capabilities are the default ones.
     let caps = world.sh(&id, "grep CapEff /proc/self/status").await;
@@ -448,7 +448,7 @@ async fn events_and_stats_tell_what_happens() {
     let request =
         UpdateContainerResourcesRequest { container_id: id.clone(), linux: Some(update), ..Default::default() };
     world.clients.runtime.update_container_resources(request).await.unwrap();
-    let limit = format!("/sys/fs/cgroup/memory{}/{id}/memory.limit_in_bytes", world.cgroup);
+    let limit = world.group_file(&id, "memory", "memory.limit_in_bytes", "memory.max");
     assert_eq!(std::fs::read_to_string(limit).unwrap().trim(), "33554432");
     world.sh(&id, "touch /tmp/go").await;
     world.ended(&id).await;

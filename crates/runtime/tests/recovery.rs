@@ -27,7 +27,7 @@ async fn a_killed_runtime_finds_everything_again() {
     let config = world.shell("created", "echo later");
     let created = world.create(&sandbox, &pod, config).await.unwrap();
     world.logged("main.log", "stdout F 3").await;
-    let pid = std::fs::read_to_string(format!("/sys/fs/cgroup/memory{}/{brief}/cgroup.procs", world.cgroup)).unwrap();
+    let pid = world.processes(&brief);
     world.kill_server();
     // This one ends while nobody but its shim looks.
     std::fs::write(format!("/proc/{}/root/tmp/go", pid.lines().next().unwrap()), "").unwrap();
@@ -91,7 +91,7 @@ async fn both_killed_at_once() {
     let config = world.shell("dies", "echo up; sleep 1000");
     let dies = world.run(&sandbox, &pod, config).await;
     world.logged("dies.log", "stdout F up").await;
-    let procs = std::fs::read_to_string(format!("/sys/fs/cgroup/memory{}/{dies}/cgroup.procs", world.cgroup)).unwrap();
+    let procs = world.processes(&dies);
     let shim = shims(&world);
     world.kill_server();
     shim.iter().for_each(|pid| kill(*pid));
@@ -142,7 +142,7 @@ async fn after_a_reboot_pods_are_not_ready_and_containers_ended() {
     let config = world.shell("main", "sleep 1000");
     let id = world.run(&sandbox, &pod, config).await;
     let shim = shims(&world);
-    let procs = std::fs::read_to_string(format!("/sys/fs/cgroup/memory{}/{id}/cgroup.procs", world.cgroup)).unwrap();
+    let procs = world.processes(&id);
     world.kill_server();
     shim.iter().for_each(|pid| kill(*pid));
     procs.lines().for_each(|pid| kill(pid.parse().unwrap()));
@@ -168,8 +168,7 @@ async fn phase(world: &mut World, sandbox: &str) -> PodSandboxState {
 }
 
 fn processes(world: &World, id: &str) -> Vec<i32> {
-    let file = format!("/sys/fs/cgroup/memory{}/{id}/cgroup.procs", world.cgroup);
-    std::fs::read_to_string(file).unwrap_or_default().lines().map(|pid| pid.parse().unwrap()).collect()
+    world.processes(id).lines().map(|pid| pid.parse().unwrap()).collect()
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ async fn root_of_a_user_namespace_is_nobody_on_the_node() {
     assert!(world.sh(&id, &own("self")).await.contains("Seccomp:\t2"));
     let missing = world.exec(&id, &["/no/such/program"]).await.unwrap();
     assert_ne!(missing.exit_code, 0);
-    let procs = std::fs::read_to_string(format!("/sys/fs/cgroup/memory{}/{id}/cgroup.procs", world.cgroup)).unwrap();
+    let procs = world.processes(&id);
     let process = std::fs::metadata(format!("/proc/{}", procs.lines().next().unwrap())).unwrap();
     assert_eq!(process.uid(), FIRST);
     // Unmounting what was brought leaves what was brought from.
@@ -146,14 +146,11 @@ async fn control_groups_are_seen_and_not_changed() {
     let pod = world.pod("groups");
     let sandbox = world.run_pod(&pod).await;
     let id = world.run(&sandbox, &pod, world.shell("main", "sleep 1000")).await;
-    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        assert_eq!(world.sh(&id, "cat /sys/fs/cgroup/cgroup.procs | grep -c '^1$'").await, "1");
-    } else {
-        assert_eq!(world.sh(&id, "grep -c '^1$' /sys/fs/cgroup/memory/cgroup.procs").await, "1");
-        let limit = world.sh(&id, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes").await;
-        let own = format!("/sys/fs/cgroup/memory{}/{id}/memory.limit_in_bytes", world.cgroup);
-        assert_eq!(limit, std::fs::read_to_string(own).unwrap().trim());
-    }
+    let inside = if world::is_unified() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/memory" };
+    assert_eq!(world.sh(&id, &format!("grep -c '^1$' {inside}/cgroup.procs")).await, "1");
+    let own = world.group_file(&id, "memory", "memory.limit_in_bytes", "memory.max");
+    let limit = world.sh(&id, &format!("cat {inside}/{}", own.file_name().unwrap().to_str().unwrap())).await;
+    assert_eq!(limit, std::fs::read_to_string(own).unwrap().trim());
     let written =
         world.exec(&id, &["sh", "-c", "mkdir $(dirname $(find /sys/fs/cgroup -name cgroup.procs | head -n 1))/x"]);
     let written = written.await.unwrap();
@@ -209,9 +206,13 @@ async fn limits_cannot_be_lifted_from_inside() {
     let resources = LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() };
     config.linux.as_mut().unwrap().resources = Some(resources);
     let id = world.run(&sandbox, &pod, config).await;
-    let file = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
+    let (file, group) = if world::is_unified() {
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/more")
+    } else {
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/pids/more")
+    };
     assert_eq!(world.sh(&id, &format!("cat {file}")).await, (64 << 20).to_string());
-    for script in [&format!("echo -1 > {file}"), "mkdir /sys/fs/cgroup/pids/more", "touch /sys/fs/cgroup/file"] {
+    for script in [&format!("echo -1 > {file}"), &format!("mkdir {group}"), "touch /sys/fs/cgroup/file"] {
         let response = world.exec(&id, &["/bin/sh", "-c", script]).await.unwrap();
         let words = String::from_utf8_lossy(&response.stderr);
         assert!(response.exit_code != 0 && words.contains("Read-only file system"), "{script}: {response:?}");
@@ -315,7 +316,7 @@ async fn another_oci_runtime_runs_a_pod() {
     let refused = world.exec(&id, &["unshare", "-U", "true"]).await.unwrap();
     assert_ne!(refused.exit_code, 0);
     assert_eq!(world.exec(&id, &["/bin/sh", "-c", "exit 3"]).await.unwrap().exit_code, 3);
-    let limit = format!("/sys/fs/cgroup/memory{}/{id}/memory.limit_in_bytes", world.cgroup);
+    let limit = world.group_file(&id, "memory", "memory.limit_in_bytes", "memory.max");
     assert_eq!(std::fs::read_to_string(limit).unwrap().trim(), "67108864");
     // What it has to say when it cannot is passed on.
     let mut broken = world.shell("broken", "");

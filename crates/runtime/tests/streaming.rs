@@ -295,7 +295,7 @@ async fn many_ports_are_forwarded_at_once() {
     let sandbox = world.run_pod(&pod).await;
     let config = world.shell("main", "until grep -q ':0007 ' /proc/net/tcp; do sleep 0.02; done; echo up; sleep 1000");
     let id = world.run(&sandbox, &pod, config).await;
-    let procs = std::fs::read_to_string(format!("/sys/fs/cgroup/memory{}/{id}/cgroup.procs", world.cgroup)).unwrap();
+    let procs = world.processes(&id);
     echo_in(std::fs::File::open(format!("/proc/{}/ns/net", procs.lines().next().unwrap())).unwrap());
     world.logged("main.log", "stdout F up").await;
     let request = PortForwardRequest { pod_sandbox_id: sandbox, port: vec![] };

@@ -13,6 +13,7 @@ use std::{
 use keelson_cri::{Clients, v1::*};
 
 pub const BUSYBOX: &str = "keelson.local/busybox";
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 pub struct World {
     pub dir: tempfile::TempDir,
@@ -36,7 +37,9 @@ impl World {
         for sub in ["images", "net.d", "cni", "logs", "steps", "addresses"] {
             std::fs::create_dir(dir.path().join(sub)).unwrap();
         }
+        // Compressing takes longer than all else here, and more so on an emulated processor.
         let image = keelson_testbed::image::busybox("keelson.local/busybox:latest").unwrap();
+        let image = image.compression(keelson_testbed::image::Compression::None);
         image.write_layout(&dir.path().join("images/busybox")).unwrap();
         write_cni(dir.path());
         let clients = keelson_cri::connect(dir.path().join("runtime.sock").to_str().unwrap()).unwrap();
@@ -137,6 +140,32 @@ impl World {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// A file of a container's control group, or of the pods' with an empty `id`: `v1` under `controller`, or `v2`.
+    pub fn group_file(&self, id: &str, controller: &str, v1: &str, v2: &str) -> PathBuf {
+        let group = self.cgroup.trim_start_matches('/');
+        if is_unified() {
+            Path::new(CGROUPS).join(group).join(id).join(v2)
+        } else {
+            Path::new(CGROUPS).join(controller).join(group).join(id).join(v1)
+        }
+    }
+
+    /// The pods' group under `controller`, which a kubelet would make.
+    pub fn make_pods_group(&self, controller: &str) -> PathBuf {
+        let group = self.group_file("", controller, "", "");
+        std::fs::create_dir_all(&group).unwrap();
+        if is_unified() {
+            std::fs::write(Path::new(CGROUPS).join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
+        }
+        group
+    }
+
+    /// A container's processes, one a line; none once it is gone.
+    pub fn processes(&self, id: &str) -> String {
+        let file = self.group_file(id, "memory", "cgroup.procs", "cgroup.procs");
+        std::fs::read_to_string(file).unwrap_or_default()
     }
 
     pub fn logs_dir(&self) -> PathBuf {
@@ -405,8 +434,14 @@ pub fn mounts_below(dir: &Path) -> Vec<PathBuf> {
     points.filter(|point| point.starts_with(dir)).collect()
 }
 
+/// Whether the machine has the unified hierarchy only.
+pub fn is_unified() -> bool {
+    Path::new(CGROUPS).join("cgroup.controllers").exists()
+}
+
 pub fn cgroup_dirs(group: &str) -> Vec<PathBuf> {
-    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    let v1 = std::fs::read_dir(CGROUPS).unwrap().flatten().map(|entry| entry.path());
+    let hierarchies = v1.chain([PathBuf::from(CGROUPS)]);
     hierarchies.map(|dir| dir.join(group.trim_start_matches('/'))).filter(|dir| dir.is_dir()).collect()
 }
 
