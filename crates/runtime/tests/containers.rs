@@ -646,3 +646,45 @@ async fn devices_outside_of_dev_and_images_by_short_ids() {
     assert_eq!(world.sh(&id, "for file in /opt/zero /dev/other; do head -c 3 $file | wc -c; done").await, "3\n3");
     world.finish().await;
 }
+
+/// A program of 32 bits that writes `up` and ends.
+#[cfg(target_arch = "x86_64")]
+fn narrow_program() -> Vec<u8> {
+    let code: &[u8] = &[
+        0xb8, 4, 0, 0, 0, 0xbb, 1, 0, 0, 0, 0xb9, 0x73, 0x80, 4, 8, 0xba, 3, 0, 0, 0, 0xcd,
+        0x80, // write(1, text, 3)
+        0xb8, 1, 0, 0, 0, 0x31, 0xdb, 0xcd, 0x80, // exit(0)
+    ];
+    let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
+    let size = 0x54 + code.len() as u32 + 3;
+    // Version, entry, program header; no sections; then the one segment, read and executed.
+    for word in [1, 0x0804_8054, 0x34, 0, 0, 0x0020_0034, 1, 0, 1, 0, 0x0804_8000, 0x0804_8000, size, size, 5, 0x1000] {
+        file.extend(u32::to_le_bytes(word));
+    }
+    [&file, code, b"up\n"].concat()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+async fn programs_of_32_bits_run_behind_the_default_filter() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut world = World::new().await;
+    let file = world.dir.path().join("narrow");
+    std::fs::write(&file, narrow_program()).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let pod = world.pod("narrow");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "");
+    config.command = vec!["/narrow".into()];
+    config.mounts = vec![Mount {
+        container_path: "/narrow".into(),
+        host_path: file.to_str().unwrap().into(),
+        ..Default::default()
+    }];
+    let security = LinuxContainerSecurityContext { seccomp: Some(SecurityProfile::default()), ..Default::default() };
+    config.linux.as_mut().unwrap().security_context = Some(security);
+    let id = world.run(&sandbox, &pod, config).await;
+    assert_eq!(world.ended(&id).await.exit_code, 0);
+    world.logged("main.log", "stdout F up").await;
+    world.finish().await;
+}

@@ -2,17 +2,17 @@
 //! containerd define it; some only with the capability that gives them sense. Refused calls get EPERM, `clone3` ENOSYS, so
 //! that C libraries fall back to `clone`, whose flags can be looked at.
 
+mod arch;
 pub(crate) mod profile;
-
-use std::collections::BTreeMap;
 
 use nix::libc;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
-    SeccompRule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompRule,
 };
 use serde_json::{Value, json};
 use syscalls::Sysno;
+
+use arch::Rules;
 
 macro_rules! calls {
     ($($name:ident)*) => { &[$(libc::$name),*] };
@@ -65,6 +65,18 @@ const LEGACY: &[i64] = calls![
 #[cfg(not(target_arch = "x86_64"))]
 const LEGACY: &[i64] = &[];
 
+/// What `libc` has no name for.
+const UNNAMED: &[i64] = &[Sysno::io_pgetevents as i64];
+
+fn for_everybody() -> impl Iterator<Item = &'static i64> {
+    BASE.iter().chain(LEGACY).chain(UNNAMED)
+}
+
+#[cfg(target_arch = "x86_64")]
+const PORTS: &[i64] = calls![SYS_ioperm SYS_iopl];
+#[cfg(not(target_arch = "x86_64"))]
+const PORTS: &[i64] = &[];
+
 /// Allowed with a capability.
 const WITH_CAPABILITY: &[(&str, &[i64])] = &[
     ("CAP_DAC_READ_SEARCH", calls![SYS_open_by_handle_at]),
@@ -81,6 +93,7 @@ const WITH_CAPABILITY: &[(&str, &[i64])] = &[
     ("CAP_SYS_MODULE", calls![SYS_delete_module SYS_finit_module SYS_init_module]),
     ("CAP_SYS_PACCT", calls![SYS_acct]),
     ("CAP_SYS_PTRACE", calls![SYS_kcmp SYS_pidfd_getfd SYS_process_madvise SYS_process_vm_readv SYS_process_vm_writev]),
+    ("CAP_SYS_RAWIO", PORTS),
     ("CAP_SYS_TIME", calls![SYS_clock_settime SYS_settimeofday]),
     ("CAP_SYS_TTY_CONFIG", calls![SYS_vhangup]),
     ("CAP_SYS_NICE", calls![SYS_get_mempolicy SYS_mbind SYS_set_mempolicy SYS_set_mempolicy_home_node]),
@@ -105,7 +118,8 @@ const PERSONALITIES: [u64; 5] = [0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
 pub(crate) fn runtime_default_profile(capabilities: &[String]) -> Value {
     let has = |name: &str| capabilities.iter().any(|own| own == name);
     let with = WITH_CAPABILITY.iter().filter(|(name, _)| has(name)).flat_map(|(_, calls)| calls.iter());
-    let names: Vec<&str> = BASE.iter().chain(LEGACY).chain(with).filter_map(|call| name(*call)).collect();
+    let native = for_everybody().chain(with).filter_map(|call| name(*call));
+    let names: Vec<&str> = native.chain(arch::NARROW_CALLS.iter().copied()).collect();
     let allow = "SCMP_ACT_ALLOW";
     let mut entries = vec![json!({"names": names, "action": allow})];
     for value in PERSONALITIES {
@@ -119,46 +133,49 @@ pub(crate) fn runtime_default_profile(capabilities: &[String]) -> Value {
         entries.push(json!({"names": ["clone"], "action": allow, "args": args}));
         entries.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS}));
     }
-    json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM, "syscalls": entries})
+    json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM, "architectures": arch::NAMES,
+        "syscalls": entries})
 }
 
 fn name(call: i64) -> Option<&'static str> {
     Some(Sysno::new(usize::try_from(call).ok()?)?.name())
 }
 
-/// The filters for a process with these capabilities (`CAP_…`), in the order in which they are to be installed.
+/// The filters for a process with these capabilities (`CAP_…`), in the order in which they are to be installed. Programs for the
+/// narrower architecture that the processor has as well are confined alike.
 pub(super) fn runtime_default(capabilities: &[String]) -> Result<Vec<BpfProgram>, String> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for call in BASE.iter().chain(LEGACY) {
-        rules.insert(*call, Vec::new());
-    }
-    rules.insert(
-        libc::SYS_personality,
-        PERSONALITIES.map(|value| rule(0, Op::Eq, value)).into_iter().collect::<Result<_, _>>()?,
-    );
-    rules.insert(libc::SYS_socket, vec![rule(0, Op::Ne, libc::AF_VSOCK as u64)?]);
-    rules.insert(libc::SYS_clone, vec![rule(0, Op::MaskedEq(CLONE_NEW), 0)?]);
-    let admin = capabilities.iter().any(|name| name == "CAP_SYS_ADMIN");
-    for (capability, calls) in WITH_CAPABILITY {
-        if capabilities.iter().any(|name| name == capability) {
-            rules.extend(calls.iter().map(|call| (*call, Vec::new())));
-        }
-    }
-    let arch = std::env::consts::ARCH.try_into().map_err(|error| format!("{error}"))?;
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
-    let program = |rules, otherwise, matched| {
-        let filter = SeccompFilter::new(rules, otherwise, matched, arch).map_err(|error| error.to_string())?;
-        BpfProgram::try_from(filter).map_err(|error| error.to_string())
-    };
+    let absent = SeccompAction::Errno(libc::ENOSYS as u32);
     let mut filters = Vec::new();
-    if !admin {
+    let only = |call: Option<i64>| call.map(|call| (call, Vec::new())).into_iter().collect();
+    if !capabilities.iter().any(|name| name == "CAP_SYS_ADMIN") {
         // The main filter passes it, so that this one's answer counts: of two, the more severe would win.
-        rules.insert(libc::SYS_clone3, Vec::new());
-        let fallback = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-        filters.push(program(fallback, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?);
+        let narrow = arch::narrow("clone3").map(|call| only(Some(call)));
+        filters.push(arch::program(only(arch::native("clone3")), narrow, &SeccompAction::Allow, &absent)?);
     }
-    filters.push(program(rules, refuse, SeccompAction::Allow)?);
+    let native = rules(capabilities, arch::native)?;
+    let narrow = arch::narrow("read").map(|_| rules(capabilities, arch::narrow)).transpose()?;
+    filters.push(arch::program(native, narrow, &refuse, &SeccompAction::Allow)?);
     Ok(filters)
+}
+
+/// What is allowed, by the numbers that calls have on one architecture.
+fn rules(capabilities: &[String], number: impl Fn(&str) -> Option<i64>) -> Result<Rules, String> {
+    let has = |name: &str| capabilities.iter().any(|own| own == name);
+    let with = WITH_CAPABILITY.iter().filter(|(name, _)| has(name)).flat_map(|(_, calls)| calls.iter());
+    let names = for_everybody().chain(with).filter_map(|call| name(*call));
+    let mut rules: Rules =
+        names.chain(arch::NARROW_CALLS.iter().copied()).filter_map(&number).map(|call| (call, Vec::new())).collect();
+    let mut limited = |name: &str, some: Vec<SeccompRule>| {
+        if let Some(number) = number(name) {
+            rules.entry(number).or_insert(some);
+        }
+    };
+    limited("personality", PERSONALITIES.map(|value| rule(0, Op::Eq, value)).into_iter().collect::<Result<_, _>>()?);
+    limited("socket", vec![rule(0, Op::Ne, libc::AF_VSOCK as u64)?]);
+    limited("clone", vec![rule(0, Op::MaskedEq(CLONE_NEW), 0)?]);
+    limited("clone3", Vec::new());
+    Ok(rules)
 }
 
 fn rule(argument: u8, op: Op, value: u64) -> Result<SeccompRule, String> {
@@ -172,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_call_has_a_name() {
-        let calls = BASE.iter().chain(LEGACY).chain(WITH_CAPABILITY.iter().flat_map(|(_, calls)| calls.iter()));
+        let calls = for_everybody().chain(WITH_CAPABILITY.iter().flat_map(|(_, calls)| calls.iter()));
         let nameless: Vec<_> = calls.filter(|call| name(**call).is_none()).collect();
         assert!(nameless.is_empty(), "{nameless:?}");
         let profile = serde_json::from_value(runtime_default_profile(&[])).unwrap();

@@ -4,20 +4,16 @@
 //! kernel takes the most severe answer. So where two entries of a profile match one call, the more severe wins here, the first
 //! one with libseccomp.
 
-use std::{collections::BTreeMap, str::FromStr};
-
 use libcontainer::oci_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag,
     LinuxSeccompOperator as Operator,
 };
 use nix::libc;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
-    SeccompRule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompRule,
 };
-use syscalls::Sysno;
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+use super::arch::{self, Rules};
 
 /// The filters of `profile`, in the order in which they are to be installed. Calls that this architecture does not have are
 /// passed over, as libseccomp's users do. The error names the profile's field.
@@ -31,47 +27,66 @@ pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Vec<BpfProgram>, String>
     }
     let default = action(profile.default_action(), profile.default_errno_ret())
         .ok_or_else(|| format!("defaultAction {} is not supported", profile.default_action()))?;
-    // What is to pass the filter that answers for every other call, and what further filters answer.
-    let mut passed = Rules::new();
-    let mut others: Vec<(SeccompAction, Rules)> = Vec::new();
-    for entry in profile.syscalls().iter().flatten() {
-        let answer = action(entry.action(), entry.errno_ret())
-            .ok_or_else(|| format!("syscalls: action {} of {:?} is not supported", entry.action(), entry.names()))?;
-        if answer == default {
-            continue;
-        }
-        for call in entry.names().iter().filter_map(|name| Sysno::from_str(name).ok()) {
-            let conditions = entry.args().iter().flatten().map(condition).collect::<Result<Vec<_>, _>>()?;
-            add(&mut passed, call, &conditions)?;
-            if answer != SeccompAction::Allow {
-                let index = others.iter().position(|(other, _)| *other == answer).unwrap_or_else(|| {
-                    others.push((answer.clone(), Rules::new()));
-                    others.len() - 1
-                });
-                if let Some((_, rules)) = others.get_mut(index) {
-                    add(rules, call, &conditions)?;
-                }
-            }
-        }
-    }
-    let others = others.into_iter().map(|(answer, rules)| program(rules, SeccompAction::Allow, answer));
+    let native = Sorted::new(profile, &default, arch::native)?;
+    let listed = profile.architectures().iter().flatten().any(|arch| *arch == Arch::ScmpArchX86);
+    let known = listed && arch::narrow("read").is_some();
+    let narrow = known.then(|| Sorted::new(profile, &default, arch::narrow)).transpose()?;
+    let (narrow_others, narrow_passed) = match narrow {
+        Some(narrow) => (narrow.others.into_iter().map(|(_, rules)| Some(rules)).collect(), Some(narrow.passed)),
+        None => (vec![None; native.others.len()], None),
+    };
+    let others = native.others.into_iter().zip(narrow_others);
+    let others = others.map(|((answer, rules), narrow)| arch::program(rules, narrow, &SeccompAction::Allow, &answer));
     let mut filters = others.collect::<Result<Vec<_>, _>>()?;
     if default != SeccompAction::Allow {
         // Last: with it in place, installing another might be refused.
-        filters.push(program(passed, default, SeccompAction::Allow)?);
+        filters.push(arch::program(native.passed, narrow_passed, &default, &SeccompAction::Allow)?);
     }
     Ok(filters)
 }
 
-fn program(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Result<BpfProgram, String> {
-    let arch = std::env::consts::ARCH.try_into().map_err(|error| format!("{error}"))?;
-    let filter = SeccompFilter::new(rules, otherwise, matched, arch).map_err(|error| error.to_string())?;
-    BpfProgram::try_from(filter).map_err(|error| error.to_string())
+/// A profile's entries for one architecture.
+struct Sorted {
+    /// What is to pass the filter that answers for every other call.
+    passed: Rules,
+    /// What further filters answer, in the profile's order whether this architecture has the calls or not.
+    others: Vec<(SeccompAction, Rules)>,
+}
+
+impl Sorted {
+    fn new(
+        profile: &LinuxSeccomp,
+        default: &SeccompAction,
+        number: impl Fn(&str) -> Option<i64>,
+    ) -> Result<Self, String> {
+        let mut sorted = Self { passed: Rules::new(), others: Vec::new() };
+        for entry in profile.syscalls().iter().flatten() {
+            let answer = action(entry.action(), entry.errno_ret()).ok_or_else(|| {
+                format!("syscalls: action {} of {:?} is not supported", entry.action(), entry.names())
+            })?;
+            if answer == *default {
+                continue;
+            }
+            let conditions = entry.args().iter().flatten().map(condition).collect::<Result<Vec<_>, _>>()?;
+            let index = (answer != SeccompAction::Allow).then(|| {
+                sorted.others.iter().position(|(other, _)| *other == answer).unwrap_or_else(|| {
+                    sorted.others.push((answer.clone(), Rules::new()));
+                    sorted.others.len() - 1
+                })
+            });
+            for call in entry.names().iter().filter_map(|name| number(name)) {
+                add(&mut sorted.passed, call, &conditions)?;
+                if let Some((_, rules)) = index.and_then(|index| sorted.others.get_mut(index)) {
+                    add(rules, call, &conditions)?;
+                }
+            }
+        }
+        Ok(sorted)
+    }
 }
 
 /// Adds a rule. A call without rules of its own matches always, whatever else is said of it.
-fn add(rules: &mut Rules, call: Sysno, conditions: &[SeccompCondition]) -> Result<(), String> {
-    let number = i64::from(call.id());
+fn add(rules: &mut Rules, number: i64, conditions: &[SeccompCondition]) -> Result<(), String> {
     if conditions.is_empty() {
         rules.insert(number, Vec::new());
         return Ok(());
