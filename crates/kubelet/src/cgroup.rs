@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::resources::{CPU_PERIOD_US, PodCgroup, QosClass, weight};
+use crate::resources::{CPU_PERIOD_US, PodCgroup, QosClass, page_size_name, weight};
 
 /// v2 controllers pods need.
 const V2_CONTROLLERS: [&str; 6] = ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"];
@@ -55,6 +55,26 @@ impl Cgroups {
     /// Whether the unified hierarchy is in use.
     pub(crate) fn is_v2(&self) -> bool {
         matches!(self.hierarchies, Hierarchies::V2(_))
+    }
+
+    /// Whether the kernel counts and limits swap by group.
+    pub(crate) fn counts_swap(&self) -> bool {
+        match &self.hierarchies {
+            // The root has no such file, whoever is in it.
+            Hierarchies::V2(mount) => {
+                let own = self.own().unwrap_or_default();
+                let groups = [mount.join(own), mount.join(&self.root), mount.join(self.kubepods())];
+                groups.iter().any(|group| group.join("memory.swap.max").exists())
+                    || fs::read_dir(mount)
+                        .into_iter()
+                        .flatten()
+                        .flatten()
+                        .any(|entry| entry.path().join("memory.swap.max").exists())
+            }
+            Hierarchies::V1(_) => self
+                .file("memory", Path::new(""), "memory.memsw.limit_in_bytes")
+                .is_some_and(|file| file.exists()),
+        }
     }
 
     /// The node's own group.
@@ -188,6 +208,22 @@ impl Cgroups {
 
     fn set_pids(&self, group: &Path, limit: u64) -> Result<(), Error> {
         self.set(group, Some(("pids", "pids.max")), "pids.max", limit.to_string(), limit.to_string())
+    }
+
+    /// Sets what a pod may have of huge pages: by page size, bytes.
+    pub(crate) fn set_huge_pages(&self, class: QosClass, uid: &str, limits: &[(i64, i64)]) -> Result<(), Error> {
+        if !self.per_qos {
+            return Ok(());
+        }
+        for (size, limit) in limits {
+            let (size, limit) = (page_size_name(*size), limit.to_string());
+            // Pages in use, and those that are reserved.
+            for of in ["", "rsvd."] {
+                let (v1, v2) = (format!("hugetlb.{size}.{of}limit_in_bytes"), format!("hugetlb.{size}.{of}max"));
+                self.set(&self.pod(class, uid), Some(("hugetlb", &v1)), &v2, limit.clone(), limit.clone())?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the groups that hold all pods. `cpu_shares` and `memory_bytes` are what pods may use of the node.

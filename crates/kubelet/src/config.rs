@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::eviction::signal::{Signal, Thresholds};
+use crate::images::policy;
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -131,6 +132,10 @@ pub struct Config {
     pub image_pull_deadline: Duration,
     /// Images pulled at the same time.
     pub max_parallel_image_pulls: usize,
+    /// When a pod that names a present image must have credentials for it; upstream's words.
+    pub image_pull_credentials_verification_policy: String,
+    /// Images for all under `NeverVerifyAllowlistedImages`: repositories, or `<registry>[/<path>]/*`.
+    pub preloaded_images_verification_allowlist: Vec<String>,
     /// CRI calls other than pulls and execs.
     pub runtime_request_timeout: Duration,
     /// Longest CrashLoopBackOff.
@@ -159,6 +164,8 @@ pub struct Config {
     pub seccomp_default: bool,
     /// Whether a kubelet on a machine with swap refuses to start. (Upstream's default is to refuse.)
     pub fail_swap_on: bool,
+    /// What containers may do with swap: `NoSwap` or `LimitedSwap` (`memorySwap.swapBehavior`).
+    pub swap_behavior: String,
     /// Whether a kubelet on cgroup v1 refuses to start. (Upstream's default is to refuse, since v1.35.)
     pub fail_cgroup_v1: bool,
     /// Images named in the node's status, the largest first; -1 for all.
@@ -257,6 +264,8 @@ impl Config {
             container_log_monitor_interval: Duration::from_secs(10),
             image_pull_deadline: Duration::from_secs(30 * 60),
             max_parallel_image_pulls: 8,
+            image_pull_credentials_verification_policy: policy::PRELOADED.into(),
+            preloaded_images_verification_allowlist: Vec::new(),
             runtime_request_timeout: Duration::from_secs(120),
             max_container_restart_period: Duration::from_secs(300),
             enable_server: true,
@@ -271,6 +280,7 @@ impl Config {
             allowed_unsafe_sysctls: Vec::new(),
             seccomp_default: false,
             fail_swap_on: false,
+            swap_behavior: "NoSwap".into(),
             fail_cgroup_v1: false,
             node_status_max_images: 50,
             cpu_manager_policy: "none".into(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use keelson_client::{EventRecorder, SharedInformer};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -18,6 +19,7 @@ use crate::images::Images;
 use crate::managers::Managers;
 use crate::metrics::Metrics;
 use crate::node::machine::Machine;
+use crate::objects::Objects;
 use crate::pod::observed::Observed;
 use crate::pod::resize;
 use crate::pod::sandbox::Resolver;
@@ -50,6 +52,8 @@ pub(crate) struct Context {
     pub managers: Managers,
     pub cgroups: Cgroups,
     pub services: SharedInformer<Service>,
+    pub runtime_classes: SharedInformer<RuntimeClass>,
+    pub objects: Arc<Objects>,
     pub health: watch::Sender<RuntimeHealth>,
     /// The Node as the API server has it; `None` before its first answer, `Some(None)` while there is none.
     pub node: watch::Sender<Option<Option<Arc<Node>>>>,

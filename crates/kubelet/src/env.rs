@@ -1,44 +1,32 @@
 //! A container's environment: service links, `envFrom`, `env`, in upstream's order and precedence.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
-use kube::Api;
 
 use crate::downward::{self, Addresses};
 use crate::error::Error;
 use crate::expansion::expand;
+use crate::objects::Objects;
 use crate::pod::view;
 use crate::quantity::ResourceList;
 
-/// ConfigMaps and Secrets read for one container, each once.
-pub(crate) struct Sources {
-    client: kube::Client,
-    namespace: String,
-    config_maps: HashMap<String, Option<ConfigMap>>,
-    secrets: HashMap<String, Option<Secret>>,
+/// ConfigMaps and Secrets of one pod's namespace, as the node's watches know them.
+pub(crate) struct Sources<'a> {
+    pub objects: &'a Objects,
+    pub namespace: &'a str,
+    pub pod_uid: &'a str,
 }
 
-impl Sources {
-    pub(crate) fn new(client: kube::Client, namespace: &str) -> Self {
-        Sources { client, namespace: namespace.into(), config_maps: HashMap::new(), secrets: HashMap::new() }
+impl Sources<'_> {
+    async fn config_map(&self, name: &str) -> Result<Option<Arc<ConfigMap>>, Error> {
+        self.objects.config_maps.get(self.namespace, name, self.pod_uid, None).await
     }
 
-    async fn config_map(&mut self, name: &str) -> Result<Option<&ConfigMap>, Error> {
-        if !self.config_maps.contains_key(name) {
-            let found = Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace).get_opt(name).await;
-            self.config_maps.insert(name.into(), found.map_err(words)?);
-        }
-        Ok(self.config_maps.get(name).and_then(Option::as_ref))
-    }
-
-    async fn secret(&mut self, name: &str) -> Result<Option<&Secret>, Error> {
-        if !self.secrets.contains_key(name) {
-            let found = Api::<Secret>::namespaced(self.client.clone(), &self.namespace).get_opt(name).await;
-            self.secrets.insert(name.into(), found.map_err(words)?);
-        }
-        Ok(self.secrets.get(name).and_then(Option::as_ref))
+    async fn secret(&self, name: &str) -> Result<Option<Arc<Secret>>, Error> {
+        self.objects.secrets.get(self.namespace, name, self.pod_uid, None).await
     }
 }
 
@@ -61,7 +49,7 @@ pub(crate) struct Facts<'a> {
 }
 
 /// The container's environment, in order. An error is a configuration error (`CreateContainerConfigError`).
-pub(crate) async fn environment(facts: &Facts<'_>, sources: &mut Sources) -> Result<Vec<(String, String)>, Error> {
+pub(crate) async fn environment(facts: &Facts<'_>, sources: &Sources<'_>) -> Result<Vec<(String, String)>, Error> {
     let namespace = view::namespace(facts.pod).to_string();
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     for from in facts.container.env_from.iter().flatten() {
@@ -116,7 +104,7 @@ pub(crate) async fn environment(facts: &Facts<'_>, sources: &mut Sources) -> Res
 
 async fn from_source(
     facts: &Facts<'_>,
-    sources: &mut Sources,
+    sources: &Sources<'_>,
     namespace: &str,
     source: &k8s_openapi::api::core::v1::EnvVarSource,
 ) -> Result<Option<String>, Error> {
@@ -248,6 +236,50 @@ mod tests {
         assert!(without.keys().all(|name| name.starts_with("KUBERNETES_")), "{without:?}");
     }
 
+    /// A container can start again while the API server is away.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_once_outlives_the_api_server() {
+        let away = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let service = {
+            let away = away.clone();
+            tower::service_fn(move |request: http::Request<kube::client::Body>| {
+                let (away, watch) = (away.clone(), request.uri().query().is_some_and(|query| query.contains("watch=")));
+                async move {
+                    if away.load(std::sync::atomic::Ordering::SeqCst) {
+                        return Err(std::io::Error::other("no server here"));
+                    }
+                    if watch {
+                        std::future::pending::<()>().await;
+                    }
+                    let list = json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"},
+                        "items": [{"metadata": {"name": "m", "namespace": "n"}, "data": {"k": "v"}}]});
+                    Ok(http::Response::new(kube::client::Body::from(list.to_string().into_bytes())))
+                }
+            })
+        };
+        let container: Container = serde_json::from_value(json!({"name": "c", "envFrom": [{"configMapRef": {"name": "m"}}],
+            "env": [{"name": "E", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}]}))
+        .unwrap();
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}})).unwrap();
+        let (addresses, allocatable) = (Addresses::default(), ResourceList::new());
+        let facts = || Facts {
+            pod: &pod,
+            container: &container,
+            addresses: &addresses,
+            allocatable: &allocatable,
+            services: BTreeMap::new(),
+        };
+        let objects = Objects::new(&kube::Client::new(service, "default"));
+        let sources = Sources { objects: &objects, namespace: "n", pod_uid: "u" };
+        let expected = [("k".to_string(), "v".to_string()), ("E".into(), "v".into())];
+        assert_eq!(environment(&facts(), &sources).await.unwrap(), expected);
+        away.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(environment(&facts(), &sources).await.unwrap(), expected);
+        objects.release("u");
+        let gone = environment(&facts(), &sources).await.unwrap_err();
+        assert!(gone.to_string().contains("no server here") || gone.to_string().contains("timed out"), "{gone}");
+    }
+
     #[tokio::test]
     async fn order_and_references() {
         let container: Container = serde_json::from_value(json!({"name": "c", "env": [
@@ -266,8 +298,9 @@ mod tests {
         let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("no server here"))
         });
-        let mut sources = Sources::new(kube::Client::new(service, "default"), "n");
-        let got = environment(&facts, &mut sources).await.unwrap();
+        let objects = Objects::new(&kube::Client::new(service, "default"));
+        let sources = Sources { objects: &objects, namespace: "n", pod_uid: "u" };
+        let got = environment(&facts, &sources).await.unwrap();
         let expected = [("B", "1-s-$(NONE)"), ("A", "2"), ("E", ""), ("NAME", "p"), ("O", ""), ("SVC", "s")];
         assert_eq!(got, expected.map(|(name, value)| (name.to_string(), value.to_string())));
     }

@@ -65,6 +65,7 @@ impl ImageGc {
                 .collect();
             remove(ctx, &mut records, &old, "age").await;
         }
+        ctx.images.forget_all_but(records.keys().cloned().collect(), now).await;
         let Ok(Some(usage)) = ctx.runtime.image_fs().await else { return };
         let (space, known) = filesystem(Path::new(&usage.fs_id.unwrap_or_default().mountpoint));
         if !known || space.size_bytes == 0 {
@@ -81,6 +82,7 @@ impl ImageGc {
         let Some(wanted) = wanted else { return };
         let doomed = choose(&records, wanted, min_age, now);
         let freed = remove(ctx, &mut records, &doomed, "space").await;
+        ctx.images.forget_all_but(records.keys().cloned().collect(), now).await;
         if freed < wanted {
             let message = format!(
                 "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, but only found \
@@ -98,8 +100,10 @@ impl ImageGc {
             tracing::debug!(%error, "images cannot be listed");
             return;
         }
-        let doomed = choose(&records, u64::MAX, SignedDuration::ZERO, now);
+        let min_age = SignedDuration::try_from(ctx.config.image_minimum_gc_age).unwrap_or(SignedDuration::MAX);
+        let doomed = choose(&records, u64::MAX, min_age, now);
         remove(ctx, &mut records, &doomed, "space").await;
+        ctx.images.forget_all_but(records.keys().cloned().collect(), now).await;
     }
 }
 

@@ -1,20 +1,29 @@
 //! Images: whether one must be pulled, with which credentials, and what is said about it.
 
+mod credentials;
+pub(crate) mod policy;
+mod records;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, ObjectReference, Pod, Secret};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, ObjectReference, Pod};
 use keelson_client::EventRecorder;
 use keelson_cri::v1 as cri;
-use kube::Api;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
 use crate::error::Error;
+use crate::objects::Objects;
 use crate::pod::backoff::go_millis;
 use crate::pod::view;
 use crate::runtime::Runtime;
+use credentials::{Credential, normalized};
+use policy::Policy;
+use records::{Access, Origin, Records};
 
 /// A container that cannot start: what its status and its event say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,16 +59,51 @@ struct Wanted<'a> {
 /// Pulls images.
 pub(crate) struct Images {
     runtime: Runtime,
-    client: kube::Client,
+    objects: Arc<Objects>,
     events: EventRecorder,
     permits: Semaphore,
+    /// Who may use what is there; `None` while the gate is off: everybody.
+    access: Option<(Policy, Arc<Records>)>,
     /// Told after each pull: the node's image list changed.
     pub changed: Arc<Notify>,
 }
 
 impl Images {
-    pub(crate) fn new(runtime: Runtime, client: kube::Client, events: EventRecorder, parallel: usize) -> Self {
-        Images { runtime, client, events, permits: Semaphore::new(parallel.max(1)), changed: Arc::default() }
+    pub(crate) fn new(
+        runtime: Runtime,
+        objects: Arc<Objects>,
+        events: EventRecorder,
+        config: &Config,
+    ) -> Result<Self, Error> {
+        let access = if config.enabled(policy::GATE) {
+            let name = &config.image_pull_credentials_verification_policy;
+            let policy = Policy::new(name, &config.preloaded_images_verification_allowlist);
+            Some((policy, Arc::new(Records::open(&config.root_dir)?)))
+        } else {
+            None
+        };
+        let permits = Semaphore::new(config.max_parallel_image_pulls.max(1));
+        Ok(Images { runtime, objects, events, permits, access, changed: Arc::default() })
+    }
+
+    /// Looks after the pulls whose end an earlier kubelet did not see.
+    pub(crate) async fn recover(&self) {
+        let Some((_, records)) = &self.access else { return };
+        let Ok(images) = self.runtime.list_images().await else { return };
+        let of = |image: cri::Image| {
+            let names: Vec<String> = image.repo_tags.into_iter().chain(image.repo_digests).collect();
+            names.into_iter().map(move |name| (name, image.id.clone()))
+        };
+        let present: BTreeMap<String, String> = images.into_iter().flat_map(of).collect();
+        let work = move |records: &Records| records.recover(&present, keelson_client::clock::now());
+        on_disk(records, work).await.unwrap_or_else(|error| tracing::warn!(%error, "image records"));
+    }
+
+    /// Forgets who may use images that are not among `known`, by their ids, as of `since`.
+    pub(crate) async fn forget_all_but(&self, known: BTreeSet<String>, since: Timestamp) {
+        let Some((_, records)) = &self.access else { return };
+        let pruned = on_disk(records, move |records| records.prune(&known, since)).await;
+        pruned.unwrap_or_else(|error| tracing::warn!(%error, "image records"));
     }
 
     /// Makes sure that the container's image is there, as its pull policy wants.
@@ -116,22 +160,67 @@ impl Images {
             Problem::new("ImageInspectError", message)
         })?;
         let policy = policy.unwrap_or(default_policy(&full));
-        match (policy, found) {
-            ("Always", _) | ("IfNotPresent", None) => {}
-            (_, Some(found)) => {
-                self.events.normal(
-                    about,
-                    "Pulled",
-                    format!("Container image {image:?} already present on machine and can be accessed by the pod"),
-                );
+        let mut credentials = None;
+        if let ("IfNotPresent" | "Never", Some(found)) = (policy, found) {
+            let secrets = async || {
+                let found = self.credentials(pod, &full).await;
+                let secrets = found.iter().map(|credential| credential.secret.clone()).collect();
+                (secrets, found)
+            };
+            let Some((rules, records)) = &self.access else {
+                let message = format!("Container image {image:?} already present on machine");
+                self.events.normal(about, "Pulled", message);
+                return Ok(present(found));
+            };
+            let (may, looked_up) = may_use(rules, records, image, &found.id, secrets).await;
+            if may {
+                let message =
+                    format!("Container image {image:?} already present on machine and can be accessed by the pod");
+                self.events.normal(about, "Pulled", message);
                 return Ok(present(found));
             }
-            (_, None) => {
-                let message = format!("Container image {image:?} is not present with pull policy of Never");
-                self.events.warning(about, "ErrImageNeverPull", message.clone());
-                return Err(Problem::new("ErrImageNeverPull", message));
-            }
+            credentials = looked_up;
         }
+        if policy == "Never" {
+            let message = format!("Container image {image:?} is not present with pull policy of Never");
+            self.events.warning(about, "ErrImageNeverPull", message.clone());
+            return Err(Problem::new("ErrImageNeverPull", message));
+        }
+        let credentials = match credentials {
+            Some(credentials) => credentials,
+            None => self.credentials(pod, &full).await,
+        };
+        let Some((_, records)) = &self.access else {
+            return self.pull(wanted, &full, credentials, sandbox, cancelled).await.map(|(found, _)| found);
+        };
+        let key = image.to_string();
+        on_disk(records, move |records| records.begin(&key)).await.and_then(|done| done).map_err(|error| {
+            let message = format!("Failed to record image pull intent for container image {image:?}: {error}");
+            Problem::new("ErrImagePull", message)
+        })?;
+        let pulled = self.pull(wanted, &full, credentials, sandbox, cancelled).await;
+        let key = image.to_string();
+        let outcome = pulled.as_ref().ok().map(|(found, access)| (found.reference.clone(), access.clone()));
+        let noted = on_disk(records, move |records| {
+            let outcome = outcome.as_ref().map(|(reference, access)| (reference.as_str(), access.clone()));
+            records.end(&key, outcome, keelson_client::clock::now())
+        });
+        if let Err(error) = noted.await.and_then(|done| done) {
+            tracing::warn!(%error, image, "the pull of an image cannot be noted");
+        }
+        pulled.map(|(found, _)| found)
+    }
+
+    /// Pulls, and says so. Gives the image and who may use it from now on.
+    async fn pull(
+        &self,
+        wanted: &Wanted<'_>,
+        full: &str,
+        credentials: Vec<Credential>,
+        sandbox: &cri::PodSandboxConfig,
+        cancelled: &CancellationToken,
+    ) -> Result<(Present, Access), Problem> {
+        let Wanted { image, about, .. } = wanted;
         let waited = tokio::time::Instant::now();
         self.events.normal(about, "Pulling", format!("Pulling image {image:?}"));
         let cancelled_problem = || Problem::new("ErrImagePull", "context canceled");
@@ -141,50 +230,55 @@ impl Images {
         };
         let started = tokio::time::Instant::now();
         let pulled = tokio::select! {
-            pulled = self.pull(pod, &full, sandbox) => pulled,
+            pulled = self.pull_with(full, credentials, sandbox) => pulled,
             () = cancelled.cancelled() => return Err(cancelled_problem()),
         };
         drop(permit);
-        if let Err(error) = pulled {
+        let access = pulled.map_err(|error| {
             self.events.warning(about, "Failed", format!("Failed to pull image {image:?}: {error}"));
-            return Err(Problem::new("ErrImagePull", error.to_string()));
-        }
+            pull_problem(image, &error)
+        })?;
         let took = started.elapsed();
         self.changed.notify_one();
-        let found = self.runtime.image_status(&full).await.ok().flatten();
+        let found = self.runtime.image_status(full).await.ok().flatten();
         let size = found.as_ref().map(|found| found.size).unwrap_or(0);
         self.events.normal(about, "Pulled", pulled_message(image, took, waited.elapsed(), size));
-        found
+        let found = found
             .map(present)
-            .ok_or_else(|| Problem::new("ErrImagePull", format!("image {image:?} is gone after its pull")))
+            .ok_or_else(|| Problem::new("ErrImagePull", format!("image {image:?} is gone after its pull")))?;
+        Ok((found, access))
     }
 
-    /// Tries each credential that fits, or none.
-    async fn pull(&self, pod: &Pod, image: &str, sandbox: &cri::PodSandboxConfig) -> Result<(), Error> {
-        let mut credentials: Vec<Option<cri::AuthConfig>> =
-            self.credentials(pod, image).await.into_iter().map(Some).collect();
+    /// Tries each credential that fits, or none. Gives who may use the image: whoever has the credential that was good.
+    async fn pull_with(
+        &self,
+        image: &str,
+        credentials: Vec<Credential>,
+        sandbox: &cri::PodSandboxConfig,
+    ) -> Result<Access, Error> {
         if credentials.is_empty() {
-            credentials.push(None);
+            self.runtime.pull_image(image, None, sandbox.clone()).await?;
+            return Ok(Access { node_pods_accessible: true, ..Access::default() });
         }
-        let mut last = Ok(());
-        for auth in credentials {
-            match self.runtime.pull_image(image, auth, sandbox.clone()).await {
-                Ok(_) => return Ok(()),
+        let mut last = Ok(Access::default());
+        for Credential { auth, secret } in credentials {
+            match self.runtime.pull_image(image, Some(auth), sandbox.clone()).await {
+                Ok(_) => return Ok(Access { kubernetes_secrets: vec![secret], ..Access::default() }),
                 Err(error) => last = Err(error),
             }
         }
         last
     }
 
-    async fn credentials(&self, pod: &Pod, image: &str) -> Vec<cri::AuthConfig> {
+    /// What the pod's pull secrets have for the image.
+    async fn credentials(&self, pod: &Pod, image: &str) -> Vec<Credential> {
         let names = view::spec(pod).and_then(|spec| spec.image_pull_secrets.as_deref()).unwrap_or_default();
-        let api = Api::<Secret>::namespaced(self.client.clone(), view::namespace(pod));
         let mut found = Vec::new();
         let mut missing = Vec::new();
         for reference in names {
-            match api.get(&reference.name).await {
-                Ok(secret) => found.extend(matching(&secret, image)),
-                Err(_) => missing.push(reference.name.clone()),
+            match self.objects.secrets.get(view::namespace(pod), &reference.name, view::uid(pod), None).await {
+                Ok(Some(secret)) => found.extend(credentials::matching(&secret, image)),
+                Ok(None) | Err(_) => missing.push(reference.name.clone()),
             }
         }
         if !missing.is_empty() {
@@ -199,6 +293,61 @@ impl Images {
         }
         found
     }
+}
+
+/// Whether a pod may use the present image `id`, which it calls `image`; `secrets` is only asked when that decides, and then
+/// its second answer is handed on.
+async fn may_use<T>(
+    policy: &Policy,
+    records: &Arc<Records>,
+    image: &str,
+    id: &str,
+    secrets: impl AsyncFnOnce() -> (Vec<records::PullSecret>, T),
+) -> (bool, Option<T>) {
+    let (name, reference) = (image.to_string(), id.to_string());
+    let origin = on_disk(records, move |records| records.origin(&name, &reference)).await.and_then(|found| found);
+    let origin = match origin {
+        Ok(origin) => origin,
+        Err(error) => {
+            // Nobody is let in because of a damaged file.
+            tracing::warn!(%error, image, "who may use an image is not known");
+            return (false, None);
+        }
+    };
+    if !policy.verifies(image, matches!(origin, Origin::Pulled(_))) {
+        return (true, None);
+    }
+    let Origin::Pulled(Some(access)) = origin else { return (false, None) };
+    if access.node_pods_accessible {
+        return (true, None);
+    }
+    let (secrets, looked_up) = secrets().await;
+    let (name, reference) = (image.to_string(), id.to_string());
+    let accepted = on_disk(records, move |records| records.accepts(&name, &reference, &access, &secrets)).await;
+    (accepted.unwrap_or(false), Some(looked_up))
+}
+
+/// Files are read and written where that may block.
+async fn on_disk<T: Send + 'static>(
+    records: &Arc<Records>,
+    work: impl FnOnce(&Records) -> T + Send + 'static,
+) -> Result<T, Error> {
+    let records = records.clone();
+    let done = tokio::task::spawn_blocking(move || work(&records)).await;
+    done.map_err(|error| Error::message(error.to_string()))
+}
+
+/// What a container waits for after a failed pull. Runtimes begin some errors with a word of their own (CRI).
+fn pull_problem(image: &str, error: &Error) -> Problem {
+    let words = error.words();
+    for (reason, cause) in
+        [("RegistryUnavailable", "registry is unavailable"), ("SignatureValidationFailed", "signature validation failed")]
+    {
+        if let Some(more) = words.strip_prefix(reason) {
+            return Problem::new(reason, format!("image pull failed for {image} because the {cause}{more}"));
+        }
+    }
+    Problem::new("ErrImagePull", error.to_string())
 }
 
 fn pulled_message(image: &str, took: Duration, with_waiting: Duration, size: u64) -> String {
@@ -266,68 +415,6 @@ fn why_invalid(image: &str) -> String {
     }
 }
 
-/// Credentials in a dockerconfigjson or dockercfg secret that fit the image's registry.
-fn matching(secret: &Secret, image: &str) -> Vec<cri::AuthConfig> {
-    let data = secret.data.as_ref();
-    let read = |key: &str| data?.get(key).and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes.0).ok());
-    let auths = read(".dockerconfigjson").and_then(|json| json.get("auths").cloned()).or_else(|| read(".dockercfg"));
-    let Some(serde_json::Value::Object(auths)) = auths else { return Vec::new() };
-    let target = normalized(image);
-    let mut found: Vec<(usize, cri::AuthConfig)> = auths
-        .iter()
-        .filter_map(|(registry, entry)| {
-            let specific = registry_matches(registry, &target)?;
-            Some((specific, auth(registry, entry)?))
-        })
-        .collect();
-    found.sort_by_key(|(specific, _)| std::cmp::Reverse(*specific));
-    found.into_iter().map(|(_, auth)| auth).collect()
-}
-
-/// `host/path` with Docker Hub's short forms written out.
-fn normalized(image: &str) -> String {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => image.to_string(),
-        _ => format!("docker.io/{image}"),
-    }
-}
-
-/// How specific an entry for `registry` is for `image`, when it fits.
-fn registry_matches(registry: &str, image: &str) -> Option<usize> {
-    let bare = registry.trim_start_matches("https://").trim_start_matches("http://");
-    let bare = bare.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
-    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
-    let (image_host, image_path) = image.split_once('/').unwrap_or((image, ""));
-    let host = if host == "index.docker.io" { "docker.io" } else { host };
-    let hosts_fit = host.split('.').count() == image_host.split('.').count()
-        && host.split('.').zip(image_host.split('.')).all(|(pattern, part)| match pattern.split_once('*') {
-            Some((start, end)) => {
-                part.len() >= start.len() + end.len() && part.starts_with(start) && part.ends_with(end)
-            }
-            None => pattern == part,
-        });
-    (hosts_fit && image_path.starts_with(path)).then_some(bare.len())
-}
-
-fn auth(registry: &str, entry: &serde_json::Value) -> Option<cri::AuthConfig> {
-    let text = |key: &str| entry.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_string();
-    let mut auth = cri::AuthConfig {
-        username: text("username"),
-        password: text("password"),
-        identity_token: text("identitytoken"),
-        server_address: registry.to_string(),
-        ..Default::default()
-    };
-    if auth.username.is_empty() && !text("auth").is_empty() {
-        let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth").trim()).ok()?;
-        let decoded = String::from_utf8(decoded).ok()?;
-        let (username, password) = decoded.split_once(':')?;
-        auth.username = username.into();
-        auth.password = password.trim_end_matches(['\0', '\n']).into();
-    }
-    Some(auth)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,26 +440,53 @@ mod tests {
         }
     }
 
-    #[test]
-    fn credentials_fit() {
-        for (registry, image, fits) in [
-            ("https://index.docker.io/v1/", "nginx:1", true),
-            ("registry.example", "registry.example/a:1", true),
-            ("registry.example:5000", "registry.example/a:1", false),
-            ("registry.example/team", "registry.example/team/a:1", true),
-            ("registry.example/team", "registry.example/other/a:1", false),
-            ("*.example", "registry.example/a", true),
-            ("*.example", "deep.registry.example/a", false),
+    /// A private image that namespace A brought with its secret is not namespace B's.
+    #[tokio::test]
+    async fn whose_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Arc::new(Records::open(dir.path()).unwrap());
+        let secret = |namespace: &str, hash: &str| records::PullSecret {
+            uid: format!("uid-{namespace}"),
+            namespace: namespace.into(),
+            name: "pull".into(),
+            credential_hash: hash.into(),
+        };
+        let (private, id, now) = ("r.example/private/app:1", "sha256:1", keelson_client::clock::now());
+        records.begin(private).unwrap();
+        let of_a = Access { kubernetes_secrets: vec![secret("a", "h")], ..Access::default() };
+        records.end(private, Some((id, of_a)), now).unwrap();
+        records.begin("r.example/open").unwrap();
+        let for_all = Access { node_pods_accessible: true, ..Access::default() };
+        records.end("r.example/open", Some(("sha256:2", for_all)), now).unwrap();
+        let preloaded = Policy::new(policy::PRELOADED, &[]);
+        for (policy, image, id, has, expected, why) in [
+            (&preloaded, private, id, vec![secret("a", "h")], true, "whoever pulled it"),
+            (&preloaded, private, id, vec![], false, "a pod without secrets"),
+            (&preloaded, private, id, vec![secret("b", "x")], false, "other credentials"),
+            (&preloaded, private, id, vec![secret("b", "x"), secret("c", "h")], true, "the same in another namespace"),
+            (&preloaded, "r.example/private/other:1", id, vec![], false, "the same content by another name"),
+            (&preloaded, "r.example/open", "sha256:2", vec![], true, "pulled without credentials"),
+            (&preloaded, "r.example/preloaded", "sha256:3", vec![], true, "the kubelet did not bring it"),
+            (&Policy::Always, "r.example/preloaded", "sha256:3", vec![secret("a", "h")], false, "always"),
+            (&Policy::Always, "r.example/open", "sha256:2", vec![], true, "always, but nobody needs credentials"),
+            (&Policy::Never, private, id, vec![], true, "never"),
         ] {
-            assert_eq!(registry_matches(registry, &normalized(image)).is_some(), fits, "{registry} {image}");
+            let (may, _) = may_use(policy, &records, image, id, async || (has, ())).await;
+            assert_eq!(may, expected, "{why}");
         }
-        let secret: Secret = serde_json::from_value(serde_json::json!({"data": {".dockerconfigjson":
-            base64::engine::general_purpose::STANDARD.encode(
-                r#"{"auths":{"r.example":{"auth":"dTpwOng="},"r.example/a":{"username":"v","password":"w"}}}"#)}}))
-        .unwrap();
-        let found: Vec<_> =
-            matching(&secret, "r.example/a/b:1").into_iter().map(|a| (a.username, a.password)).collect();
-        assert_eq!(found, [("v".into(), "w".into()), ("u".to_string(), "p:x".to_string())]);
+    }
+
+    #[test]
+    fn failed_pulls() {
+        let of = |text: &str| {
+            let problem = pull_problem("x", &Error::Cri(tonic::Status::unknown(text)));
+            (problem.reason, problem.message)
+        };
+        let words = "image pull failed for x because the registry is unavailable: no route";
+        assert_eq!(of("RegistryUnavailable: no route"), ("RegistryUnavailable".into(), words.into()));
+        let words = "image pull failed for x because the signature validation failed";
+        assert_eq!(of("SignatureValidationFailed"), ("SignatureValidationFailed".into(), words.into()));
+        assert_eq!(of("denied"), ("ErrImagePull".into(), "rpc error: code = Unknown desc = denied".into()));
     }
 
     #[test]

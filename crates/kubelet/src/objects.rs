@@ -1,5 +1,6 @@
-//! ConfigMaps and Secrets that volumes refer to: one watch per referenced object, shared by the pods that use it and gone
-//! with the last of them. A node sees only what its pods name.
+//! ConfigMaps and Secrets that pods refer to (volumes, environment, pull secrets): one watch per referenced object, shared by
+//! the pods that use it and gone with the last of them. What is known outlives an API server that
+//! is away. A node sees only what its pods name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,24 @@ use crate::error::Error;
 
 /// How long a pod waits for an object's first answer before it reports a failed mount and tries again.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
+
+/// All that is watched for pods.
+pub(crate) struct Objects {
+    pub config_maps: Watched<ConfigMap>,
+    pub secrets: Watched<Secret>,
+}
+
+impl Objects {
+    pub(crate) fn new(client: &kube::Client) -> Self {
+        Objects { config_maps: Watched::new(client.clone()), secrets: Watched::new(client.clone()) }
+    }
+
+    /// Forgets a pod.
+    pub(crate) fn release(&self, pod_uid: &str) {
+        self.config_maps.release(pod_uid);
+        self.secrets.release(pod_uid);
+    }
+}
 
 /// What is known of an object.
 #[derive(Clone, Debug)]
@@ -73,20 +92,26 @@ where
         Watched { client, entries: Mutex::default() }
     }
 
-    /// The object, watched from now on for `pod_uid`; `changed` is notified when it changes.
+    /// The object, watched from now on for `pod_uid`; `changed`, if any, is notified when it changes.
     pub(crate) async fn get(
         &self,
         namespace: &str,
         name: &str,
         pod_uid: &str,
-        changed: &Arc<Notify>,
+        changed: Option<&Arc<Notify>>,
     ) -> Result<Option<Arc<K>>, Error> {
         let mut known = {
             let mut entries = self.entries.lock();
             let entry = entries
                 .entry((namespace.to_string(), name.to_string()))
                 .or_insert_with(|| follow(Api::namespaced(self.client.clone(), namespace), name));
-            entry.users.lock().insert(pod_uid.to_string(), changed.clone());
+            let mut users = entry.users.lock();
+            match changed {
+                Some(changed) => drop(users.insert(pod_uid.to_string(), changed.clone())),
+                // Whoever of the same pod wants to be told stays.
+                None => drop(users.entry(pod_uid.to_string()).or_default()),
+            }
+            drop(users);
             entry.known.clone()
         };
         let answer = tokio::time::timeout(FIRST_ANSWER, known.wait_for(|known| !matches!(known, Known::Nothing))).await;

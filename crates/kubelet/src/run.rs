@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use keelson_client::{EventRecorder, SharedInformer};
 use kube::Api;
 use kube::runtime::watcher;
@@ -22,8 +23,9 @@ use crate::managers::{self, Managers};
 use crate::metrics::Metrics;
 use crate::node::machine::{self, Machine};
 use crate::node::{self, health};
+use crate::objects::Objects;
 use crate::pod::sandbox::Resolver;
-use crate::resources::{self, Limits};
+use crate::resources::{self, Limits, Swap};
 use crate::runtime::Runtime;
 use crate::security::Abilities;
 use crate::server::Server;
@@ -48,6 +50,7 @@ pub async fn run(client: kube::Client, mut config: Config, shutdown: Cancellatio
     if let Ok(version) = ctx.runtime.version().await {
         *ctx.runtime_name.write() = version.runtime_name;
     }
+    ctx.images.recover().await;
     let cpu = ctx.allocatable.get("cpu").map(quantity::milli).unwrap_or(machine.cpu_milli);
     ctx.cgroups.set_up(resources::shares(cpu), i64::try_from(ctx.pods_memory_bytes).unwrap_or(i64::MAX))?;
     let fields = format!("spec.nodeName={}", ctx.config.node_name);
@@ -161,18 +164,32 @@ fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Co
     let events = EventRecorder::new(client.clone(), "kubelet", Some(&config.node_name));
     let cgroups = Cgroups::new(&config.cgroup_mount, &config.cgroup_root, config.cgroups_per_qos);
     let services = SharedInformer::start(Api::<Service>::all(client.clone()), watcher::Config::default(), Some(slim));
+    let runtime_classes =
+        SharedInformer::start(Api::<RuntimeClass>::all(client.clone()), watcher::Config::default(), None);
+    let objects = Arc::new(Objects::new(&client));
     let devices = Devices::new(&config.root_dir);
     let memory_bytes = u64::try_from(machine.memory_bytes).unwrap_or(0);
     let managers = Managers::new(&config, topology()?, memory_bytes, devices.clone(), metrics.managers().clone())?;
     Ok(Context {
         devices,
         managers,
-        volumes: Volumes::new(&config.root_dir, &client, config.enabled("GitRepoVolumeDriver")),
-        images: Images::new(runtime.clone(), client.clone(), events.clone(), config.max_parallel_image_pulls),
+        volumes: Volumes::new(
+            &config.root_dir,
+            &client,
+            objects.clone(),
+            config.enabled("GitRepoVolumeDriver"),
+        ),
+        images: Images::new(runtime.clone(), objects.clone(), events.clone(), &config)?,
         limits: Limits {
             memory_capacity_bytes: machine.memory_bytes,
             cpu_cfs_quota: config.cpu_cfs_quota,
             cgroup_v2: cgroups.is_v2(),
+            swap: match config.swap_behavior.as_str() {
+                _ if !cgroups.counts_swap() => Swap::Unaccounted,
+                "LimitedSwap" => Swap::Limited(machine.swap_bytes),
+                _ => Swap::None,
+            },
+            huge_page_sizes: machine.huge_page_sizes.clone(),
             min_oom_score_adj: machine::min_oom_score_adj(),
         },
         allocatable: machine.allocatable(&config),
@@ -198,6 +215,8 @@ fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Co
         events,
         cgroups,
         services,
+        runtime_classes,
+        objects,
     })
 }
 

@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Volume};
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::downward::Addresses;
 use crate::error::Error;
-use crate::objects::Watched;
+use crate::objects::Objects;
 use crate::pod::view;
 use crate::quantity::ResourceList;
 use payload::{Gather, Gathered};
@@ -46,8 +46,7 @@ pub(crate) struct Failed {
 /// Makes volumes.
 pub(crate) struct Volumes {
     root: PathBuf,
-    config_maps: Watched<ConfigMap>,
-    secrets: Watched<Secret>,
+    objects: Arc<Objects>,
     tokens: token::Tokens,
     /// The gate `GitRepoVolumeDriver`.
     git_repos: bool,
@@ -55,11 +54,10 @@ pub(crate) struct Volumes {
 
 impl Volumes {
     /// Volumes below `root` (the kubelet's root directory); with `git_repos`, also those of that kind.
-    pub(crate) fn new(root: &Path, client: &kube::Client, git_repos: bool) -> Self {
+    pub(crate) fn new(root: &Path, client: &kube::Client, objects: Arc<Objects>, git_repos: bool) -> Self {
         Volumes {
             root: root.to_path_buf(),
-            config_maps: Watched::new(client.clone()),
-            secrets: Watched::new(client.clone()),
+            objects,
             tokens: token::Tokens::new(client.clone()),
             git_repos,
         }
@@ -82,8 +80,7 @@ impl Volumes {
     ) -> Result<Mounted, Failed> {
         let gather = Gather {
             pod,
-            config_maps: &self.config_maps,
-            secrets: &self.secrets,
+            objects: &self.objects,
             tokens: &self.tokens,
             addresses,
             allocatable,
@@ -166,8 +163,7 @@ impl Volumes {
     }
 
     fn release(&self, uid: &str) {
-        self.config_maps.release(uid);
-        self.secrets.release(uid);
+        self.objects.release(uid);
         self.tokens.release(uid);
     }
 

@@ -10,9 +10,11 @@ use crate::{Error, cgroup, core::Container};
 /// One file to write.
 #[derive(Debug, PartialEq, Eq)]
 struct Write {
-    controller: &'static str,
-    file: &'static str,
+    controller: String,
+    file: String,
     value: String,
+    /// The kernel may refuse it.
+    tried: bool,
 }
 
 /// Applies `resources` to the container and notes them in its record. What is zero or empty stays as it is.
@@ -20,8 +22,11 @@ pub(crate) fn update(container: &Container, resources: &LinuxContainerResources)
     if container.is_running() {
         let group = container.cgroup();
         for write in plan(resources, cgroup::is_unified()) {
-            let path = cgroup::dir(write.controller, Path::new(&group)).join(write.file);
-            std::fs::write(&path, &write.value).map_err(Error::io("write", path))?;
+            let path = cgroup::dir(&write.controller, Path::new(&group)).join(&write.file);
+            match std::fs::write(&path, &write.value) {
+                Err(error) if write.tried => tracing::debug!(%error, path = %path.display(), "not this one"),
+                other => other.map_err(Error::io("write", path))?,
+            }
         }
     }
     container.update(|record| {
@@ -35,37 +40,55 @@ pub(crate) fn update(container: &Container, resources: &LinuxContainerResources)
 
 fn plan(resources: &LinuxContainerResources, unified: bool) -> Vec<Write> {
     let mut writes = Vec::new();
-    let mut write = |controller, file, value: String| writes.push(Write { controller, file, value });
+    let mut add = |controller: &str, file: &str, value: String, tried: bool| {
+        writes.push(Write { controller: controller.into(), file: file.into(), value, tried });
+    };
     let (shares, quota, period) = (resources.cpu_shares, resources.cpu_quota, resources.cpu_period);
+    let (memory, with_swap) = (resources.memory_limit_in_bytes, resources.memory_swap_limit_in_bytes);
     if unified {
         if shares != 0 {
-            write("cpu", "cpu.weight", weight(shares).to_string());
+            add("cpu", "cpu.weight", weight(shares).to_string(), false);
         }
         if quota != 0 || period != 0 {
             let quota = if quota > 0 { quota.to_string() } else { "max".into() };
-            write("cpu", "cpu.max", format!("{quota} {}", if period > 0 { period } else { 100_000 }));
+            add("cpu", "cpu.max", format!("{quota} {}", if period > 0 { period } else { 100_000 }), false);
         }
-        if resources.memory_limit_in_bytes != 0 {
-            let limit = resources.memory_limit_in_bytes;
-            write("memory", "memory.max", if limit > 0 { limit.to_string() } else { "max".into() });
+        if memory != 0 {
+            add("memory", "memory.max", if memory > 0 { memory.to_string() } else { "max".into() }, false);
+        }
+        let mut files: Vec<_> = resources.unified.iter().collect();
+        files.sort_unstable();
+        for (file, value) in files {
+            if let Some((controller, _)) = file.split_once('.').filter(|_| !file.contains('/')) {
+                add(controller, file, value.clone(), false);
+            }
         }
     } else {
         if shares != 0 {
-            write("cpu", "cpu.shares", shares.to_string());
+            add("cpu", "cpu.shares", shares.to_string(), false);
         }
         if period != 0 {
-            write("cpu", "cpu.cfs_period_us", period.to_string());
+            add("cpu", "cpu.cfs_period_us", period.to_string(), false);
         }
         if quota != 0 {
-            write("cpu", "cpu.cfs_quota_us", quota.to_string());
+            add("cpu", "cpu.cfs_quota_us", quota.to_string(), false);
         }
-        if resources.memory_limit_in_bytes != 0 {
-            write("memory", "memory.limit_in_bytes", resources.memory_limit_in_bytes.to_string());
+        if memory != 0 {
+            // Memory may never be more than memory and swap together: which of them goes first depends on what is there now.
+            let both = "memory.memsw.limit_in_bytes";
+            if with_swap != 0 {
+                add("memory", both, with_swap.to_string(), true);
+            }
+            add("memory", "memory.limit_in_bytes", memory.to_string(), false);
+            if with_swap != 0 {
+                // Not there on kernels that do not count swap.
+                add("memory", both, with_swap.to_string(), true);
+            }
         }
     }
     for (file, value) in [("cpuset.cpus", &resources.cpuset_cpus), ("cpuset.mems", &resources.cpuset_mems)] {
         if !value.is_empty() {
-            write("cpuset", file, value.clone());
+            add("cpuset", file, value.clone(), false);
         }
     }
     writes
@@ -91,6 +114,7 @@ fn merge(old: &mut LinuxContainerResources, new: &LinuxContainerResources) {
         (&mut old.cpu_quota, new.cpu_quota),
         (&mut old.cpu_shares, new.cpu_shares),
         (&mut old.memory_limit_in_bytes, new.memory_limit_in_bytes),
+        (&mut old.memory_swap_limit_in_bytes, new.memory_swap_limit_in_bytes),
     ] {
         if new != 0 {
             *old = new;
@@ -101,6 +125,7 @@ fn merge(old: &mut LinuxContainerResources, new: &LinuxContainerResources) {
             old.clone_from(new);
         }
     }
+    old.unified.extend(new.unified.clone());
 }
 
 #[cfg(test)]
@@ -109,7 +134,7 @@ mod tests {
 
     fn check(resources: LinuxContainerResources, unified: bool, expected: &[(&str, &str)]) {
         let writes = plan(&resources, unified);
-        let writes: Vec<_> = writes.iter().map(|write| (write.file, write.value.as_str())).collect();
+        let writes: Vec<_> = writes.iter().map(|write| (write.file.as_str(), write.value.as_str())).collect();
         assert_eq!(writes, expected);
     }
 
@@ -141,6 +166,15 @@ mod tests {
             ],
         );
         check(resources, true, &[("cpu.weight", "100"), ("cpu.max", "50000 100000"), ("memory.max", "1048576")]);
+        let with_swap = LinuxContainerResources {
+            memory_limit_in_bytes: 2 << 20,
+            memory_swap_limit_in_bytes: 2 << 20,
+            unified: [("memory.swap.max".to_owned(), "0".to_owned()), ("../x.y".to_owned(), "0".to_owned())].into(),
+            ..Default::default()
+        };
+        let both = ("memory.memsw.limit_in_bytes", "2097152");
+        check(with_swap.clone(), false, &[both, ("memory.limit_in_bytes", "2097152"), both]);
+        check(with_swap, true, &[("memory.max", "2097152"), ("memory.swap.max", "0")]);
         check(LinuxContainerResources::default(), false, &[]);
         check(LinuxContainerResources { cpu_quota: -1, ..Default::default() }, true, &[("cpu.max", "max 100000")]);
     }

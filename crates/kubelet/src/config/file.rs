@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Config;
 use super::duration::GoDuration;
 use crate::eviction::signal::{Thresholds, default_hard};
+use crate::images::policy;
 use crate::quantity;
 
 /// Feature gates that change something here, with upstream's default.
@@ -19,6 +20,7 @@ pub(crate) const GATES: &[(&str, bool)] = &[
     ("NodeLogQuery", false),
     ("CPUManagerPolicyAlphaOptions", false),
     ("CPUManagerPolicyBetaOptions", true),
+    (policy::GATE, true),
     ("GitRepoVolumeDriver", false),
     ("GracefulNodeShutdown", true),
     ("GracefulNodeShutdownBasedOnPodPriority", true),
@@ -64,6 +66,8 @@ pub(crate) struct KubeletConfiguration {
     node_status_max_images: Option<i32>,
     serialize_image_pulls: Option<bool>,
     max_parallel_image_pulls: Option<i32>,
+    image_pull_credentials_verification_policy: Option<String>,
+    preloaded_images_verification_allowlist: Option<Vec<String>>,
     eviction_hard: Option<BTreeMap<String, String>>,
     eviction_soft: Option<BTreeMap<String, String>>,
     eviction_soft_grace_period: Option<BTreeMap<String, GoDuration>>,
@@ -81,6 +85,7 @@ pub(crate) struct KubeletConfiguration {
     eviction_pressure_transition_period: Option<GoDuration>,
     feature_gates: Option<BTreeMap<String, bool>>,
     fail_swap_on: Option<bool>,
+    memory_swap: Option<MemorySwap>,
     fail_cgroup_v1: Option<bool>,
     container_log_max_size: Option<Quantity>,
     container_log_max_files: Option<u32>,
@@ -176,6 +181,12 @@ struct WebhookAuthorization {
     cache_authorized_ttl: Option<GoDuration>,
     #[serde(rename = "cacheUnauthorizedTTL")]
     cache_unauthorized_ttl: Option<GoDuration>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct MemorySwap {
+    swap_behavior: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -334,8 +345,36 @@ impl KubeletConfiguration {
             }
             config.feature_gates.insert(gate, on);
         }
+        if let Some(given) = self.image_pull_credentials_verification_policy.filter(|given| !given.is_empty()) {
+            const FIELD: &str = "imagePullCredentialsVerificationPolicy";
+            if !config.enabled(policy::GATE) {
+                return Err(format!("{FIELD}: must not be set if the {} feature gate is not enabled", policy::GATE));
+            }
+            if !policy::POLICIES.contains(&&*given) {
+                return Err(format!("{FIELD}: {given:?} must be one of {:?}", policy::POLICIES));
+            }
+            config.image_pull_credentials_verification_policy = given;
+        }
+        put(self.preloaded_images_verification_allowlist, &mut config.preloaded_images_verification_allowlist);
+        let (list, allowlisted) = (&config.preloaded_images_verification_allowlist, policy::ALLOWLISTED);
+        if !list.is_empty() && config.image_pull_credentials_verification_policy != allowlisted {
+            return Err(format!(
+                "preloadedImagesVerificationAllowlist: can't be set if imagePullCredentialsVerificationPolicy is not \
+                 {allowlisted:?}"
+            ));
+        }
+        for entry in list {
+            policy::check_entry(entry).map_err(|why| format!("preloadedImagesVerificationAllowlist: {why}"))?;
+        }
         put(self.fail_swap_on, &mut config.fail_swap_on);
         put(self.fail_cgroup_v1, &mut config.fail_cgroup_v1);
+        if let Some(given) = self.memory_swap.and_then(|swap| swap.swap_behavior).filter(|given| !given.is_empty()) {
+            let known = ["LimitedSwap", "NoSwap"];
+            if !known.contains(&&*given) {
+                return Err(format!("memorySwap.swapBehavior: {given:?} must be one of {known:?}"));
+            }
+            config.swap_behavior = given;
+        }
         if let Some(size) = self.container_log_max_size {
             config.container_log_max_size_bytes = u64::try_from(quantity::value(&size))
                 .ok()
@@ -460,6 +499,10 @@ impl KubeletConfiguration {
             node_status_max_images: Some(config.node_status_max_images),
             serialize_image_pulls: Some(config.max_parallel_image_pulls == 1),
             max_parallel_image_pulls: i32::try_from(config.max_parallel_image_pulls).ok(),
+            image_pull_credentials_verification_policy: config
+                .enabled(policy::GATE)
+                .then(|| config.image_pull_credentials_verification_policy.clone()),
+            preloaded_images_verification_allowlist: Some(config.preloaded_images_verification_allowlist.clone()),
             eviction_hard: amounts(&config.eviction_hard),
             eviction_soft: amounts(&config.eviction_soft),
             eviction_soft_grace_period: Some(
@@ -479,6 +522,7 @@ impl KubeletConfiguration {
             eviction_pressure_transition_period: time(config.eviction_pressure_transition_period),
             feature_gates: Some(config.feature_gates.clone()),
             fail_swap_on: Some(config.fail_swap_on),
+            memory_swap: Some(MemorySwap { swap_behavior: Some(config.swap_behavior.clone()) }),
             fail_cgroup_v1: Some(config.fail_cgroup_v1),
             container_log_max_size: Some(quantity::from_bytes(
                 i64::try_from(config.container_log_max_size_bytes).unwrap_or(i64::MAX),

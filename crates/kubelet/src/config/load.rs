@@ -221,6 +221,21 @@ mod tests {
             ("tlsMinVersion: VersionTLS10", "tlsMinVersion: "),
             ("podLogsDir: logs", "podLogsDir: "),
             ("allowedUnsafeSysctls: [\"*\"]", "allowedUnsafeSysctls: "),
+            ("memorySwap: {swapBehavior: UnlimitedSwap}", "memorySwap.swapBehavior: \"UnlimitedSwap\" must be one of"),
+            ("imagePullCredentialsVerificationPolicy: Sometimes", "imagePullCredentialsVerificationPolicy: \"Sometimes\""),
+            (
+                "featureGates: {KubeletEnsureSecretPulledImages: false}\nimagePullCredentialsVerificationPolicy: AlwaysVerify",
+                "imagePullCredentialsVerificationPolicy: must not be set",
+            ),
+            (
+                "preloadedImagesVerificationAllowlist: [r.example/a]",
+                "preloadedImagesVerificationAllowlist: can't be set",
+            ),
+            (
+                "imagePullCredentialsVerificationPolicy: NeverVerifyAllowlistedImages\n\
+                 preloadedImagesVerificationAllowlist: [\"r.example/a:1\"]",
+                "preloadedImagesVerificationAllowlist: neither tag nor digest",
+            ),
         ] {
             let refused = load_text(body).err().unwrap_or_else(|| panic!("{body} is accepted"));
             assert!(refused.contains(complaint), "{body}: {refused}");

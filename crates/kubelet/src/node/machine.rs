@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::NodeSystemInfo;
+use k8s_openapi::api::core::v1::{NodeSwapStatus, NodeSystemInfo};
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::eviction::signal::Signal;
 use crate::quantity::{self, ResourceList};
+use crate::resources::page_size_resource;
 use crate::stats::group::Group;
 
 /// As Go names it.
@@ -16,12 +17,18 @@ pub(crate) const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64"
 /// The Kubernetes version this kubelet speaks.
 pub(crate) const KUBELET_VERSION: &str = "v1.35.0";
 
+/// Where the kernel has its huge pages, by size.
+const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
+
 /// The machine, read once.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub capacity: ResourceList,
     pub memory_bytes: i64,
     pub cpu_milli: i64,
+    pub swap_bytes: i64,
+    /// Sizes of its huge pages, bytes, ascending.
+    pub huge_page_sizes: Vec<i64>,
     pub info: NodeSystemInfo,
 }
 
@@ -40,20 +47,25 @@ impl Machine {
         capacity.insert("cpu".into(), quantity::from_milli(cpus * 1000));
         capacity.insert("memory".into(), quantity::from_bytes(memory));
         capacity.insert("ephemeral-storage".into(), quantity::from_bytes(storage.size_bytes as i64));
-        for (page, kib) in [("hugepages-1Gi", 1_048_576), ("hugepages-2Mi", 2048)] {
-            let path = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages");
+        let huge_page_sizes = huge_page_sizes();
+        for size in &huge_page_sizes {
+            let path = format!("{HUGE_PAGES}/hugepages-{}kB/nr_hugepages", size / 1024);
             if let Ok(count) = line(&path).parse::<i64>() {
-                capacity.insert(page.into(), quantity::from_bytes(count * kib * 1024));
+                capacity.insert(page_size_resource(*size), quantity::from_bytes(count.saturating_mul(*size)));
             }
         }
         capacity.extend(config.capacity_override.clone());
+        let swap_bytes = meminfo("SwapTotal:").unwrap_or(0);
         capacity.insert("pods".into(), quantity::from_count(config.max_pods.into()));
         let os_image = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let os_image = os_image.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
         Machine {
             memory_bytes: capacity.get("memory").map(quantity::value).unwrap_or(memory),
             cpu_milli: capacity.get("cpu").map(quantity::milli).unwrap_or(cpus * 1000),
+            swap_bytes,
+            huge_page_sizes,
             info: NodeSystemInfo {
+                swap: (swap_bytes > 0).then_some(NodeSwapStatus { capacity: Some(swap_bytes) }),
                 machine_id: line("/etc/machine-id"),
                 system_uuid: line("/sys/class/dmi/id/product_uuid"),
                 boot_id: line("/proc/sys/kernel/random/boot_id"),
@@ -98,6 +110,12 @@ impl Machine {
                 *amount = quantity::from_bytes((total - held).max(0));
             }
         }
+        // What is in huge pages is not there as memory.
+        let huge = |(name, amount): (&String, &_)| name.starts_with("hugepages-").then(|| quantity::value(amount));
+        let huge: i64 = allocatable.iter().filter_map(huge).fold(0, i64::saturating_add);
+        if let Some(memory) = allocatable.get_mut("memory").filter(|_| huge > 0) {
+            *memory = quantity::from_bytes(quantity::value(memory).saturating_sub(huge).max(0));
+        }
         allocatable
     }
 }
@@ -106,6 +124,16 @@ impl Machine {
 pub(crate) fn pods_memory_bytes(machine: &Machine, config: &Config) -> i64 {
     let of = |list: &ResourceList| list.get("memory").map(quantity::value).unwrap_or(0);
     (machine.memory_bytes - of(&config.kube_reserved) - of(&config.system_reserved)).max(0)
+}
+
+/// Sizes of the kernel's huge pages, bytes, ascending.
+fn huge_page_sizes() -> Vec<i64> {
+    let entries = fs::read_dir(HUGE_PAGES).into_iter().flatten().flatten();
+    let kib = |name: &str| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<i64>().ok();
+    let sizes = entries.filter_map(|entry| kib(entry.file_name().to_str()?)?.checked_mul(1024));
+    let mut sizes: Vec<i64> = sizes.filter(|size| *size > 0).collect();
+    sizes.sort_unstable();
+    sizes
 }
 
 /// A value of /proc/meminfo, bytes.
@@ -190,7 +218,9 @@ mod tests {
     fn allocatable_is_less() {
         let mut config = Config::new("n", "127.0.0.1".parse().unwrap());
         config.root_dir = "/".into();
-        config.capacity_override = [("cpu", "4"), ("memory", "8Gi"), ("ephemeral-storage", "100Gi")]
+        let huge = ("hugepages-1Gi", "0");
+        let pages = ("hugepages-2Mi", "64Mi");
+        config.capacity_override = [("cpu", "4"), ("memory", "8Gi"), ("ephemeral-storage", "100Gi"), huge, pages]
             .map(|(k, v)| (k.into(), Quantity(v.into())))
             .into();
         config.kube_reserved = [("cpu", "100m"), ("memory", "1Gi")].map(|(k, v)| (k.into(), Quantity(v.into()))).into();
@@ -198,7 +228,8 @@ mod tests {
         let allocatable = machine.allocatable(&config);
         let of = |name: &str| allocatable.get(name).map(|quantity| quantity.0.clone());
         assert_eq!(of("cpu").as_deref(), Some("3900m"));
-        assert_eq!(of("memory").as_deref(), Some("7068Mi"));
+        assert_eq!(of("memory").as_deref(), Some("7004Mi"), "less what is in huge pages");
+        assert_eq!(of("hugepages-2Mi").as_deref(), Some("64Mi"));
         assert_eq!(of("ephemeral-storage").as_deref(), Some("96636764160"));
         assert_eq!(of("pods").as_deref(), Some("110"));
         assert!(!machine.info.kernel_version.is_empty());

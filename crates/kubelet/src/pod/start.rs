@@ -29,6 +29,8 @@ use crate::{expansion, logs, resources};
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 /// A postStart hook may take this long.
 const POST_START_LIMIT: Duration = Duration::from_secs(3600);
+/// How long a pod's start waits for the first list of RuntimeClasses.
+const CLASSES_KNOWN: Duration = Duration::from_secs(10);
 /// Tries to remove a cgroup whose last process is just going.
 const CGROUP_TRIES: u32 = 50;
 
@@ -64,6 +66,15 @@ async fn runtime_handler(ctx: &Context, pod: &Pod) -> Result<String, Error> {
     if class.is_empty() {
         return Ok(String::new());
     }
+    if tokio::time::timeout(CLASSES_KNOWN, ctx.runtime_classes.synced()).await.is_err() {
+        return Err(Error::message(format!(
+            "failed to lookup RuntimeClass {class}: timed out waiting for the RuntimeClasses to be listed"
+        )));
+    }
+    if let Some(found) = ctx.runtime_classes.get(None, &class) {
+        return Ok(found.handler.clone());
+    }
+    // One that was made a moment ago may not have come yet.
     let classes: kube::Api<RuntimeClass> = kube::Api::all(ctx.client.clone());
     match classes.get_opt(&class).await {
         Ok(Some(class)) => Ok(class.handler),
@@ -86,6 +97,8 @@ pub(crate) fn prepare(ctx: &Context, pod: &Pod) -> Result<(), Error> {
     let limits = resources::pod_cgroup(pod, quota);
     steps::reached("kubelet-directories");
     ctx.cgroups.set_up_pod(resources::qos_class(pod), uid, &limits, ctx.config.pod_pids_limit)?;
+    let huge_pages = resources::pod_huge_pages(pod, &ctx.limits.huge_page_sizes);
+    ctx.cgroups.set_huge_pages(resources::qos_class(pod), uid, &huge_pages)?;
     steps::reached("kubelet-cgroup");
     Ok(())
 }
@@ -168,11 +181,11 @@ pub(crate) async fn start(ctx: &Arc<Context>, start: &Start) -> Result<(), Probl
     let services = ctx.services.list();
     let services = env::service_variables(services.iter().map(|service| service.as_ref()), view::namespace(pod), links);
     let facts = Facts { pod, container: &container, addresses: &addresses, allocatable: &ctx.allocatable, services };
-    let mut sources = Sources::new(ctx.client.clone(), view::namespace(pod));
+    let sources = Sources { objects: &ctx.objects, namespace: view::namespace(pod), pod_uid: view::uid(pod) };
     let config_error = |error| fail("CreateContainerConfigError", error);
     let additions = ctx.devices.before_start(pod, &start.name).await.map_err(config_error)?;
     let mut env = additions.envs.clone();
-    env.extend(env::environment(&facts, &mut sources).await.map_err(config_error)?);
+    env.extend(env::environment(&facts, &sources).await.map_err(config_error)?);
     let mut images = BTreeMap::new();
     for volume in image_volumes(pod, &container) {
         let Some(source) = &volume.image else { continue };

@@ -742,7 +742,7 @@ impl Worker {
 
     fn start_failed(&mut self, name: String, problem: Problem, now: Timestamp) {
         let before = self.failed.get(&name).and_then(|failed| failed.backoff);
-        let pull = problem.reason == "ErrImagePull";
+        let pull = matches!(&*problem.reason, "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed");
         let backoff = pull.then(|| Backoff::next(before, now, now, Duration::from_secs(300)));
         let retry_at = match (&backoff, problem.reason.as_str()) {
             (Some(backoff), _) => after(now, backoff.delay),

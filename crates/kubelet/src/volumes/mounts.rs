@@ -18,10 +18,20 @@ pub(crate) fn memory(path: &Path, filesystem: &str, options: &str) -> Result<(),
     if is_mount_point(path) {
         return Ok(());
     }
-    let options = std::ffi::CString::new(options).unwrap_or_default();
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount(filesystem, path, filesystem, flags, Some(options.as_c_str()))
-        .map_err(|errno| Error::file("mount a filesystem in memory on", path)(errno.into()))
+    let with = |options: &str| {
+        let options = std::ffi::CString::new(options).unwrap_or_default();
+        rustix::mount::mount(filesystem, path, filesystem, flags, Some(options.as_c_str()))
+    };
+    // What is only to be in memory, secrets above all, is not to be swapped out. Kernels before 6.4 do not know the word.
+    let mounted = match filesystem {
+        "tmpfs" => with(&format!("{options},noswap")).or_else(|errno| match errno {
+            rustix::io::Errno::INVAL => with(options),
+            other => Err(other),
+        }),
+        _ => with(options),
+    };
+    mounted.map_err(|errno| Error::file("mount a filesystem in memory on", path)(errno.into()))
 }
 
 /// Bind-mounts the open file or directory `source` on `target`.

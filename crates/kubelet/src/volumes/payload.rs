@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, ServiceAccountTokenProjection, Volume,
+    DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume,
 };
 use tokio::sync::Notify;
 
@@ -13,7 +13,7 @@ use super::atomic::{File, Payload};
 use super::token::Tokens;
 use crate::downward::{self, Addresses};
 use crate::error::Error;
-use crate::objects::Watched;
+use crate::objects::Objects;
 use crate::pod::view;
 use crate::quantity::ResourceList;
 
@@ -23,8 +23,7 @@ const DEFAULT_MODE: i32 = 0o644;
 /// Where content comes from.
 pub(super) struct Gather<'a> {
     pub pod: &'a Pod,
-    pub config_maps: &'a Watched<ConfigMap>,
-    pub secrets: &'a Watched<Secret>,
+    pub objects: &'a Objects,
     pub tokens: &'a Tokens,
     pub addresses: &'a Addresses,
     pub allocatable: &'a ResourceList,
@@ -92,12 +91,12 @@ impl Gather<'_> {
         optional: bool,
     ) -> Result<Payload, Error> {
         let namespace = view::namespace(self.pod);
-        match self.config_maps.get(namespace, name, view::uid(self.pod), self.changed).await? {
+        match self.objects.config_maps.get(namespace, name, view::uid(self.pod), Some(self.changed)).await? {
             Some(map) => {
                 let mut data: BTreeMap<&str, &[u8]> = BTreeMap::new();
                 data.extend(map.data.iter().flatten().map(|(key, value)| (key.as_str(), value.as_bytes())));
                 data.extend(map.binary_data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice())));
-                select(&data, items, mode, optional, "references non-existent config key")
+                select(&data, items, mode, optional, "configmap references non-existent config key")
             }
             None if optional => Ok(Payload::new()),
             None => Err(Error::message(format!("configmap {name:?} not found"))),
@@ -112,7 +111,7 @@ impl Gather<'_> {
         optional: bool,
     ) -> Result<Payload, Error> {
         let namespace = view::namespace(self.pod);
-        match self.secrets.get(namespace, name, view::uid(self.pod), self.changed).await? {
+        match self.objects.secrets.get(namespace, name, view::uid(self.pod), Some(self.changed)).await? {
             Some(secret) => {
                 let data: BTreeMap<&str, &[u8]> =
                     secret.data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice())).collect();
@@ -226,8 +225,8 @@ mod tests {
         assert_eq!(all.keys().collect::<Vec<_>>(), ["a", "b"]);
         let some = select(&data, Some(&[item("b", "x//y", Some(0o400))]), 0o644, false, "").unwrap();
         assert_eq!(some.get("x/y").map(|file| (file.data.as_slice(), file.mode)), Some((b"2".as_slice(), 0o400)));
-        let missing = select(&data, Some(&[item("c", "c", None)]), 0o644, false, "references non-existent config key");
-        assert_eq!(missing.unwrap_err().to_string(), "references non-existent config key: c");
+        let missing = select(&data, Some(&[item("c", "c", None)]), 0o644, false, "configmap references non-existent config key");
+        assert_eq!(missing.unwrap_err().to_string(), "configmap references non-existent config key: c");
         assert!(select(&data, Some(&[item("c", "c", None)]), 0o644, true, "").unwrap().is_empty());
     }
 }

@@ -162,6 +162,8 @@ async fn carry_out(ctx: &Arc<Context>, before: &Arc<Pod>, wanted: &Arc<Pod>, obs
                 cpu_shares: own.cpu_shares,
                 // Who is to be restarted keeps its memory until then; its CPU must fit into the pod's at once.
                 memory_limit_in_bytes: if restarted.contains(name) { 0 } else { own.memory_limit_in_bytes },
+                memory_swap_limit_in_bytes: if restarted.contains(name) { 0 } else { own.memory_swap_limit_in_bytes },
+                unified: own.unified.into_iter().filter(|(file, _)| file == "memory.swap.max").collect(),
                 ..Default::default()
             };
             ctx.runtime.update_container(&record.id, linux).await?;
