@@ -13,12 +13,21 @@ use crate::resources;
 
 /// Why `pod` is refused, given the other pods that are active here and the Node as the API server has it.
 pub(crate) fn refuse(pod: &Pod, others: &[Arc<Pod>], allocatable: &ResourceList, node: Option<&Node>) -> Option<Ended> {
-    let others: Vec<&Pod> = others.iter().map(Arc::as_ref).filter(|other| is_active(other)).collect();
-    wrong_os(pod)
-        .or_else(|| no_room(pod, &others, allocatable))
-        .or_else(|| node.filter(|node| !selected(pod, node)).map(|_| predicate("NodeAffinity", NOT_SELECTED)))
+    let no_room = || shortages(pod, others, allocatable).into_iter().next().map(|shortage| shortage.refusal());
+    wrong_os(pod).or_else(no_room).or_else(|| misplaced(pod, others, node))
+}
+
+/// Why `pod` is refused whatever room there is.
+pub(crate) fn misplaced(pod: &Pod, others: &[Arc<Pod>], node: Option<&Node>) -> Option<Ended> {
+    let others: Vec<&Pod> = active(others).collect();
+    let unselected = node.filter(|node| !selected(pod, node)).map(|_| predicate("NodeAffinity", NOT_SELECTED));
+    unselected
         .or_else(|| taken_ports(pod, &others).then(|| predicate("NodePorts", NO_PORTS)))
         .or_else(|| node.filter(|node| !tolerated(pod, node)).map(|_| predicate("TaintToleration", TAINTED)))
+}
+
+fn active(pods: &[Arc<Pod>]) -> impl Iterator<Item = &Pod> {
+    pods.iter().map(Arc::as_ref).filter(|pod| is_active(pod))
 }
 
 const NOT_SELECTED: &str = "node(s) didn't match Pod's node affinity/selector";
@@ -34,36 +43,77 @@ fn predicate(name: &str, why: &str) -> Ended {
 }
 
 fn wrong_os(pod: &Pod) -> Option<Ended> {
+    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
+    if label.is_some_and(|os| os != "linux") {
+        return Some(Ended::rejection(
+            "PodOSSelectorNodeLabelDoesNotMatch",
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
+        ));
+    }
     let os = view::spec(pod)?.os.as_ref()?;
     (os.name != "linux")
         .then(|| Ended::rejection("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"))
 }
 
-fn no_room(pod: &Pod, others: &[&Pod], allocatable: &ResourceList) -> Option<Ended> {
-    let (mut cpu, mut memory, mut count) = (0i64, 0i64, 0i64);
-    for other in others {
-        let (own_cpu, own_memory) = resources::pod_requests(other);
-        cpu = cpu.saturating_add(own_cpu);
-        memory = memory.saturating_add(own_memory);
-        count += 1;
+/// So much of a resource is missing: thousandths of a CPU, else whole units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lack {
+    pub name: String,
+    pub quantity: i64,
+}
+
+/// What the node has too little of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shortage {
+    name: String,
+    requested: i64,
+    used: i64,
+    capacity: i64,
+}
+
+impl Shortage {
+    pub(crate) fn lack(&self) -> Lack {
+        let free = self.capacity.saturating_sub(self.used);
+        Lack { name: self.name.clone(), quantity: self.requested.saturating_sub(free) }
     }
-    let (own_cpu, own_memory) = resources::pod_requests(pod);
-    let of = |name: &str| allocatable.get(name);
-    let wants = [
-        ("pods", 1, count, of("pods").map(quantity::value)),
-        ("cpu", own_cpu, cpu, of("cpu").map(quantity::milli)),
-        ("memory", own_memory, memory, of("memory").map(quantity::value)),
-    ];
-    wants.into_iter().find_map(|(name, requested, used, capacity)| {
-        let capacity = capacity?;
+
+    fn refusal(&self) -> Ended {
+        let Shortage { name, requested, used, capacity } = self;
+        let message = format!(
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
+        Ended::rejection(&format!("OutOf{name}"), message)
+    }
+}
+
+/// What a pod asks for of a resource: thousandths of a CPU, else whole units.
+pub(crate) fn amount(pod: &Pod, name: &str) -> i64 {
+    match name {
+        "pods" => 1,
+        "cpu" => resources::pod_requests(pod).0,
+        "memory" => resources::pod_requests(pod).1,
+        other => resources::pod_request(pod, other),
+    }
+}
+
+/// All that is too little for `pod`. Of extended resources (`vendor.example/gpu`) only those count that `allocatable` has.
+pub(crate) fn shortages(pod: &Pod, others: &[Arc<Pod>], allocatable: &ResourceList) -> Vec<Shortage> {
+    const FIRST: [&str; 4] = ["pods", "cpu", "memory", "ephemeral-storage"];
+    let rest = resources::requested(pod).into_iter().filter(|name| !FIRST.contains(name));
+    let short = |name: &str| {
+        let capacity = allocatable.get(name).map(if name == "cpu" { quantity::milli } else { quantity::value });
+        let capacity = capacity.or(name.starts_with("hugepages-").then_some(0))?;
+        let requested = amount(pod, name);
+        let used = active(others).map(|other| amount(other, name)).fold(0, i64::saturating_add);
         // What asks for nothing fits always.
-        (requested > 0 && requested > capacity.saturating_sub(used)).then(|| {
-            let message = format!(
-                "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
-            );
-            Ended::rejection(&format!("OutOf{name}"), message)
+        (requested > 0 && requested > capacity.saturating_sub(used)).then(|| Shortage {
+            name: name.into(),
+            requested,
+            used,
+            capacity,
         })
-    })
+    };
+    FIRST.into_iter().chain(rest).filter_map(short).collect()
 }
 
 fn selected(pod: &Pod, node: &Node) -> bool {
@@ -129,6 +179,60 @@ mod tests {
             let refused = refuse(&pod(new, "Pending"), &others, &allocatable, None);
             assert_eq!(refused.as_ref().map(|refused| refused.reason.as_str()), expected, "{new} {}", others.len());
         }
+    }
+
+    #[test]
+    fn room_for_everything_that_is_counted() {
+        let pod = |requests: serde_json::Value| -> Arc<Pod> {
+            let container = json!({"name": "c", "resources": {"requests": requests}});
+            Arc::new(serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [container]}})).unwrap())
+        };
+        let list = [("ephemeral-storage", "10Gi"), ("hugepages-2Mi", "8Mi"), ("example.com/dongle", "2"), ("cpu", "1")];
+        let allocatable = list.map(|(k, v)| (k.to_string(), Quantity(v.into()))).into();
+        let running = [pod(json!({"ephemeral-storage": "8Gi", "hugepages-2Mi": "6Mi", "example.com/dongle": "1"}))];
+        for (requests, expected) in [
+            (json!({"ephemeral-storage": "2Gi", "hugepages-2Mi": "2Mi", "example.com/dongle": "1"}), None),
+            (
+                json!({"ephemeral-storage": "3Gi"}),
+                Some(
+                    "Node didn't have enough resource: ephemeral-storage, requested: 3221225472, used: 8589934592, capacity: 10737418240",
+                ),
+            ),
+            (
+                json!({"hugepages-2Mi": "4Mi"}),
+                Some(
+                    "Node didn't have enough resource: hugepages-2Mi, requested: 4194304, used: 6291456, capacity: 8388608",
+                ),
+            ),
+            (
+                json!({"hugepages-1Gi": "1Gi"}),
+                Some("Node didn't have enough resource: hugepages-1Gi, requested: 1073741824, used: 0, capacity: 0"),
+            ),
+            (
+                json!({"example.com/dongle": "2"}),
+                Some("Node didn't have enough resource: example.com/dongle, requested: 2, used: 1, capacity: 2"),
+            ),
+            (json!({"example.com/of-nobody": "2"}), None),
+        ] {
+            let refused = refuse(&pod(requests.clone()), &running, &allocatable, None);
+            assert_eq!(refused.map(|refused| refused.message).as_deref(), expected, "{requests}");
+        }
+        let both = shortages(&pod(json!({"cpu": "3", "hugepages-2Mi": "4Mi"})), &running, &allocatable);
+        let lacking: Vec<_> = both.iter().map(Shortage::lack).map(|lack| (lack.name, lack.quantity)).collect();
+        assert_eq!(lacking, [("cpu".to_string(), 2000), ("hugepages-2Mi".to_string(), 2 << 20)]);
+    }
+
+    #[test]
+    fn another_systems_label() {
+        let pod = |os: &str| -> Pod {
+            serde_json::from_value(
+                json!({"metadata": {"labels": {"kubernetes.io/os": os}}, "spec": {"containers": []}}),
+            )
+            .unwrap()
+        };
+        let refused = |os: &str| refuse(&pod(os), &[], &ResourceList::new(), None).map(|refused| refused.reason);
+        assert_eq!(refused("windows").as_deref(), Some("PodOSSelectorNodeLabelDoesNotMatch"));
+        assert_eq!(refused("linux"), None);
     }
 
     #[test]

@@ -71,9 +71,9 @@ impl Cgroups {
                         .flatten()
                         .any(|entry| entry.path().join("memory.swap.max").exists())
             }
-            Hierarchies::V1(_) => self
-                .file("memory", Path::new(""), "memory.memsw.limit_in_bytes")
-                .is_some_and(|file| file.exists()),
+            Hierarchies::V1(_) => {
+                self.file("memory", Path::new(""), "memory.memsw.limit_in_bytes").is_some_and(|file| file.exists())
+            }
         }
     }
 

@@ -257,9 +257,10 @@ mod tests {
                 }
             })
         };
-        let container: Container = serde_json::from_value(json!({"name": "c", "envFrom": [{"configMapRef": {"name": "m"}}],
+        let container: Container =
+            serde_json::from_value(json!({"name": "c", "envFrom": [{"configMapRef": {"name": "m"}}],
             "env": [{"name": "E", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}]}))
-        .unwrap();
+            .unwrap();
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}})).unwrap();
         let (addresses, allocatable) = (Addresses::default(), ResourceList::new());
         let facts = || Facts {

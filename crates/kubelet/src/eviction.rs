@@ -21,8 +21,7 @@ use crate::pod::observed::State as ContainerState;
 use crate::pod::status::Ended;
 use crate::pod::{start, view};
 use crate::resources::{QosClass, qos_class};
-use crate::stats::LEAST_DISK_INTERVAL;
-use observe::Observer;
+use observe::{ImageFs, Observer};
 use rank::Candidate;
 use signal::{Observations, Pressure, Resource, Signal, Threshold, thresholds};
 use state::State;
@@ -33,12 +32,15 @@ pub(crate) const EVICTED: &str = "Evicted";
 const HARD_GRACE_SECONDS: i64 = 1;
 /// An evicted pod that has not ended by then is not waited for any longer.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pods' limits of local storage are looked at at least as often: upstream's `volumeStatsAggPeriod`.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 /// From this priority on a pod is critical: system-cluster-critical.
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 /// Runs until `shutdown`.
 pub(crate) async fn run(ctx: Arc<Context>, shutdown: CancellationToken) {
-    let work = async {
+    let interval = ctx.config.eviction_monitoring_interval;
+    let node = async {
         let mut manager = Manager {
             thresholds: thresholds(&ctx.config),
             observer: Observer::default(),
@@ -49,11 +51,22 @@ pub(crate) async fn run(ctx: Arc<Context>, shutdown: CancellationToken) {
             match manager.synchronize().await {
                 // The next look comes when what was freed shows.
                 Some(evicted) => wait_until_released(&evicted).await,
-                None => tokio::time::sleep(ctx.config.eviction_monitoring_interval).await,
+                None => tokio::time::sleep(interval).await,
             }
         }
     };
-    let _ = shutdown.run_until_cancelled(work).await;
+    // A walk through pods' directories, or a runtime that is silent, must not keep the node from seeing that its memory ends.
+    let limits = async {
+        let mut image_fs = None;
+        loop {
+            let began = tokio::time::Instant::now();
+            match evict_over_limits(&ctx, &mut image_fs).await {
+                Some(evicted) => wait_until_released(&evicted).await,
+                None => tokio::time::sleep(rest_after(began.elapsed(), interval)).await,
+            }
+        }
+    };
+    let _ = shutdown.run_until_cancelled(async { tokio::join!(node, limits) }).await;
 }
 
 struct Manager {
@@ -78,10 +91,7 @@ impl Manager {
             known.clone_from(&decision.conditions);
             changed
         });
-        let active = self.active();
-        if let Some(evicted) = self.evict_over_limits(&active).await {
-            return Some(evicted);
-        }
+        let active = active(&self.ctx);
         let threshold = decision.reclaim?;
         let resource = threshold.signal.resource();
         tracing::warn!(signal = threshold.signal.name(), "the node runs out of {}", resource.name());
@@ -97,17 +107,6 @@ impl Manager {
             }
         }
         self.evict_one(&active, threshold, &observations).await
-    }
-
-    fn active(&self) -> Vec<Active> {
-        let all = self.ctx.pods.all().into_iter().map(|(uid, handle)| {
-            let pod = handle.pod.borrow().pod.clone();
-            (pod, uid, handle)
-        });
-        all.filter(|(pod, _, handle)| {
-            !matches!(view::phase(pod), "Succeeded" | "Failed") && handle.pod.borrow().evicted.is_none()
-        })
-        .collect()
     }
 
     /// Gives up dead containers of pods that are over, and images nobody uses where those take of the same filesystem.
@@ -149,7 +148,7 @@ impl Manager {
             let grace = if hard { HARD_GRACE_SECONDS } else { own.min(most) };
             let message = rank::message(&candidate, threshold, observations);
             let Some((_, _, handle)) = active.iter().find(|(_, uid, _)| *uid == candidate.uid) else { continue };
-            if self.evict(&candidate.pod, handle, message, grace, true) {
+            if evict(&self.ctx, &candidate.pod, handle, message, grace, true) {
                 self.ctx.metrics.evicted(signal.name());
                 return Some(handle.clone());
             }
@@ -178,39 +177,57 @@ impl Manager {
             })
             .collect()
     }
+}
 
-    async fn evict_over_limits(&self, active: &[Active]) -> Option<Arc<PodHandle>> {
-        let limited: Vec<_> = active.iter().filter(|(pod, ..)| limits::has_any(pod)).collect();
-        if limited.is_empty() {
-            return None;
-        }
-        let age = self.ctx.config.eviction_monitoring_interval;
-        let age = age.min(Duration::try_from(LEAST_DISK_INTERVAL).unwrap_or(age));
-        let disks = self.ctx.stats.disks(&self.ctx, age).await;
-        for (pod, uid, handle) in limited {
-            let Some(disk) = disks.pods.get(uid) else { continue };
-            let Some((signal, message)) = limits::exceeded(pod, disk, self.observer.image_fs_is_dedicated()) else {
-                continue;
-            };
-            if self.evict(pod, handle, message, HARD_GRACE_SECONDS, false) {
-                self.ctx.metrics.evicted(signal);
-                return Some(handle.clone());
-            }
-        }
-        None
-    }
+/// Pods that are there and not over, and that nobody has told to go.
+fn active(ctx: &Context) -> Vec<Active> {
+    let all = ctx.pods.all().into_iter().map(|(uid, handle)| {
+        let pod = handle.pod.borrow().pod.clone();
+        (pod, uid, handle)
+    });
+    all.filter(|(pod, _, handle)| {
+        !matches!(view::phase(pod), "Succeeded" | "Failed") && handle.pod.borrow().evicted.is_none()
+    })
+    .collect()
+}
 
-    /// Tells the pod's task; `false` when the pod is too important.
-    fn evict(&self, pod: &Pod, handle: &PodHandle, message: String, grace_seconds: i64, disrupted: bool) -> bool {
-        if is_critical(pod) {
-            tracing::warn!(pod = view::format(pod), "a critical pod is not evicted");
-            return false;
-        }
-        self.ctx.events.warning(&keelson_client::reference(pod), EVICTED, message.clone());
-        let ended = Ended { reason: EVICTED.into(), message, rejected: false, disrupted };
-        handle.pod.send_modify(|latest| latest.evicted = Some(Arc::new(Evicted { ended, grace_seconds })));
-        true
+/// Ends a pod that has more on the disk than it may; gives that pod.
+async fn evict_over_limits(ctx: &Arc<Context>, image_fs: &mut Option<ImageFs>) -> Option<Arc<PodHandle>> {
+    let limited: Vec<_> = active(ctx).into_iter().filter(|(pod, ..)| limits::has_any(pod)).collect();
+    if limited.is_empty() {
+        return None;
     }
+    if image_fs.is_none() {
+        *image_fs = ImageFs::find(ctx).await;
+    }
+    let dedicated = image_fs.as_ref().is_some_and(|found| found.dedicated);
+    for (pod, uid, handle) in limited {
+        let disk = crate::stats::disk::of_pod(ctx, &pod, &uid).await;
+        let Some((signal, message)) = limits::exceeded(&pod, &disk, dedicated) else { continue };
+        if evict(ctx, &pod, &handle, message, HARD_GRACE_SECONDS, false) {
+            ctx.metrics.evicted(signal);
+            return Some(handle);
+        }
+    }
+    None
+}
+
+/// How long to rest after a walk that took so long: walking takes no more than one part in twenty of the time, as long as
+/// that makes nobody wait for more than a minute.
+fn rest_after(took: Duration, interval: Duration) -> Duration {
+    interval.max((took * 20).min(LONGEST_REST))
+}
+
+/// Tells the pod's task; `false` when the pod is too important.
+fn evict(ctx: &Context, pod: &Pod, handle: &PodHandle, message: String, grace_seconds: i64, disrupted: bool) -> bool {
+    if is_critical(pod) {
+        tracing::warn!(pod = view::format(pod), "a critical pod is not evicted");
+        return false;
+    }
+    ctx.events.warning(&keelson_client::reference(pod), EVICTED, message.clone());
+    let ended = Ended { reason: EVICTED.into(), message, rejected: false, disrupted };
+    handle.pod.send_modify(|latest| latest.evicted = Some(Arc::new(Evicted { ended, grace_seconds })));
+    true
 }
 
 /// Whether the node would lose what it needs itself.
@@ -266,6 +283,14 @@ fn tolerates(pod: &Pod, taint: &Taint) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn walks_take_a_small_part_of_the_time() {
+        let (ms, ten) = (Duration::from_millis, Duration::from_secs(10));
+        assert_eq!(rest_after(ms(5), ten), ten);
+        assert_eq!(rest_after(ms(1000), ten), ms(20_000));
+        assert_eq!(rest_after(ms(30_000), ten), ms(60_000));
+    }
 
     #[test]
     fn who_may_come_under_pressure() {

@@ -340,9 +340,10 @@ async fn on_disk<T: Send + 'static>(
 /// What a container waits for after a failed pull. Runtimes begin some errors with a word of their own (CRI).
 fn pull_problem(image: &str, error: &Error) -> Problem {
     let words = error.words();
-    for (reason, cause) in
-        [("RegistryUnavailable", "registry is unavailable"), ("SignatureValidationFailed", "signature validation failed")]
-    {
+    for (reason, cause) in [
+        ("RegistryUnavailable", "registry is unavailable"),
+        ("SignatureValidationFailed", "signature validation failed"),
+    ] {
         if let Some(more) = words.strip_prefix(reason) {
             return Problem::new(reason, format!("image pull failed for {image} because the {cause}{more}"));
         }

@@ -30,6 +30,7 @@ mod objects;
 mod pleg;
 mod pod;
 mod pod_resources;
+mod preempt;
 mod probe;
 mod quantity;
 mod resources;

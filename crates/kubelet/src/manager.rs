@@ -6,26 +6,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use keelson_client::{Change, SharedInformer};
+use keelson_cri::v1 as cri;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::{Context, PodHandle};
+use crate::context::{Context, Evicted, PodHandle};
 use crate::pod::status::Ended;
 use crate::pod::worker::Worker;
 use crate::pod::{resize, start, view};
+use crate::quantity::ResourceList;
 use crate::resources::{self, QosClass};
 use crate::runtime::labels;
 use crate::static_pods::mirror::{self, Mirrors};
-use crate::{admit, eviction, node_shutdown, security, static_pods, sysctl};
+use crate::{admit, eviction, logs, node_shutdown, preempt, security, static_pods, sysctl};
 
 /// Between two looks for what is left of pods that are no more: what ended while the runtime was away is in no event.
 const SWEEP: Duration = Duration::from_secs(120);
 /// As [`SWEEP`], after one that left something, growing.
 const SWEEP_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What pods that make room for others may take over their grace.
+const LEAVE_SLACK: Duration = Duration::from_secs(10);
 
 /// Where pods come from.
 pub(crate) struct Sources {
@@ -102,6 +107,19 @@ pub(crate) async fn run(ctx: Arc<Context>, sources: Sources, shutdown: Cancellat
     while manager.workers.join_next().await.is_some() {}
 }
 
+/// Waits until the pods have left what they used, but not much longer than they were given.
+async fn until_gone(leaving: Vec<Arc<PodHandle>>) {
+    let waits = leaving.iter().map(|handle| async {
+        let grace = view::grace_seconds(&handle.pod.borrow().pod).max(0).cast_unsigned();
+        let mut released = handle.released.subscribe();
+        let over = released.wait_for(|released| *released);
+        if tokio::time::timeout(Duration::from_secs(grace) + LEAVE_SLACK, over).await.is_err() {
+            tracing::warn!("a pod that was to make room is still there");
+        }
+    });
+    futures::future::join_all(waits).await;
+}
+
 struct Manager {
     ctx: Arc<Context>,
     workers: JoinSet<String>,
@@ -135,7 +153,7 @@ impl Manager {
             });
             return;
         }
-        let refused = self.refuse(&pod);
+        let (refused, leaving) = self.judge(&pod);
         let told = resize::as_told(&pod);
         let allocated = (!Arc::ptr_eq(&told, &pod)).then_some(told);
         let handle = Arc::new(PodHandle::new(pod, mirror, allocated));
@@ -144,6 +162,9 @@ impl Manager {
         let worker = Worker::new(self.ctx.clone(), handle, refused);
         let shutdown = self.shutdown.clone();
         self.workers.spawn(async move {
+            if !leaving.is_empty() {
+                let _ = shutdown.run_until_cancelled(until_gone(leaving)).await;
+            }
             Box::pin(worker.run(shutdown)).await;
             uid
         });
@@ -181,23 +202,94 @@ impl Manager {
         }
     }
 
-    /// Why a new pod may not run here. One that this node has started before is not asked again.
-    fn refuse(&self, pod: &Pod) -> Option<Ended> {
+    /// Why a new pod may not run here, or which pods it must wait for because they make room for it. One that this node has
+    /// started before is not asked again.
+    fn judge(&self, pod: &Pod) -> (Option<Ended>, Vec<Arc<PodHandle>>) {
         let started = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         if started || pod.metadata.deletion_timestamp.is_some() || view::phase(pod) != "Pending" {
-            return None;
+            return (None, Vec::new());
         }
-        let others: Vec<_> = self.ctx.pods.all().iter().map(|(_, handle)| handle.as_allocated()).collect();
+        let handles: Vec<_> = self.ctx.pods.all().into_iter().map(|(_, handle)| handle).collect();
+        let others: Vec<_> = handles.iter().map(|handle| handle.as_allocated()).collect();
         let abilities = self.ctx.abilities.read().clone();
         let node = self.ctx.node.borrow().clone().flatten();
         let conditions = self.ctx.node_conditions.borrow().clone();
+        let allocatable = self.allocatable(node.as_deref());
+        let mut leaving = Vec::new();
         let refused = eviction::refuse(pod, &conditions)
             .or_else(|| sysctl::refuse(pod, &self.ctx.config.allowed_unsafe_sysctls, abilities.kernel))
             .or_else(|| security::refuse(pod, &abilities))
-            .or_else(|| admit::refuse(pod, &others, &self.ctx.allocatable, node.as_deref()))
-            .or_else(|| node_shutdown::refuse(*self.ctx.shutting_down.borrow()))?;
-        self.ctx.events.warning(&keelson_client::reference(pod), &refused.reason, refused.message.clone());
-        Some(refused.in_status())
+            .or_else(|| {
+                let lacking: Vec<_> =
+                    admit::shortages(pod, &others, &allocatable).iter().map(admit::Shortage::lack).collect();
+                if lacking.is_empty() || !eviction::is_critical(pod) {
+                    return admit::refuse(pod, &others, &allocatable, node.as_deref());
+                }
+                // Nobody makes room on a node that goes down.
+                let elsewhere = admit::misplaced(pod, &others, node.as_deref());
+                elsewhere.or_else(|| node_shutdown::refuse(*self.ctx.shutting_down.borrow())).or_else(|| {
+                    let chosen = self.preempt(pod, &handles, &others, &lacking);
+                    chosen.map(|chosen| leaving = chosen).err()
+                })
+            })
+            .or_else(|| node_shutdown::refuse(*self.ctx.shutting_down.borrow()));
+        let refused = refused.map(|refused| {
+            self.ctx.events.warning(&keelson_client::reference(pod), &refused.reason, refused.message.clone());
+            refused.in_status()
+        });
+        (refused, leaving)
+    }
+
+    /// What pods may use, with the extended resources that somebody else than a device plugin gave the node.
+    fn allocatable(&self, node: Option<&Node>) -> ResourceList {
+        let mut allocatable = self.ctx.allocatable.clone();
+        let given = node.and_then(|node| node.status.as_ref()?.allocatable.as_ref());
+        let (mut plugins, mut healthy) = (ResourceList::new(), ResourceList::new());
+        self.ctx.devices.add_to(&mut plugins, &mut healthy);
+        for (name, amount) in given.into_iter().flatten() {
+            if name.contains('/') && !plugins.contains_key(name) {
+                allocatable.entry(name.clone()).or_insert_with(|| amount.clone());
+            }
+        }
+        allocatable
+    }
+
+    /// Ends the pods that must make room for `pod`.
+    fn preempt(
+        &self,
+        pod: &Pod,
+        handles: &[Arc<PodHandle>],
+        others: &[Arc<Pod>],
+        lacking: &[admit::Lack],
+    ) -> Result<Vec<Arc<PodHandle>>, Ended> {
+        let running: Vec<_> = handles
+            .iter()
+            .zip(others)
+            .filter(|(_, other)| !matches!(view::phase(other), "Succeeded" | "Failed"))
+            .map(|(handle, other)| (handle.clone(), other.clone()))
+            .collect();
+        let (handles, running): (Vec<_>, Vec<_>) = running.into_iter().unzip();
+        let chosen = preempt::victims(pod, &running, lacking).map_err(|why| {
+            let message = format!(
+                "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of \
+                 pods to preempt: {why}"
+            );
+            Ended::rejection("UnexpectedAdmissionError", message)
+        })?;
+        let chosen = chosen.into_iter().filter_map(|index| Some((handles.get(index)?.clone(), running.get(index)?)));
+        let told = chosen.map(|(handle, victim)| {
+            self.ctx.events.warning(&keelson_client::reference(victim.as_ref()), preempt::REASON, preempt::MESSAGE);
+            let ended = Ended {
+                reason: preempt::REASON.into(),
+                message: preempt::MESSAGE.into(),
+                rejected: false,
+                disrupted: true,
+            };
+            let order = Evicted { ended, grace_seconds: view::grace_seconds(victim) };
+            handle.pod.send_modify(|latest| latest.evicted = Some(Arc::new(order)));
+            handle
+        });
+        Ok(told.collect())
     }
 
     fn deleted(&mut self, pod: Arc<Pod>) {
@@ -260,9 +352,17 @@ impl Manager {
         self.sweeps.spawn(async move {
             let sandboxes = ctx.runtime.list_sandboxes(None).await.ok()?;
             let containers = ctx.runtime.list_containers(None).await.ok()?;
+            let running = |container: &&cri::Container| container.state == cri::ContainerState::ContainerRunning as i32;
+            let running: BTreeSet<String> = containers.iter().filter(running).map(|found| found.id.clone()).collect();
+            let own = ctx.clone();
+            let logs = tokio::task::spawn_blocking(move || {
+                logs::remove_dangling(&own.config.container_logs_dir, &running);
+                logs::pods(&own.config.pod_logs_dir)
+            });
             let labels = sandboxes.into_iter().map(|s| s.labels).chain(containers.into_iter().map(|c| c.labels));
             let mut found: BTreeSet<String> = labels.filter_map(|mut labels| labels.remove(labels::POD_UID)).collect();
             found.extend(ctx.volumes.pods_on_disk());
+            found.extend(logs.await.unwrap_or_default().into_iter().map(|(uid, _)| uid));
             found.extend(ctx.cgroups.pods());
             found.extend(ctx.managers.pods());
             Some(found)

@@ -2,6 +2,7 @@
 
 pub(crate) mod backoff;
 pub(crate) mod container;
+pub(crate) mod end;
 pub(crate) mod events;
 pub(crate) mod hooks;
 pub(crate) mod observed;

@@ -378,7 +378,10 @@ mod tests {
         assert_eq!(given, [("2MB".to_string(), 4 << 20), ("1GB".to_string(), 0)]);
         assert_eq!(pod_huge_pages(&pod, &limits.huge_page_sizes), [(2 << 20, 6 << 20), (1 << 30, 1 << 30)]);
         assert_eq!(page_size_name(64 << 10), "64KB");
-        assert_eq!(requested(&pod).into_iter().collect::<Vec<_>>(), ["cpu", "hugepages-1Gi", "hugepages-2Mi", "memory"]);
+        assert_eq!(
+            requested(&pod).into_iter().collect::<Vec<_>>(),
+            ["cpu", "hugepages-1Gi", "hugepages-2Mi", "memory"]
+        );
     }
 
     #[test]

@@ -267,9 +267,10 @@ impl Runtime {
         Ok(())
     }
 
-    /// Usage of all running containers.
-    pub(crate) async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>, Error> {
-        let request = cri::ListContainerStatsRequest { filter: None };
+    /// Usage of the running containers of one pod, or all.
+    pub(crate) async fn container_stats(&self, pod_uid: Option<&str>) -> Result<Vec<cri::ContainerStats>, Error> {
+        let filter = cri::ContainerStatsFilter { label_selector: uid_selector(pod_uid), ..Default::default() };
+        let request = cri::ListContainerStatsRequest { filter: pod_uid.map(|_| filter) };
         Ok(self
             .within("list_container_stats", self.timeout, self.clients.runtime.clone().list_container_stats(request))
             .await?

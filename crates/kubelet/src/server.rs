@@ -2,6 +2,7 @@
 //! allows. Every request is authenticated and authorized; there is no anonymous access and no read-only port.
 
 mod auth;
+mod counted;
 mod logs;
 mod metrics;
 mod node_logs;
@@ -21,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use keelson_streaming::proxy::ProxyBody;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -31,9 +32,10 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::runtime::labels;
 use auth::{Auth, User};
+use counted::Counted;
 use route::Route;
 
-/// Connections at once; more wait to be accepted.
+/// Connections at once, those that were upgraded to streams among them; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 1024;
 /// A client that has not finished its TLS handshake or its request's head by then is dropped.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,7 +47,8 @@ pub(crate) struct Server {
     /// `None` when it is not to be served.
     listener: Option<TcpListener>,
     healthz: Option<TcpListener>,
-    acceptor: TlsAcceptor,
+    /// Replaced when the files it is made of change.
+    tls: watch::Sender<Arc<rustls::ServerConfig>>,
     port: u16,
     /// The certificate, where it comes by request.
     serving: Option<Arc<Serving>>,
@@ -58,7 +61,7 @@ impl Server {
         if let Some(serving) = &serving {
             serving.load(config)?;
         }
-        let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(config, serving.clone())?));
+        let tls = watch::Sender::new(Arc::new(tls::server_config(config, serving.clone())?));
         let bind = async |address: SocketAddr| {
             TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
         };
@@ -72,7 +75,7 @@ impl Server {
         };
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let port = address.map_or(config.port, |address| address.port());
-        Ok(Server { listener, healthz, acceptor, port, serving })
+        Ok(Server { listener, healthz, tls, port, serving })
     }
 
     /// The port it listens on.
@@ -86,6 +89,13 @@ impl Server {
             tokio::spawn(serve_healthz(ctx.clone(), listener, shutdown.clone()));
         }
         let Some(listener) = self.listener else { return };
+        let tls = self.tls.subscribe();
+        tokio::spawn({
+            let (ctx, serving, stop) = (ctx.clone(), self.serving.clone(), shutdown.clone());
+            async move {
+                let _ = stop.run_until_cancelled(tls::follow(&ctx.config, serving, &self.tls)).await;
+            }
+        });
         if let Some(serving) = self.serving {
             let (ctx, stop) = (ctx.clone(), shutdown.clone());
             tokio::spawn(async move { certificates::keep_serving(&ctx.client, &ctx.config, &serving, stop).await });
@@ -106,21 +116,21 @@ impl Server {
                 },
                 () = shutdown.cancelled() => return,
             };
-            let (acceptor, ctx, auth) = (self.acceptor.clone(), ctx.clone(), auth.clone());
+            let (acceptor, ctx, auth) = (TlsAcceptor::from(tls.borrow().clone()), ctx.clone(), auth.clone());
             let closing = shutdown.clone();
+            let _ = stream.set_nodelay(true);
+            let stream = Counted::new(stream, permit, shutdown.child_token());
             tokio::spawn(async move {
                 tokio::select! {
                     () = serve(stream, acceptor, ctx, auth) => {}
                     () = closing.cancelled() => {}
                 }
-                drop(permit);
             });
         }
     }
 }
 
-async fn serve(stream: TcpStream, acceptor: TlsAcceptor, ctx: Arc<Context>, auth: Arc<Auth>) {
-    let _ = stream.set_nodelay(true);
+async fn serve(stream: Counted<TcpStream>, acceptor: TlsAcceptor, ctx: Arc<Context>, auth: Arc<Auth>) {
     let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await else { return };
     let certificate =
         stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(User::of_certificate);

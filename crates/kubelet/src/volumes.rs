@@ -17,6 +17,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use tokio::sync::Notify;
@@ -78,31 +80,41 @@ impl Volumes {
         changed: &Arc<Notify>,
         cancelled: &CancellationToken,
     ) -> Result<Mounted, Failed> {
-        let gather = Gather {
-            pod,
-            objects: &self.objects,
-            tokens: &self.tokens,
-            addresses,
-            allocatable,
-            changed,
-        };
+        let gather = Gather { pod, objects: &self.objects, tokens: &self.tokens, addresses, allocatable, changed };
         let mut mounted = Mounted::default();
-        for volume in view::spec(pod).and_then(|spec| spec.volumes.as_deref()).unwrap_or_default() {
-            if volume.image.is_some() {
-                // The runtime mounts it into each container.
-                continue;
+        let volumes = view::spec(pod).and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+        // One that waits for something holds up no other.
+        let mut made = FuturesOrdered::new();
+        for volume in volumes {
+            // The runtime mounts images into each container.
+            if volume.image.is_none() {
+                made.push_back(self.one(&gather, volume, cancelled));
             }
-            let failed = |error| Failed { volume: volume.name.clone(), error };
-            let gathered = gather.volume(volume).await.map_err(failed)?;
-            let refresh_at = gathered.as_ref().and_then(|gathered| gathered.refresh_at);
-            let path = self.make(pod, volume, gathered, allocatable, cancelled).await.map_err(failed)?;
-            mounted.paths.insert(volume.name.clone(), path);
+        }
+        let made: Vec<_> = made.collect().await;
+        for one in made {
+            let (name, path, refresh_at) = one?;
+            mounted.paths.insert(name, path);
             mounted.refresh_at = match (mounted.refresh_at, refresh_at) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
         }
         Ok(mounted)
+    }
+
+    /// Makes one volume; gives its name, where it is, and when it must be looked at again.
+    async fn one(
+        &self,
+        gather: &Gather<'_>,
+        volume: &Volume,
+        cancelled: &CancellationToken,
+    ) -> Result<(String, PathBuf, Option<Timestamp>), Failed> {
+        let failed = |error| Failed { volume: volume.name.clone(), error };
+        let gathered = gather.volume(volume).await.map_err(failed)?;
+        let refresh_at = gathered.as_ref().and_then(|gathered| gathered.refresh_at);
+        let path = self.make(gather.pod, volume, gathered, gather.allocatable, cancelled).await.map_err(failed)?;
+        Ok((volume.name.clone(), path, refresh_at))
     }
 
     async fn make(

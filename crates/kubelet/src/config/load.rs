@@ -222,7 +222,10 @@ mod tests {
             ("podLogsDir: logs", "podLogsDir: "),
             ("allowedUnsafeSysctls: [\"*\"]", "allowedUnsafeSysctls: "),
             ("memorySwap: {swapBehavior: UnlimitedSwap}", "memorySwap.swapBehavior: \"UnlimitedSwap\" must be one of"),
-            ("imagePullCredentialsVerificationPolicy: Sometimes", "imagePullCredentialsVerificationPolicy: \"Sometimes\""),
+            (
+                "imagePullCredentialsVerificationPolicy: Sometimes",
+                "imagePullCredentialsVerificationPolicy: \"Sometimes\"",
+            ),
             (
                 "featureGates: {KubeletEnsureSecretPulledImages: false}\nimagePullCredentialsVerificationPolicy: AlwaysVerify",
                 "imagePullCredentialsVerificationPolicy: must not be set",

@@ -23,8 +23,12 @@ fn size_limits(pod: &Pod) -> impl Iterator<Item = (&str, &Quantity)> {
 
 /// Whether the pod can exceed anything.
 pub(crate) fn has_any(pod: &Pod) -> bool {
-    size_limits(pod).next().is_some()
-        || view::containers(pod).iter().chain(view::init_containers(pod)).any(|container| limit(container).is_some())
+    size_limits(pod).next().is_some() || counts_layers(pod)
+}
+
+/// Whether some container has a limit: then its writable layer counts, too.
+pub(crate) fn counts_layers(pod: &Pod) -> bool {
+    view::containers(pod).iter().chain(view::init_containers(pod)).any(|container| limit(container).is_some())
 }
 
 /// The first limit that is exceeded: upstream's signal for its metric, and the message.

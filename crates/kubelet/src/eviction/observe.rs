@@ -15,9 +15,21 @@ pub(super) struct Observer {
     image_fs: Option<ImageFs>,
 }
 
-struct ImageFs {
+/// The filesystem of images and writable layers.
+pub(super) struct ImageFs {
     mount: PathBuf,
-    dedicated: bool,
+    /// It is another than that of volumes and logs.
+    pub(super) dedicated: bool,
+}
+
+impl ImageFs {
+    /// Asks the runtime; `None` while it does not say.
+    pub(super) async fn find(ctx: &Context) -> Option<ImageFs> {
+        let mount = PathBuf::from(ctx.runtime.image_fs().await.ok()??.fs_id?.mountpoint);
+        let device = |path: &std::path::Path| std::fs::metadata(path).ok().map(|found| found.dev());
+        let dedicated = device(&mount) != device(&ctx.config.root_dir);
+        Some(ImageFs { mount, dedicated })
+    }
 }
 
 impl Observer {
@@ -27,14 +39,8 @@ impl Observer {
     }
 
     pub(super) async fn observe(&mut self, ctx: &Arc<Context>) -> Observations {
-        if self.image_fs.is_none()
-            && let Ok(Some(usage)) = ctx.runtime.image_fs().await
-            && let Some(id) = usage.fs_id
-        {
-            let mount = PathBuf::from(id.mountpoint);
-            let device = |path: &std::path::Path| std::fs::metadata(path).ok().map(|found| found.dev());
-            let dedicated = device(&mount) != device(&ctx.config.root_dir);
-            self.image_fs = Some(ImageFs { mount, dedicated });
+        if self.image_fs.is_none() {
+            self.image_fs = ImageFs::find(ctx).await;
         }
         let image_fs = self.image_fs.as_ref().map(|found| found.mount.clone());
         let own = ctx.clone();

@@ -30,7 +30,9 @@ impl Policy {
         match name {
             NEVER => Policy::Never,
             PRELOADED => Policy::Preloaded,
-            ALLOWLISTED => Policy::Allowlisted(allowlist.iter().map(|entry| entry.trim_end_matches('*').into()).collect()),
+            ALLOWLISTED => {
+                Policy::Allowlisted(allowlist.iter().map(|entry| entry.trim_end_matches('*').into()).collect())
+            }
             _ => Policy::Always,
         }
     }

@@ -244,8 +244,7 @@ impl Access {
             self.kubernetes_secrets.retain(|known| !known.is_same_object(&secret));
             self.kubernetes_secrets.push(secret);
         }
-        self.kubernetes_secrets
-            .sort_by(|a, b| (&a.namespace, &a.name, &a.uid).cmp(&(&b.namespace, &b.name, &b.uid)));
+        self.kubernetes_secrets.sort_by(|a, b| (&a.namespace, &a.name, &a.uid).cmp(&(&b.namespace, &b.name, &b.uid)));
     }
 }
 
@@ -345,9 +344,7 @@ mod tests {
         let intent = dir.path().join("image_manager/pulling").join(file_name(IMAGE));
         assert_eq!(
             fs::read_to_string(&intent).unwrap(),
-            format!(
-                r#"{{"kind":"ImagePullIntent","apiVersion":"kubelet.config.k8s.io/v1beta1","image":"{IMAGE}"}}"#
-            )
+            format!(r#"{{"kind":"ImagePullIntent","apiVersion":"kubelet.config.k8s.io/v1beta1","image":"{IMAGE}"}}"#)
         );
         assert!(matches!(records.origin(IMAGE, ID).unwrap(), Origin::Pulled(None)), "also while it is pulled");
         records.begin(IMAGE).unwrap();

@@ -191,7 +191,12 @@ impl Usage {
             memory_available_bytes: free,
             nodefs: known.then_some(space),
             pids: threads.and_then(|(_, all)| all.parse().ok()).unwrap_or(0),
-            pids_max: number("/proc/sys/kernel/pid_max"),
+            pids_max: ["pid_max", "threads-max"]
+                .map(|name| number(&format!("/proc/sys/kernel/{name}")))
+                .into_iter()
+                .filter(|most| *most > 0)
+                .min()
+                .unwrap_or(0),
         }
     }
 }

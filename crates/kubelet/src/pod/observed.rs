@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::LinuxContainerUser;
 use keelson_cri::v1 as cri;
 
 use crate::error::Error;
@@ -69,6 +70,8 @@ pub(crate) struct ContainerRecord {
     pub log_path: String,
     /// The pod's termination grace when it was made, seconds.
     pub grace_seconds: Option<u64>,
+    /// Whom its first process began as.
+    pub user: Option<LinuxContainerUser>,
 }
 
 impl Observed {
@@ -180,6 +183,11 @@ async fn record(status: cri::ContainerStatus, sandbox_id: String) -> ContainerRe
         hash: annotation(labels::CONTAINER_HASH),
         log_path: status.log_path.clone(),
         grace_seconds: annotation(labels::GRACE_PERIOD).parse().ok(),
+        user: status.user.as_ref().and_then(|user| user.linux.as_ref()).map(|linux| LinuxContainerUser {
+            uid: linux.uid,
+            gid: linux.gid,
+            supplemental_groups: Some(linux.supplemental_groups.clone()).filter(|groups| !groups.is_empty()),
+        }),
     };
     if state == State::Exited {
         let path = annotation(labels::TERMINATION_MESSAGE_PATH);

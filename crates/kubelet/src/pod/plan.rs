@@ -13,7 +13,7 @@ use super::view;
 
 /// Dead containers of one name that are kept besides the newest, for `logs --previous` and `lastState`.
 const DEAD_KEPT: usize = 1;
-/// The least grace a sidecar gets after the app containers have used the pod's, seconds.
+/// The least grace that a container gets when its pod ends, seconds.
 const LEAST_GRACE_SECONDS: i64 = 2;
 
 /// One step for the executor.
@@ -27,8 +27,9 @@ pub(crate) enum Action {
     RemoveSandbox { id: String },
     /// Pull, make and start a container.
     Start { name: String, restart_count: u32, replaces: Option<String> },
-    /// End a container within `grace_seconds`.
-    Kill { id: String, name: String, grace_seconds: i64, why: Why },
+    /// End a container within `grace_seconds`; it is told to only when those of `after` (ids) have ended or the grace is used
+    /// up, but its preStop hook runs at once.
+    Kill { id: String, name: String, grace_seconds: i64, why: Why, after: Vec<String> },
     /// Remove a dead container and its logs.
     Remove { id: String },
 }
@@ -381,42 +382,56 @@ fn wait_for(input: &Input<'_>, name: &str, plan: &mut Plan) -> bool {
 }
 
 fn kill(input: &Input<'_>, record: &ContainerRecord, grace_seconds: i64, why: Why, plan: &mut Plan) {
+    kill_after(input, record, grace_seconds, why, &[], plan);
+}
+
+fn kill_after(
+    input: &Input<'_>,
+    record: &ContainerRecord,
+    grace_seconds: i64,
+    why: Why,
+    after: &[&ContainerRecord],
+    plan: &mut Plan,
+) {
     let deadline = input.now.saturating_add(SignedDuration::from_secs(grace_seconds)).unwrap_or(input.now);
     match input.busy.killing.get(&record.id) {
         // A shorter grace than the one under way is carried out besides it.
         Some(under_way) if why != Why::Pod || deadline.duration_since(*under_way) > SignedDuration::from_secs(-2) => {}
-        _ => plan.actions.push(Action::Kill { id: record.id.clone(), name: record.name.clone(), grace_seconds, why }),
+        _ => plan.actions.push(Action::Kill {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            grace_seconds,
+            why,
+            after: after.iter().map(|record| record.id.clone()).collect(),
+        }),
     }
 }
 
 fn plan_stop(input: &Input<'_>, deadline: Timestamp, plan: &mut Plan) {
-    let left_seconds = deadline.duration_since(input.now).as_secs();
+    let left_seconds = deadline.duration_since(input.now).as_secs().max(LEAST_GRACE_SECONDS);
     let sidecars: Vec<&str> = view::init_containers(input.pod)
         .iter()
         .filter(|container| view::is_sidecar(container))
         .map(|container| container.name.as_str())
         .collect();
     let alive = |record: &&ContainerRecord| matches!(record.state, State::Running | State::Unknown);
-    let mut waiting_for_apps = !input.busy.starting.is_empty();
-    let mut alive_sidecars = Vec::new();
-    for record in input.observed.containers.iter().filter(alive) {
-        if sidecars.contains(&record.name.as_str()) {
-            alive_sidecars.push(record);
-        } else {
-            waiting_for_apps = true;
-            kill(input, record, left_seconds.max(1), Why::Pod, plan);
+    // Sidecars end after the app containers, the last one first.
+    let place = |record: &ContainerRecord| sidecars.iter().position(|name| *name == record.name);
+    let mut alive: Vec<_> = input.observed.containers.iter().filter(alive).collect();
+    alive.sort_by_key(|record| place(record).map(std::cmp::Reverse));
+    for record in &alive {
+        match place(record) {
+            None => kill(input, record, left_seconds, Why::Pod, plan),
+            // An app that is just being started is not among those to wait for yet.
+            Some(_) if !input.busy.starting.is_empty() => {}
+            Some(own) => {
+                let first = |other: &&&ContainerRecord| place(other).is_none_or(|place| place > own);
+                let after: Vec<_> = alive.iter().filter(first).copied().collect();
+                kill_after(input, record, left_seconds, Why::Pod, &after, plan);
+            }
         }
     }
-    if waiting_for_apps {
-        return;
-    }
-    // Sidecars end after the app containers, the last one first.
-    alive_sidecars.sort_by_key(|record| sidecars.iter().position(|name| *name == record.name));
-    if let Some(record) = alive_sidecars.last() {
-        kill(input, record, left_seconds.max(LEAST_GRACE_SECONDS), Why::Pod, plan);
-        return;
-    }
-    if !input.busy.idle() {
+    if !alive.is_empty() || !input.busy.starting.is_empty() || !input.busy.idle() {
         return;
     }
     let before = plan.actions.len();

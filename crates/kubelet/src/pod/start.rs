@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::observed::{ContainerRecord, Observed};
 use super::plan::Why;
-use super::{container, events, hooks, sandbox, userns, view};
+use super::{container, end, events, hooks, sandbox, userns, view};
 use crate::context::Context;
 use crate::downward::Addresses;
 use crate::env::{self, Facts, Sources};
@@ -25,8 +25,6 @@ use crate::runtime::image_spec;
 use crate::volumes::{Mounted, subpath};
 use crate::{expansion, logs, resources};
 
-/// Least time a container gets to stop after its preStop hook used up the grace, seconds.
-const LEAST_GRACE: Duration = Duration::from_secs(2);
 /// A postStart hook may take this long.
 const POST_START_LIMIT: Duration = Duration::from_secs(3600);
 /// How long a pod's start waits for the first list of RuntimeClasses.
@@ -262,7 +260,7 @@ pub(crate) async fn start(ctx: &Arc<Context>, start: &Start) -> Result<(), Probl
             ctx.events.warning(&about, "FailedPostStartHook", "PostStartHook failed");
             tracing::warn!(pod = view::format(pod), container = start.name, message, "postStart hook failed");
             let grace = Duration::from_secs(view::grace_seconds(pod) as u64);
-            end(ctx, pod, &id, &start.name, grace, &Why::PostStart, ip).await.ok();
+            end::end(ctx, pod, &id, &start.name, grace, &Why::PostStart, ip, None).await.ok();
             return Err(Problem::new("PostStartHookError", message));
         }
     }
@@ -320,8 +318,7 @@ fn mounts_of(ctx: &Context, pod: &Pod, container: &Container, place: &Place<'_>)
                 mount.name, container.name
             )));
         }
-        let handler = view::spec(pod).and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
-        let able = ctx.abilities.read().handler(handler).recursive_read_only_mounts;
+        let able = mounts_recursively(ctx, pod);
         let recursive_read_only = recursive_read_only(mount, able)?;
         let sub_path = match (mount.sub_path.as_deref(), mount.sub_path_expr.as_deref()) {
             (_, Some(expression)) if !expression.is_empty() => {
@@ -409,8 +406,15 @@ fn image_sub_path(ctx: &Context, mount: &VolumeMount, sub_path: String) -> Resul
     Ok((format!("{}{}", keelson_cri::IMAGE_SUB_PATH, absolute(&mount.mount_path)), sub_path))
 }
 
+/// Whether the runtime that the pod runs with can make all that is mounted below a mount read-only.
+pub(crate) fn mounts_recursively(ctx: &Context, pod: &Pod) -> bool {
+    let class = view::spec(pod).and_then(|spec| spec.runtime_class_name.as_deref()).filter(|name| !name.is_empty());
+    let known = class.and_then(|name| ctx.runtime_classes.get(None, name)).map(|class| class.handler.clone());
+    ctx.abilities.read().handler(&known.unwrap_or_default()).recursive_read_only_mounts
+}
+
 /// Whether all that is mounted below the mount is to be read-only, too. `able`: whether the runtime can do that.
-fn recursive_read_only(mount: &VolumeMount, able: bool) -> Result<bool, Error> {
+pub(crate) fn recursive_read_only(mount: &VolumeMount, able: bool) -> Result<bool, Error> {
     let refuse = |why: String| Err(Error::message(format!("failed to resolve recursive read-only mode: {why}")));
     let mode = match mount.recursive_read_only.as_deref() {
         None | Some("Disabled") => return Ok(false),
@@ -503,63 +507,6 @@ fn hosts(pod: &Pod, addresses: &Addresses, domain: &str) -> String {
     text
 }
 
-/// What the event of a container's end says.
-fn killing(pod: &Pod, name: &str, why: &Why) -> String {
-    let cause = match why {
-        Why::DefinitionChanged => "definition changed",
-        Why::Liveness => "failed liveness probe",
-        Why::Startup => "failed startup probe",
-        Why::PostStart => return "FailedPostStartHook".into(),
-        Why::Unknown => return "Container is in unknown state, try killing it before restart".into(),
-        Why::Resized => return format!("Container {name} resize requires restart"),
-        Why::Pod | Why::SandboxChanged => return format!("Stopping container {name}"),
-    };
-    // Upstream says of sidecars that they are init containers, and does not say that they start again.
-    if view::init_containers(pod).iter().any(|init| init.name == name) {
-        return format!("Init container {name} {cause}");
-    }
-    let container = view::containers(pod).iter().find(|container| container.name == name);
-    let policy = container.and_then(|container| container.restart_policy.as_deref());
-    let again = *why == Why::DefinitionChanged || policy.unwrap_or_else(|| view::restart_policy(pod)) != "Never";
-    format!("Container {name} {cause}{}", if again { ", will be restarted" } else { "" })
-}
-
-/// Ends a container: its event, its preStop hook, then the stop signal and what is left of the grace.
-pub(crate) async fn end(
-    ctx: &Context,
-    pod: &Pod,
-    id: &str,
-    name: &str,
-    grace: Duration,
-    why: &Why,
-    pod_ip: &str,
-) -> Result<(), Error> {
-    let about = events::about_container(pod, name);
-    let message = killing(pod, name, why);
-    ctx.events.normal(&about, "Killing", message);
-    steps::reached("kubelet-killing");
-    let started = tokio::time::Instant::now();
-    let container = view::find_container(pod, name);
-    let hook = container.as_ref().and_then(|c| c.lifecycle.as_ref()).and_then(|lifecycle| lifecycle.pre_stop.as_ref());
-    if let (Some(container), Some(hook)) = (&container, hook)
-        && !grace.is_zero()
-    {
-        let run = hooks::run(&ctx.runtime, pod, container, id, pod_ip, hook, grace);
-        match tokio::time::timeout(grace, run).await {
-            Ok(Ok(())) => {}
-            Ok(Err(message)) => {
-                tracing::warn!(pod = view::format(pod), container = name, message, "preStop hook failed");
-                ctx.events.warning(&about, "FailedPreStopHook", "PreStopHook failed");
-            }
-            Err(_) => tracing::warn!(pod = view::format(pod), container = name, "preStop hook used up the grace"),
-        }
-    }
-    let left = grace.saturating_sub(started.elapsed());
-    let left = if hook.is_some() { left.max(LEAST_GRACE) } else { left };
-    // CRI counts whole seconds; a fraction that the hook used up must not cost the container a whole one.
-    ctx.runtime.stop_container(id, Duration::from_secs(left.as_secs_f64().round() as u64)).await
-}
-
 /// Removes a dead container, its logs and the link to them.
 pub(crate) async fn remove_container(
     ctx: &Context,
@@ -629,22 +576,21 @@ pub(crate) async fn remove_orphan(ctx: &Context, uid: &str) -> Result<(), Error>
     let default = view::DEFAULT_GRACE_SECONDS as u64;
     let grace = |record: &ContainerRecord| Duration::from_secs(record.grace_seconds.unwrap_or(default));
     futures::future::try_join_all(stops.map(|record| ctx.runtime.stop_container(&record.id, grace(record)))).await?;
-    let mut log_dirs = BTreeMap::new();
     for record in &observed.containers {
         ctx.runtime.remove_container(&record.id).await?;
-        if let Some(dir) = Path::new(&record.log_path).parent().and_then(Path::parent) {
-            log_dirs.insert(dir.to_path_buf(), ());
-        }
     }
     for sandbox in &observed.sandboxes {
         ctx.runtime.stop_pod_sandbox(&sandbox.id).await?;
         ctx.runtime.remove_pod_sandbox(&sandbox.id).await?;
     }
-    for dir in
-        log_dirs.keys().filter(|dir| dir.starts_with(&ctx.config.pod_logs_dir) && **dir != ctx.config.pod_logs_dir)
-    {
-        let _ = fs::remove_dir_all(dir);
-    }
+    let (root, id) = (ctx.config.pod_logs_dir.clone(), uid.to_string());
+    let logs = move || {
+        for (_, dir) in logs::pods(&root).into_iter().filter(|(uid, _)| *uid == id) {
+            fs::remove_dir_all(&dir).map_err(Error::file("remove", &dir))?;
+        }
+        Ok::<_, Error>(())
+    };
+    tokio::task::spawn_blocking(logs).await.map_err(|error| Error::message(error.to_string()))??;
     ctx.volumes.tear_down(uid).await?;
     ctx.managers.release(uid).await;
     remove_cgroup(ctx, uid).await

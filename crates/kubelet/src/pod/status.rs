@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
+    ContainerUser, HostIP, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{ContainerRecord, Observed, State};
 use super::plan::Probed;
 use super::resize;
-use super::view;
-use crate::resources;
+use super::{start, view};
+use crate::{preempt, resources};
 
 /// Why a container waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub(crate) struct Input<'a> {
     /// Nothing of the pod runs any more, nor will.
     pub stopped: bool,
     pub host_ips: &'a [String],
+    /// Whether the pod's runtime can make mounts read-only with all that is mounted below.
+    pub mounts_recursively: bool,
     /// Such as `containerd`.
     pub runtime_name: &'a str,
     pub now: Timestamp,
@@ -189,6 +191,7 @@ fn container_status(input: &Input<'_>, container: &Container, sort: Sort, defaul
         status.image = record.image.clone();
     }
     status.image_id = record.image_id.clone();
+    status.user = record.user.clone().map(|linux| ContainerUser { linux: Some(linux) });
     status.last_state = previous
         .map(|record| terminated(input, record))
         .or(before.and_then(|before| before.last_state.clone()).filter(|_| record.restart_count > 0))
@@ -234,7 +237,10 @@ fn container_status(input: &Input<'_>, container: &Container, sort: Sort, defaul
                 mount_path: mount.mount_path.clone(),
                 name: mount.name.clone(),
                 read_only: mount.read_only,
-                recursive_read_only: mount.read_only.filter(|ro| *ro).map(|_| "Disabled".to_string()),
+                recursive_read_only: mount.read_only.filter(|ro| *ro).map(|_| {
+                    let recursive = start::recursive_read_only(mount, input.mounts_recursively).unwrap_or(false);
+                    if recursive { "Enabled" } else { "Disabled" }.to_string()
+                }),
             })
             .collect(),
     );
@@ -362,7 +368,8 @@ fn conditions(input: &Input<'_>, status: &PodStatus, old: &PodStatus) -> Vec<Pod
         make("PodScheduled", true, "", ""),
     ];
     if let Some(ended) = input.ended.filter(|ended| ended.disrupted && input.stopped) {
-        conditions.push(make("DisruptionTarget", true, "TerminationByKubelet", &ended.message));
+        let message = if ended.reason == preempt::REASON { preempt::CONDITION } else { &ended.message };
+        conditions.push(make("DisruptionTarget", true, "TerminationByKubelet", message));
     }
     if let Some(pending) = &input.resize.pending {
         conditions.push(make("PodResizePending", true, pending.reason, &pending.message));

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::end;
 use super::observed::{Observed, State, observe};
 use super::plan::{self, Action, Busy, Plan, Probed, SANDBOX_RETRY, Stop};
 use super::resize;
@@ -43,6 +44,9 @@ const WRITE_RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration:
 
 /// How long a write to the API server may take.
 const WRITE: Duration = Duration::from_secs(30);
+
+/// Between two events that say the network is not ready.
+const NETWORK_EVENTS: SignedDuration = SignedDuration::from_secs(10);
 
 /// Events make every other look; one without a cause comes after this many `sync_frequency`.
 const RESYNC_FACTOR: u32 = 5;
@@ -135,6 +139,7 @@ pub(crate) struct Worker {
     write_backoff: keelson_client::Backoff,
     retry_at: Option<Timestamp>,
     setup_at: Option<Timestamp>,
+    network_told_at: Option<Timestamp>,
     write_at: Option<Timestamp>,
     refresh: bool,
     status: PodStatus,
@@ -186,6 +191,7 @@ impl Worker {
             write_backoff: keelson_client::Backoff::new(WRITE_RETRY.0, WRITE_RETRY.1),
             retry_at: None,
             setup_at: None,
+            network_told_at: None,
             write_at: None,
             refresh: false,
             sent: status.clone(),
@@ -363,8 +369,13 @@ impl Worker {
         let health = self.ctx.health.borrow().clone();
         if let (Some(error), false) = (&health.network_error, view::host_network(&self.pod)) {
             // Woken by the change of health.
-            let message = format!("network is not ready: container runtime network not ready: {error}");
-            self.ctx.events.warning(&keelson_client::reference(self.pod.as_ref()), "NetworkNotReady", message);
+            // Told now and then, not with every change of the pod.
+            let due = self.network_told_at.is_none_or(|told| now.duration_since(told) >= NETWORK_EVENTS);
+            if due {
+                self.network_told_at = Some(now);
+                let message = format!("network is not ready: container runtime network not ready: {error}");
+                self.ctx.events.warning(&keelson_client::reference(self.pod.as_ref()), "NetworkNotReady", message);
+            }
             return;
         }
         self.prepare();
@@ -557,7 +568,7 @@ impl Worker {
                 };
                 self.ops.spawn(async move { Done::Started(name, Box::pin(start::start(&ctx, &order)).await) });
             }
-            Action::Kill { id, name, grace_seconds, why } => {
+            Action::Kill { id, name, grace_seconds, why, after } => {
                 let grace = SignedDuration::from_secs(grace_seconds);
                 self.busy.killing.insert(id.clone(), now.saturating_add(grace).unwrap_or(now));
                 if let Some(prober) = self.probes.get(&id) {
@@ -565,8 +576,9 @@ impl Worker {
                 }
                 let ip = self.pod_ip();
                 let grace = Duration::from_secs(grace_seconds.max(0) as u64);
+                let turn = end::Turn { after, observed: self.handle.observed.subscribe() };
                 self.ops.spawn(async move {
-                    let result = start::end(&ctx, &pod, &id, &name, grace, &why, &ip).await;
+                    let result = end::end(&ctx, &pod, &id, &name, grace, &why, &ip, Some(turn)).await;
                     Done::Killed(id, result)
                 });
             }

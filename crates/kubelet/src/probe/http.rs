@@ -38,7 +38,7 @@ impl Request {
             return Err(format!("couldn't find port: {:?}", action.port));
         };
         let path = action.path.clone().unwrap_or_default();
-        let path = if path.starts_with('/') { path } else { format!("/{path}") };
+        let path = escape(if path.starts_with('/') { path } else { format!("/{path}") });
         let mut headers: Vec<(String, String)> =
             action.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone())).collect();
         let has = |headers: &[(String, String)], name: &str| {
@@ -63,6 +63,21 @@ impl Request {
         let scheme = if self.https { "https" } else { "http" };
         format!("{scheme}://{}{}", tcp::join(&self.host, self.port), self.path)
     }
+}
+
+/// The path and query with what must not be in a request's first line written in percent signs; those that are there stay.
+fn escape(path: String) -> String {
+    let bad = |byte: u8| !byte.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&byte);
+    // What comes after the first `#` is never sent.
+    let sent = path.split('#').next().unwrap_or_default();
+    let mut escaped = String::with_capacity(sent.len());
+    for byte in sent.bytes() {
+        match bad(byte) {
+            true => escaped.push_str(&format!("%{byte:02X}")),
+            false => escaped.push(char::from(byte)),
+        }
+    }
+    escaped
 }
 
 /// An answer, or as much of it as counts.
@@ -104,17 +119,24 @@ async fn follow(mut request: Request) -> Result<Answer, String> {
         let Some(location) = answer.location.as_ref().filter(|_| (300..400).contains(&answer.status)) else {
             return Ok(answer);
         };
-        let uri: http::Uri = location.parse().map_err(|_| format!("failed to parse Location header {location:?}"))?;
-        match uri.host() {
-            // Elsewhere: the probe has done its part.
-            Some(host) if host.trim_matches(['[', ']']) != request.host => return Ok(answer),
-            Some(_) => {
-                request.https = uri.scheme_str() == Some("https");
-                request.port = uri.port_u16().unwrap_or(if request.https { 443 } else { 80 });
-            }
-            None => {}
+        let wrong = |why: url::ParseError| format!("failed to parse Location header {location:?}: {why}");
+        let here = url::Url::parse(&request.url()).map_err(wrong)?;
+        let next = here.join(location).map_err(wrong)?;
+        // Elsewhere: the probe has done its part.
+        let host = next.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        if !host.eq_ignore_ascii_case(&request.host) {
+            return Ok(answer);
         }
-        request.path = uri.path_and_query().map_or_else(|| "/".into(), |path| path.to_string());
+        request.https = match next.scheme() {
+            "http" => false,
+            "https" => true,
+            other => return Err(format!("unsupported protocol scheme {other:?}")),
+        };
+        request.port = next.port_or_known_default().unwrap_or(request.port);
+        request.path = match next.query() {
+            Some(query) => format!("{}?{query}", next.path()),
+            None => next.path().to_string(),
+        };
     }
     Err(format!("stopped after {MAX_REDIRECTS} redirects"))
 }
@@ -214,6 +236,23 @@ mod tests {
         probe(&request, Duration::from_secs(5)).await
     }
 
+    #[test]
+    fn paths_are_written_so_that_they_can_be_sent() {
+        for (path, sent) in [
+            ("", "/"),
+            ("healthz", "/healthz"),
+            ("/a b/\u{e9}?q=x y", "/a%20b/%C3%A9?q=x%20y"),
+            ("/a%20b", "/a%20b"),
+            ("/a#b", "/a"),
+            ("/a;b=c,d/(e)", "/a;b=c,d/(e)"),
+        ] {
+            let action: HTTPGetAction = serde_json::from_value(serde_json::json!({"path": path, "port": 80})).unwrap();
+            let request = Request::of(&action, &Container::default(), "127.0.0.1", "agent").unwrap();
+            assert_eq!(request.path, sent, "{path}");
+            assert!(sent.parse::<http::Uri>().is_ok());
+        }
+    }
+
     #[tokio::test]
     async fn status_codes_and_redirects() {
         let ok = "200 OK\r\nContent-Length: 0";
@@ -221,6 +260,10 @@ mod tests {
         let failed = Outcome::Failure("HTTP probe failed with statuscode: 500".into());
         assert_eq!(outcome(&["500 Oops\r\nContent-Length: 0"]).await, failed);
         assert_eq!(outcome(&["302 Found\r\nLocation: /other\r\nContent-Length: 0", ok]).await, Outcome::Success);
+        let beside = "302 Found\r\nLocation: login?next=%2F\r\nContent-Length: 0";
+        assert_eq!(outcome(&[beside, ok]).await, Outcome::Success);
+        let failed = Outcome::Failure("HTTP probe failed with statuscode: 503".into());
+        assert_eq!(outcome(&[beside, "503 Busy\r\nContent-Length: 0"]).await, failed, "it was followed");
         let elsewhere = "302 Found\r\nLocation: http://elsewhere.example/\r\nContent-Length: 0";
         let warning = Outcome::Warning("Probe terminated redirects, Response body: ".into());
         assert_eq!(outcome(&[elsewhere]).await, warning);

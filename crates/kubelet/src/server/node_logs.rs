@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use jiff::Timestamp;
 use keelson_streaming::proxy::ProxyBody;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
 use super::stream::pairs;
@@ -23,6 +23,8 @@ const MAX_SERVICE_LENGTH: usize = 256;
 const MAX_TAIL_LINES: i64 = 100_000;
 /// The journal's program may take this long.
 const QUERY_LIMIT: Duration = Duration::from_secs(30);
+/// What a program has said and nobody has read yet, at most.
+const UNREAD_BYTES: usize = 64 << 10;
 /// Entries of a directory that are listed.
 const MAX_ENTRIES: usize = 10_000;
 
@@ -116,6 +118,28 @@ fn stream(content: impl AsyncRead + Send + 'static) -> Response<ProxyBody> {
         .headers_mut()
         .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
     response
+}
+
+/// What a program says, both of its outputs, as it says it: it waits while nobody reads, and ends with its reader or after
+/// `limit`.
+fn said(mut command: tokio::process::Command, limit: Duration) -> impl AsyncRead + Send + Unpin + use<> {
+    let (reader, mut writer) = tokio::io::duplex(UNREAD_BYTES);
+    tokio::spawn(async move {
+        let copied = async {
+            let (out, both) = std::io::pipe()?;
+            command.stdin(Stdio::null()).stdout(both.try_clone()?).stderr(both).kill_on_drop(true);
+            let mut child = command.spawn()?;
+            // It holds ends of the pipe, too.
+            drop(command);
+            let mut out = tokio::net::unix::pipe::Receiver::from_owned_fd(out.into())?;
+            tokio::io::copy(&mut out, &mut writer).await?;
+            child.wait().await
+        };
+        if !matches!(tokio::time::timeout(limit, copied).await, Ok(Ok(_))) {
+            let _ = writer.write_all(b"\nerror: journal output not available\n").await;
+        }
+    });
+    reader
 }
 
 /// What somebody wants to know of services' logs, or of one file.
@@ -234,12 +258,7 @@ impl Query {
             for service in native {
                 command.arg(format!("--unit={service}"));
             }
-            command.stdin(Stdio::null()).kill_on_drop(true);
-            let said = match tokio::time::timeout(QUERY_LIMIT, command.output()).await {
-                Ok(Ok(output)) => [output.stdout, output.stderr].concat(),
-                _ => b"\nerror: journal output not available\n".to_vec(),
-            };
-            whole = Box::new(whole.chain(std::io::Cursor::new(said)));
+            whole = Box::new(whole.chain(said(command, QUERY_LIMIT)));
         }
         if !in_files.is_empty() && !self.options.is_empty() {
             let names: Vec<&str> = in_files.iter().map(|name| name.as_str()).collect();
@@ -287,6 +306,39 @@ async fn logs_to_journal(service: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shell(script: &str) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    /// A journal of any length goes through little memory.
+    #[tokio::test]
+    async fn what_is_said_is_told_at_once() {
+        let (in_time, mut bytes) = (Duration::from_secs(20), vec![0u8; 8]);
+        let mut text = String::new();
+        said(shell("echo out; echo err >&2"), in_time).read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "out\nerr\n");
+        let dir = tempfile::tempdir().unwrap();
+        let note = dir.path().join("pid");
+        let mut endless = said(shell(&format!("echo $$ > {}; exec yes", note.display())), in_time);
+        endless.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes, b"y\ny\ny\ny\n");
+        let pid: i32 = std::fs::read_to_string(&note).unwrap().trim().parse().unwrap();
+        drop(endless);
+        let process = format!("/proc/{pid}/stat");
+        let gone = async {
+            // Reaped, or about to be.
+            while std::fs::read_to_string(&process).is_ok_and(|stat| !stat.contains(") Z ")) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(in_time, gone).await.expect("the program ends with its reader");
+        let mut text = String::new();
+        said(shell("echo a; exec sleep 60"), Duration::from_millis(300)).read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "a\n\nerror: journal output not available\n");
+    }
 
     #[test]
     fn nothing_outside_is_opened() {

@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
+use keelson_cri::v1 as cri;
 
 use crate::context::Context;
+use crate::eviction::limits;
 use crate::logs;
 use crate::node::machine::{Space, filesystem};
 use crate::pod::view;
@@ -94,7 +96,7 @@ impl PodDisk {
 impl Disks {
     /// Walks.
     pub(super) async fn read(ctx: &Arc<Context>) -> Disks {
-        let layers = ctx.runtime.container_stats().await.unwrap_or_else(|error| {
+        let layers = ctx.runtime.container_stats(None).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "the runtime gives no container stats");
             Vec::new()
         });
@@ -121,25 +123,37 @@ impl Disks {
             Disks { at: keelson_client::clock::now(), node_fs: filesystem(root).0, image_fs, pods: pods.collect() }
         });
         let mut disks = walk.await.unwrap_or_default();
-        for stats in layers {
-            let Some(attributes) = stats.attributes else { continue };
-            let (Some(uid), Some(name), Some(layer)) = (
-                attributes.labels.get(labels::POD_UID),
-                attributes.labels.get(labels::CONTAINER_NAME),
-                stats.writable_layer,
-            ) else {
-                continue;
-            };
-            let usage = Usage {
-                bytes: layer.used_bytes.map_or(0, |value| value.value),
-                inodes: layer.inodes_used.map_or(0, |value| value.value),
-            };
-            if let Some(disk) = disks.pods.get_mut(uid) {
-                *disk.layers.entry(name.clone()).or_default() += usage;
+        for (uid, name, usage) in layers.into_iter().filter_map(layer) {
+            if let Some(disk) = disks.pods.get_mut(&uid) {
+                *disk.layers.entry(name).or_default() += usage;
             }
         }
         disks
     }
+}
+
+/// One pod's part, looked up now; writable layers only where its containers have limits.
+pub(crate) async fn of_pod(ctx: &Arc<Context>, pod: &Arc<Pod>, uid: &str) -> PodDisk {
+    let (own, walked, id) = (ctx.clone(), pod.clone(), uid.to_string());
+    let mut disk = tokio::task::spawn_blocking(move || pod_disk(&own, &walked, &id)).await.unwrap_or_default();
+    if limits::counts_layers(pod) {
+        let layers = ctx.runtime.container_stats(Some(uid)).await.unwrap_or_default();
+        for (_, name, usage) in layers.into_iter().filter_map(layer).filter(|(of, ..)| of == uid) {
+            *disk.layers.entry(name).or_default() += usage;
+        }
+    }
+    disk
+}
+
+/// Pod uid, container name and what its writable layer takes.
+fn layer(stats: cri::ContainerStats) -> Option<(String, String, Usage)> {
+    let mut labels = stats.attributes?.labels;
+    let layer = stats.writable_layer?;
+    let usage = Usage {
+        bytes: layer.used_bytes.map_or(0, |value| value.value),
+        inodes: layer.inodes_used.map_or(0, |value| value.value),
+    };
+    Some((labels.remove(labels::POD_UID)?, labels.remove(labels::CONTAINER_NAME)?, usage))
 }
 
 fn pod_disk(ctx: &Context, pod: &Pod, uid: &str) -> PodDisk {

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume,
-};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume};
 use tokio::sync::Notify;
 
 use super::atomic::{File, Payload};
@@ -225,7 +223,8 @@ mod tests {
         assert_eq!(all.keys().collect::<Vec<_>>(), ["a", "b"]);
         let some = select(&data, Some(&[item("b", "x//y", Some(0o400))]), 0o644, false, "").unwrap();
         assert_eq!(some.get("x/y").map(|file| (file.data.as_slice(), file.mode)), Some((b"2".as_slice(), 0o400)));
-        let missing = select(&data, Some(&[item("c", "c", None)]), 0o644, false, "configmap references non-existent config key");
+        let missing =
+            select(&data, Some(&[item("c", "c", None)]), 0o644, false, "configmap references non-existent config key");
         assert_eq!(missing.unwrap_err().to_string(), "configmap references non-existent config key: c");
         assert!(select(&data, Some(&[item("c", "c", None)]), 0o644, true, "").unwrap().is_empty());
     }

@@ -24,7 +24,11 @@ pub(super) struct Token {
     pub text: String,
     /// When the next one is due.
     pub refresh_at: Timestamp,
+    expires_at: Timestamp,
 }
+
+/// Wait after a token could not be made anew while the old one is good still.
+const RETRY: SignedDuration = SignedDuration::from_secs(60);
 
 /// By pod uid, service account, audience and life.
 type Key = (String, String, String, i64);
@@ -50,12 +54,30 @@ impl Tokens {
         let key = (view::uid(pod).to_string(), account.to_string(), audience.clone(), life);
         let now = keelson_client::clock::now();
         let known = self.known.lock().get(&key).cloned();
-        if let Some(known) = known.filter(|known| known.refresh_at > now) {
-            return Ok(known);
+        if let Some(known) = known.as_ref().filter(|known| known.refresh_at > now) {
+            return Ok(known.clone());
         }
+        match self.make(pod, account, &audience, life, now).await {
+            Ok(token) => {
+                self.known.lock().insert(key, token.clone());
+                Ok(token)
+            }
+            // As upstream: what is still good is used on.
+            Err(error) => match known.filter(|known| known.expires_at > now) {
+                Some(mut known) => {
+                    tracing::warn!(pod = view::format(pod), %error, "a token is not made anew yet");
+                    known.refresh_at = now.saturating_add(RETRY).unwrap_or(now).min(known.expires_at);
+                    Ok(known)
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    async fn make(&self, pod: &Pod, account: &str, audience: &str, life: i64, now: Timestamp) -> Result<Token, Error> {
         let request = TokenRequest {
             spec: TokenRequestSpec {
-                audiences: if audience.is_empty() { Vec::new() } else { vec![audience] },
+                audiences: if audience.is_empty() { Vec::new() } else { vec![audience.to_string()] },
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".into()),
                     kind: Some("Pod".into()),
@@ -74,9 +96,8 @@ impl Tokens {
         let Some(status) = made.status else {
             return Err(Error::message("failed to fetch token: the API server's answer has no status"));
         };
-        let token = Token { text: status.token, refresh_at: refresh_at(now, status.expiration_timestamp.0) };
-        self.known.lock().insert(key, token.clone());
-        Ok(token)
+        let expires_at = status.expiration_timestamp.0;
+        Ok(Token { text: status.token, refresh_at: refresh_at(now, expires_at), expires_at })
     }
 
     /// Forgets a pod's tokens.
@@ -94,6 +115,39 @@ fn refresh_at(now: Timestamp, expiration: Timestamp) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// While the API server is away a token is used until it ends, and no longer.
+    #[tokio::test(start_paused = true)]
+    async fn an_unexpired_token_outlives_the_api_server() {
+        let away = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let expires = keelson_client::clock::now().saturating_add(SignedDuration::from_secs(3600)).unwrap();
+        let service = {
+            let away = away.clone();
+            tower::service_fn(move |_: http::Request<kube::client::Body>| {
+                let away = away.load(std::sync::atomic::Ordering::SeqCst);
+                async move {
+                    if away {
+                        return Err(std::io::Error::other("no server here"));
+                    }
+                    let answer = serde_json::json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
+                        "metadata": {}, "spec": {"audiences": []},
+                        "status": {"token": "t", "expirationTimestamp": expires.to_string()}});
+                    Ok(http::Response::new(kube::client::Body::from(answer.to_string().into_bytes())))
+                }
+            })
+        };
+        let tokens = Tokens::new(kube::Client::new(service, "default"));
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "uid": "u"}})).unwrap();
+        let source = ServiceAccountTokenProjection { path: "t".into(), ..Default::default() };
+        assert_eq!(tokens.get(&pod, &source).await.unwrap().text, "t");
+        away.store(true, std::sync::atomic::Ordering::SeqCst);
+        tokio::time::advance(std::time::Duration::from_secs(3000)).await;
+        let kept = tokens.get(&pod, &source).await.unwrap();
+        assert_eq!(kept.text, "t");
+        assert!(kept.refresh_at > keelson_client::clock::now(), "it is tried again, but not at once");
+        tokio::time::advance(std::time::Duration::from_secs(700)).await;
+        assert!(tokens.get(&pod, &source).await.is_err(), "it has ended");
+    }
 
     #[test]
     fn refresh_moment() {

@@ -104,7 +104,10 @@ impl World {
                 Action::Start { name, restart_count, replaces } => {
                     format!("start-{name}{restart_count}{}", if replaces.is_some() { "!" } else { "" })
                 }
-                Action::Kill { id, grace_seconds, why, .. } => format!("kill-{id}-{grace_seconds}-{why:?}"),
+                Action::Kill { id, grace_seconds, why, after, .. } => {
+                    let after: String = after.iter().map(|id| format!("<{id}")).collect();
+                    format!("kill-{id}-{grace_seconds}-{why:?}{after}")
+                }
                 Action::Remove { id } => format!("remove-{id}"),
             })
             .collect();
@@ -215,11 +218,17 @@ fn stopping_goes_apps_sidecars_sandbox() {
     let stop = |world: &mut World, seconds| world.stop = Some(Stop { deadline: at(seconds) });
     let mut world = World::new(with_init(), true, &["a:run", "side:run"]);
     stop(&mut world, 7);
-    assert_eq!(world.says(), "kill-a0-7-Pod");
+    assert_eq!(world.says(), "kill-a0-7-Pod kill-side0-7-Pod<a0", "hooks of sidecars run at once, too");
     world.busy.killing.insert("a0".into(), at(7));
+    world.busy.killing.insert("side0".into(), at(7));
     assert_eq!(world.says(), "");
     stop(&mut world, 1);
-    assert_eq!(world.says(), "kill-a0-1-Pod", "a shorter grace counts at once");
+    assert_eq!(world.says(), "kill-a0-2-Pod kill-side0-2-Pod<a0", "a shorter grace counts at once");
+    let several = json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}, {"name": "t", "restartPolicy": "Always"}],
+        "containers": [{"name": "a"}]});
+    let mut world = World::new(several, true, &["a:run", "t:run", "s:run"]);
+    stop(&mut world, 9);
+    assert_eq!(world.says(), "kill-a0-9-Pod kill-t0-9-Pod<a0 kill-s0-9-Pod<a0<t0");
     let mut world = World::new(with_init(), true, &["a:exit:0", "side:run"]);
     stop(&mut world, 0);
     assert_eq!(world.says(), "kill-side0-2-Pod");

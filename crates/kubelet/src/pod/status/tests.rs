@@ -67,6 +67,7 @@ impl World {
             stopped: self.stopped,
             host_ips: &["10.1.1.1".to_string()],
             runtime_name: "rt",
+            mounts_recursively: true,
             now: at(10),
         })
     }
@@ -81,6 +82,30 @@ fn summary(status: &PodStatus) -> String {
 }
 
 const UNREADY: &str = "Ready=False(ContainersNotReady) ContainersReady=False(ContainersNotReady)";
+
+#[test]
+fn mounts_and_users() {
+    let mount = |name: &str, read_only: bool, mode: Value| json!({"name": name, "mountPath": format!("/{name}"), "readOnly": read_only, "recursiveReadOnly": mode});
+    let mounts = json!([
+        mount("a", true, json!("IfPossible")),
+        mount("b", true, json!("Enabled")),
+        mount("c", true, json!("Disabled")),
+        mount("d", true, Value::Null),
+        mount("e", false, Value::Null)
+    ]);
+    let mut world = World::new(json!({"containers": [{"name": "c", "volumeMounts": mounts}]})).sandbox().container(
+        "c",
+        State::Running,
+        0,
+    );
+    let user = json!({"uid": 7, "gid": 8, "supplementalGroups": [8, 9]});
+    world.observed.containers[0].user = Some(serde_json::from_value(user.clone()).unwrap());
+    let status = world.status().container_statuses.unwrap().remove(0);
+    let told: Vec<_> = status.volume_mounts.unwrap().into_iter().map(|mount| mount.recursive_read_only).collect();
+    let expected = [Some("Enabled"), Some("Enabled"), Some("Disabled"), Some("Disabled"), None];
+    assert_eq!(told, expected.map(|mode| mode.map(str::to_string)));
+    assert_eq!(serde_json::to_value(status.user).unwrap(), json!({"linux": user}));
+}
 
 #[test]
 fn phases_and_conditions() {
@@ -195,6 +220,7 @@ fn the_rejected_say_nothing_of_containers() {
         waiting: &world.waiting,
         ended: Some(&refused),
         stopped: true,
+        mounts_recursively: false,
         host_ips: &["10.1.1.1".to_string()],
         runtime_name: "rt",
         resize: &Default::default(),

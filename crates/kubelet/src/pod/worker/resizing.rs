@@ -115,7 +115,7 @@ impl Worker {
                         continue;
                     };
                     let id = record.id.clone();
-                    let kill = Action::Kill { id, name, grace_seconds, why: Why::Resized };
+                    let kill = Action::Kill { id, name, grace_seconds, why: Why::Resized, after: Vec::new() };
                     self.carry_out(kill, &Arc::<Mounted>::default(), now);
                 }
             }

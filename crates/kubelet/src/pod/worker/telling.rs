@@ -11,7 +11,7 @@ use crate::pod::backoff::go_seconds;
 use crate::pod::observed::State;
 use crate::pod::plan::{self, SANDBOX_RETRY};
 use crate::pod::status::{self, Waiting};
-use crate::pod::{events, view};
+use crate::pod::{events, start, view};
 
 impl Worker {
     /// Why containers wait, and when that changes.
@@ -78,6 +78,7 @@ impl Worker {
         let status = status::status(&status::Input {
             pod: &self.pod,
             old: &self.status,
+            mounts_recursively: start::mounts_recursively(&self.ctx, &self.pod),
             observed: &self.observed,
             probed: &self.probed,
             waiting: &waiting,
