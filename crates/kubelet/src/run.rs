@@ -173,12 +173,7 @@ fn context(client: kube::Client, config: Config, machine: &Machine) -> Result<Co
     Ok(Context {
         devices,
         managers,
-        volumes: Volumes::new(
-            &config.root_dir,
-            &client,
-            objects.clone(),
-            config.enabled("GitRepoVolumeDriver"),
-        ),
+        volumes: Volumes::new(&config.root_dir, &client, objects.clone(), config.enabled("GitRepoVolumeDriver")),
         images: Images::new(runtime.clone(), objects.clone(), events.clone(), &config)?,
         limits: Limits {
             memory_capacity_bytes: machine.memory_bytes,

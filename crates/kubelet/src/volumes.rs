@@ -57,12 +57,7 @@ pub(crate) struct Volumes {
 impl Volumes {
     /// Volumes below `root` (the kubelet's root directory); with `git_repos`, also those of that kind.
     pub(crate) fn new(root: &Path, client: &kube::Client, objects: Arc<Objects>, git_repos: bool) -> Self {
-        Volumes {
-            root: root.to_path_buf(),
-            objects,
-            tokens: token::Tokens::new(client.clone()),
-            git_repos,
-        }
+        Volumes { root: root.to_path_buf(), objects, tokens: token::Tokens::new(client.clone()), git_repos }
     }
 
     /// The pod's own directory.
