@@ -191,7 +191,7 @@ impl Manager {
     fn take_static(&mut self, pod: &Pod) {
         let mirror = self.mirrors.borrow().as_ref().and_then(|known| known.get(&mirror::key(pod)).cloned());
         let mirror = mirror.filter(|mirror| mirror::shows(mirror, pod));
-        self.upsert(Arc::new(mirror::overlay(pod, mirror.as_deref())), mirror);
+        self.upsert(Arc::new(mirror::overlay(pod, mirror.as_deref(), self.ctx.started)), mirror);
     }
 
     /// Tells a static pod's task what has become of its mirror.

@@ -243,6 +243,7 @@ mod tests {
         let metrics = Metrics::new("n1").unwrap();
         metrics.runtime_call("version", Duration::from_millis(2), true);
         metrics.evicted("memory.available");
+        metrics.graceful_shutdown(5, 7);
         let of = ProbeOf { kind: "Liveness", container: "c", pod: "p", namespace: "ns", pod_uid: "u" };
         metrics.probed(of, "failed", Duration::from_millis(1));
         let text = metrics.text(3, [0, 2, 1, 0]);
@@ -251,6 +252,8 @@ mod tests {
             "kubelet_runtime_operations_errors_total{operation_type=\"version\"} 1",
             "kubelet_evictions{eviction_signal=\"memory.available\"} 1",
             "kubelet_running_pods 3",
+            "kubelet_graceful_shutdown_start_time_seconds 5",
+            "kubelet_graceful_shutdown_end_time_seconds 7",
             "kubelet_running_containers{container_state=\"running\"} 2",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");

@@ -25,7 +25,9 @@ pub(crate) use groups::check;
 const RECONNECT: Duration = Duration::from_secs(1);
 /// Upstream's `Reason` of the node's events and of pods that come too late.
 const NODE_SHUTDOWN: &str = "NodeShutdown";
-const TERMINATED: &str = "Pod was terminated in response to imminent node shutdown.";
+/// Upstream's `Reason` of pods that a shutdown ended.
+pub(crate) const TERMINATED: &str = "Terminated";
+const MESSAGE: &str = "Pod was terminated in response to imminent node shutdown.";
 /// What the node's condition Ready says meanwhile.
 pub(crate) const SHUTTING_DOWN: &str = "node is shutting down";
 
@@ -122,7 +124,7 @@ fn end(handle: &PodHandle, group: &Group) {
                 Evicted { ended: before.ended.clone(), grace_seconds: before.grace_seconds.min(grace_seconds) }
             }
             None => {
-                let (reason, message) = ("Terminated".to_string(), TERMINATED.to_string());
+                let (reason, message) = (TERMINATED.to_string(), MESSAGE.to_string());
                 Evicted { ended: Ended { reason, message, rejected: false, disrupted: true }, grace_seconds }
             }
         };

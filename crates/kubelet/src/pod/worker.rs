@@ -156,6 +156,7 @@ impl Worker {
         let latest = handle.pod.subscribe();
         let Latest { pod, removed, mirror, .. } = latest.borrow().clone();
         let status = pod.status.clone().unwrap_or_default();
+        let mirror_status = mirror.as_ref().map(|mirror| mirror.status.clone().unwrap_or_default());
         Worker {
             uid: view::uid(&pod).to_string(),
             desired: pod,
@@ -194,7 +195,7 @@ impl Worker {
             network_told_at: None,
             write_at: None,
             refresh: false,
-            sent: status.clone(),
+            sent: mirror_status.unwrap_or_else(|| status.clone()),
             told_at: None,
             status,
             final_status: false,

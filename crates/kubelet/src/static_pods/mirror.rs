@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Set;
 use super::file::HASH;
 use crate::context::Context;
+use crate::node_shutdown;
 use crate::pod::view;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -43,14 +45,21 @@ fn annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
-/// A static pod with what its mirror remembers of it.
-pub(crate) fn overlay(pod: &Pod, mirror: Option<&Pod>) -> Pod {
+/// A static pod with what its mirror remembers of it. What a shutdown of the node ended before this kubelet `started` is
+/// forgotten: it runs again.
+pub(crate) fn overlay(pod: &Pod, mirror: Option<&Pod>, started: Timestamp) -> Pod {
     let mut pod = pod.clone();
     if let Some(mirror) = mirror.filter(|mirror| shows(mirror, &pod)) {
-        pod.status.clone_from(&mirror.status);
+        pod.status = mirror.status.clone().filter(|status| !is_of_another_life(status, started));
         pod.metadata.generation = mirror.metadata.generation;
     }
     pod
+}
+
+fn is_of_another_life(status: &PodStatus, started: Timestamp) -> bool {
+    let target = status.conditions.iter().flatten().find(|condition| condition.type_ == "DisruptionTarget");
+    let at = target.and_then(|condition| condition.last_transition_time.as_ref());
+    status.reason.as_deref() == Some(node_shutdown::TERMINATED) && at.is_some_and(|at| at.0 < started)
 }
 
 #[derive(Debug, PartialEq)]
@@ -163,6 +172,29 @@ fn picture(pod: &Pod, node: &Node) -> Pod {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_a_shutdown_ended_runs_again_after_it() {
+        let pod = |annotation: &str, status: serde_json::Value| -> Pod {
+            let metadata = json!({"name": "a", "annotations": {annotation: "1"}});
+            serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
+        };
+        let ended = |reason: &str| {
+            let target =
+                json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": "2026-01-01T10:00:00Z"});
+            pod(MIRROR, json!({"phase": "Failed", "reason": reason, "conditions": [target]}))
+        };
+        let of_file = pod(HASH, json!({}));
+        let at = |time: &str| time.parse::<Timestamp>().unwrap();
+        for (reason, started, is_kept) in [
+            ("Terminated", "2026-01-01T09:00:00Z", true),
+            ("Terminated", "2026-01-01T11:00:00Z", false),
+            ("DeadlineExceeded", "2026-01-01T11:00:00Z", true),
+        ] {
+            let known = overlay(&of_file, Some(&ended(reason)), at(started)).status.is_some_and(|s| s.phase.is_some());
+            assert_eq!(known, is_kept, "{reason} {started}");
+        }
+    }
 
     #[test]
     fn each_pod_has_one_mirror() {
