@@ -1,10 +1,11 @@
 //! What a node does beyond running containers, each shown on a running cluster with kubectl: device plugins, RuntimeClasses,
-//! user namespaces, resizes in place, evictions. (Static pods are in `pods/statics.rs`, measurements in `metrics.rs`.)
+//! user namespaces, resizes in place, evictions, shutdowns. (Static pods are in `pods/statics.rs`, measurements in `metrics.rs`.)
 
 mod devices;
 mod pressure;
 mod resize;
 mod runtime_classes;
+mod shutdown;
 mod user_namespaces;
 
 use std::path::PathBuf;

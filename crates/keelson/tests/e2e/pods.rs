@@ -34,7 +34,7 @@ fn pods_live_as_upstreams_do_on_containerd() {
 fn rows(runtime: &str, node: &str) -> Vec<Row> {
     let files = [
         ends::rows(runtime),
-        images::rows(),
+        images::rows(runtime),
         init::rows(),
         probes::rows(),
         refused::rows(node),

@@ -3,12 +3,13 @@
 use serde_json::json;
 
 use super::EMPTY;
-use super::render::{FAILED, unready};
+use super::render::{DONE, FAILED, unready};
 use super::table::{Row, container, with};
+use crate::e2e::BUSYBOX;
 
 const LOST: &str = "c: ContainerStatusUnknown 137 \"The container could not be located when the pod was terminated\"";
 
-pub(super) fn rows() -> Vec<Row> {
+pub(super) fn rows(runtime: &str) -> Vec<Row> {
     let image =
         |image: &str, policy: &str| json!({"containers": [{"name": "c", "image": image, "imagePullPolicy": policy}]});
     let with_env =
@@ -22,7 +23,7 @@ pub(super) fn rows() -> Vec<Row> {
     let invalid = "Failed to apply default image tag \"Nope\": couldn't parse image name \"Nope\": invalid reference format: repository name (library/Nope) must be lowercase";
     let far = "127.0.0.1:1/none:1";
     let created = "c: Pulled Created";
-    vec![
+    let mut rows = vec![
         waits(Row::new("has-no-image", image("registry.test/none:1", "Never")), &format!("ErrImageNeverPull: {never}"))
             .events(&[&format!("c: !ErrImageNeverPull({never}) !Failed(Error: ErrImageNeverPull)")])
             .delete()
@@ -67,5 +68,38 @@ pub(super) fn rows() -> Vec<Row> {
         .delete()
         .reads(&["Failed", FAILED, LOST])
         .gone(),
-    ]
+    ];
+    let volume = |reference: &str| json!([{"name": "v", "image": {"reference": reference, "pullPolicy": "Never"}}]);
+    if runtime == "keelson" {
+        let script = "{ cmp /v/bin/busybox /bin/busybox && cmp /part/busybox /bin/busybox && echo same; \
+                      touch /v/x || /part/busybox true; echo $?; } > /dev/termination-log 2> /dev/null";
+        let mounts = json!([{"name": "v", "mountPath": "/v"}, {"name": "v", "mountPath": "/part", "subPath": "bin"}]);
+        rows.push(
+            Row::new(
+                "mounts-an-image",
+                json!({"restartPolicy": "Never", "volumes": volume(BUSYBOX), "containers": [
+                with(container("c", script), json!({"volumeMounts": mounts}))]}),
+            )
+            .reads(&["Succeeded", DONE, "c: Completed 0 \"same\\n126\\n\""]),
+        );
+        rows.push(waits(
+            Row::new(
+                "mounts-no-image",
+                json!({"volumes": volume("registry.test/none:1"), "containers": [
+                with(container("c", "true"), json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}))]}),
+            ),
+            &format!("ErrImageNeverPull: {never}"),
+        ));
+    } else {
+        // Debian's containerd is older than image volumes, and says so in its way.
+        rows.push(waits(
+            Row::new(
+                "mounts-an-image-in-vain",
+                json!({"volumes": volume(BUSYBOX), "containers": [
+                with(container("c", "true"), json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}))]}),
+            ),
+            "CreateContainerError: *",
+        ));
+    }
+    rows
 }
