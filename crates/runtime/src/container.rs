@@ -12,6 +12,7 @@ use crate::{
     Error, cdi, cgroup,
     core::{Container, Core, Sandbox, cgroup_path, new_id, now_ns},
     handlers::Handler,
+    huge_pages,
     idmap::{self, Ids},
     image::{Image, builtin, layer},
     machine, mounts, oci,
@@ -675,6 +676,7 @@ pub(crate) async fn discard(core: &Arc<Core>, container: &Arc<Container>) {
             cgroup::signal_all(&doomed.cgroup(), cgroup::SIGKILL);
             cgroup::remove(&doomed.cgroup());
         }
+        huge_pages::remove_parents(&doomed.cgroup());
         for dir in [&doomed.bundle, &doomed.root] {
             if let Err(error) = layer::remove_tree(dir) {
                 tracing::warn!(container = %doomed.id, %error, "a container's directory could not be removed");

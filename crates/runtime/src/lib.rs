@@ -19,6 +19,7 @@ mod disk;
 mod error;
 mod exec;
 mod handlers;
+mod huge_pages;
 mod idmap;
 mod image;
 mod info;

@@ -10,7 +10,7 @@ use caps::{CapSet, Capability};
 use keelson_cri::v1::Device;
 
 use crate::{
-    Error, cgroup,
+    Error, cgroup, huge_pages,
     oci::{DeviceNode, Machine},
 };
 
@@ -26,12 +26,17 @@ pub(crate) fn inspect() -> Machine {
     if floor > -1000 {
         tracing::warn!(floor, "without CAP_SYS_RESOURCE, OOM score adjustments of containers are not set below this");
     }
+    let (hugetlb, hugetlb_beside) = (has_hugetlb(unified), huge_pages::is_beside());
+    if !hugetlb && !hugetlb_beside {
+        tracing::warn!("without the control group controller hugetlb, containers' limits of huge pages are not kept");
+    }
     Machine {
         capabilities: capabilities.into_iter().collect(),
         unified_cgroups: unified,
         cgroup_hierarchies: cgroup::hierarchies(),
         swap_limit: unified || swap_file.exists(),
-        hugetlb: has_hugetlb(unified),
+        hugetlb,
+        hugetlb_beside: hugetlb_beside && !hugetlb,
         apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         user_namespaces: has_user_namespaces(),

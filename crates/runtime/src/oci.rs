@@ -15,7 +15,7 @@ use keelson_cri::v1::{
 use serde_json::{Value, json};
 
 use crate::{
-    Error,
+    Error, huge_pages,
     idmap::Ids,
     image::manifest::ImageConfig,
     refusals,
@@ -56,7 +56,9 @@ pub(crate) struct Machine {
     pub cgroup_hierarchies: Vec<String>,
     /// Whether memory and swap can be limited together.
     pub swap_limit: bool,
+    /// Whether huge pages can be limited: by a hierarchy that `libcontainer` uses, or by the unified one beside v1's.
     pub hugetlb: bool,
+    pub hugetlb_beside: bool,
     /// Whether the kernel has AppArmor, and whether SELinux is enabled.
     pub apparmor: bool,
     pub selinux: bool,
@@ -173,6 +175,12 @@ pub(crate) fn spec(input: &Input<'_>) -> Result<Value, Error> {
     }
     let (mounts, propagation) = mounts::list(input, &security);
     let mut annotations = BTreeMap::new();
+    if input.machine.hugetlb_beside
+        && !input.external
+        && let Some(limits) = huge_pages::annotation(&resources.hugepage_limits)
+    {
+        annotations.insert(huge_pages::ANNOTATION, limits);
+    }
     if seccomp && !input.external {
         annotations.insert(SECCOMP_ANNOTATION, borrowed.join(","));
         if let Some(profile) = &input.seccomp {

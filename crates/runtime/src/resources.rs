@@ -5,7 +5,7 @@ use std::path::Path;
 
 use keelson_cri::v1::LinuxContainerResources;
 
-use crate::{Error, cgroup, core::Container};
+use crate::{Error, cgroup, core::Container, huge_pages};
 
 /// One file to write.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +28,9 @@ pub(crate) fn update(container: &Container, resources: &LinuxContainerResources)
                 other => other.map_err(Error::io("write", path))?,
             }
         }
+    }
+    if container.is_running() {
+        huge_pages::update(&container.cgroup(), resources)?;
     }
     container.update(|record| {
         if let Some(linux) = record.config.as_mut().and_then(|config| config.linux.as_mut()) {

@@ -688,3 +688,45 @@ async fn programs_of_32_bits_run_behind_the_default_filter() {
     world.logged("main.log", "stdout F up").await;
     world.finish().await;
 }
+
+/// Where the kernel has the controller, in whatever hierarchy.
+#[tokio::test]
+async fn huge_pages_are_limited() {
+    let mut world = World::new().await;
+    let pod = world.pod("huge");
+    let sandbox = world.run_pod(&pod).await;
+    let limits = |bytes| LinuxContainerResources {
+        hugepage_limits: vec![HugepageLimit { page_size: "2MB".into(), limit: bytes }],
+        ..Default::default()
+    };
+    let mut config = world.shell("main", "sleep 1000");
+    config.linux.as_mut().unwrap().resources = Some(limits(4 << 20));
+    let id = world.run(&sandbox, &pod, config).await;
+    let dirs = world::cgroup_dirs(&format!("{}/{id}", world.cgroup));
+    let names = ["hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes"];
+    let found = dirs.iter().flat_map(|dir| names.map(|name| dir.join(name))).find(|file| file.exists());
+    let Some(file) = found else {
+        let all = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
+        assert!(!all.contains("hugetlb"), "the kernel has the controller: {all}");
+        return world.finish().await;
+    };
+    let limit = || std::fs::read_to_string(&file).unwrap().trim().to_owned();
+    assert_eq!(limit(), (4 << 20).to_string());
+    // Commands are in the group as well.
+    world.exec(&id, &["/bin/sh", "-c", "sleep 1000 & sleep 0.1"]).await.unwrap();
+    let procs = std::fs::read_to_string(file.with_file_name("cgroup.procs")).unwrap();
+    assert_eq!(procs.lines().count(), 2, "{procs}");
+    let request = UpdateContainerResourcesRequest {
+        container_id: id.clone(),
+        linux: Some(limits(8 << 20)),
+        ..Default::default()
+    };
+    world.clients.runtime.update_container_resources(request).await.unwrap();
+    assert_eq!(limit(), (8 << 20).to_string());
+    let group = file.parent().unwrap().parent().unwrap().to_owned();
+    let request = RemoveContainerRequest { container_id: id };
+    world.clients.runtime.remove_container(request).await.unwrap();
+    // The hierarchy beside v1's is this runtime's alone to clean up.
+    assert!(!(group.starts_with("/sys/fs/cgroup/unified") && group.exists()), "{}", group.display());
+    world.finish().await;
+}

@@ -15,6 +15,7 @@ fn machine() -> Machine {
         cgroup_hierarchies: vec!["memory".into()],
         swap_limit: false,
         hugetlb: false,
+        hugetlb_beside: true,
         apparmor: false,
         selinux: false,
         user_namespaces: true,

@@ -14,6 +14,7 @@ fn machine(apparmor: bool, selinux: bool) -> Machine {
         cgroup_hierarchies: Vec::new(),
         swap_limit: false,
         hugetlb: false,
+        hugetlb_beside: false,
         apparmor,
         selinux,
         user_namespaces: true,

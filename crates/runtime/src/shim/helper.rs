@@ -7,6 +7,8 @@ use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::Sysca
 
 use keelson_cri::steps;
 
+use crate::huge_pages;
+
 use super::{
     Launch, LaunchResult, devices, enter, executor::Filtering, external, late, process_start_time, read_json, sys,
     write_json,
@@ -39,7 +41,8 @@ pub(super) fn exec(dir: &Path, exec_dir: &Path) -> Result<(), String> {
     }
     let outcome = launch.and_then(|launch| match launch.runtime {
         Some(runtime) => external::exec(&runtime, dir, exec_dir),
-        None => exec_process(dir, exec_dir),
+        // What is started inherits the group that `libcontainer` does not know.
+        None => huge_pages::join(&launch.cgroup).and_then(|()| exec_process(dir, exec_dir)),
     });
     finish(exec_dir, outcome)
 }
@@ -81,6 +84,12 @@ fn create_container(dir: &Path, group: &Path) -> Result<Option<LaunchResult>, St
     let pid = container.pid().ok_or("the container has no process")?.as_raw();
     steps::reached("helper-created");
     devices::confine(dir, group)?;
+    let spec: serde_json::Value = read_json(&dir.join("config.json"))
+        .map_err(|error| format!("read the specification: {error}"))?
+        .unwrap_or_default();
+    if let Some(limits) = spec.pointer("/annotations").and_then(|all| all.get(huge_pages::ANNOTATION)?.as_str()) {
+        huge_pages::confine(group, limits, pid)?;
+    }
     // Noted before it starts: who ends what was half started finds the process from here on.
     let note = |result: &LaunchResult| {
         write_json(&dir.join(LaunchResult::FILE), result).map_err(|error| format!("write the result: {error}"))
