@@ -63,7 +63,14 @@ async fn pods_end_in_order_of_their_priority() {
     let dir = tempfile::tempdir().unwrap();
     let mut logind = Logind::start(dir.path(), Some(Duration::from_secs(5))).await.unwrap();
     let (address, config_dir) = (logind.address(), logind.config_dir().to_path_buf());
-    let cluster = Cluster::start_with("shutdown", move |config| {
+    let manifests = dir.path().join("manifests");
+    std::fs::create_dir(&manifests).unwrap();
+    let mut of_file = pod("own", "", 60, "exit 0");
+    of_file.as_object_mut().unwrap().extend([("apiVersion".into(), json!("v1")), ("kind".into(), json!("Pod"))]);
+    std::fs::write(manifests.join("own.json"), of_file.to_string()).unwrap();
+    let static_pods = manifests.clone();
+    let mut cluster = Cluster::start_with("shutdown", move |config| {
+        config.static_pod_path = Some(static_pods.clone());
         configure(config, (&address, &config_dir), &[(1000, 30), (0, 3), (2_000_000_000, 9)]);
     })
     .await;
@@ -82,7 +89,7 @@ async fn pods_end_in_order_of_their_priority() {
     cluster.create(pod("deaf", "", 60, "")).await;
     cluster.create(pod("high", "high", 60, "exit 7")).await;
     cluster.create(pod("critical", "system-node-critical", 60, "exit 0")).await;
-    for name in ["slow", "deaf", "high", "critical"] {
+    for name in ["slow", "deaf", "high", "critical", "own-node-1"] {
         cluster.until_running(name).await;
     }
     logind.prepare_for_shutdown(true).await.unwrap();
@@ -144,6 +151,14 @@ async fn pods_end_in_order_of_their_priority() {
     let reason = |pod: &Pod| pod.status.as_ref()?.reason.clone();
     let told = cluster.until("again", "ended", |pod| reason(pod)).await;
     assert_eq!(told, "Terminated");
+    // After the machine is back, what the node runs by itself runs again.
+    assert_eq!(cluster.until("own-node-1", "ended", |pod| reason(pod)).await, "Terminated");
+    cluster.kill_kubelet().await;
+    cluster.start_kubelet();
+    let own = cluster.until_running("own-node-1").await.status.unwrap();
+    assert_eq!((own.phase.as_deref(), own.reason, own.message), (Some("Running"), None, None));
+    std::fs::remove_file(manifests.join("own.json")).unwrap();
+    cluster.until_gone("own-node-1").await;
     let events = cluster.events().await;
     for expected in [
         "node-1 NodeShutdown: Shutdown manager detected shutdown event",
