@@ -1,11 +1,18 @@
 //! Changes the limits of a running container by writing its control group's files: planned as (controller, file, value),
 //! then written.
 
-use std::path::Path;
+use std::{io::Write as _, os::unix::fs::OpenOptionsExt, path::Path};
 
 use keelson_cri::v1::LinuxContainerResources;
+use serde_json::Value;
 
-use crate::{Error, cgroup, core::Container, huge_pages};
+use crate::{
+    Error, cgroup,
+    core::Container,
+    huge_pages,
+    oci::{self, Machine},
+    records::ContainerPhase,
+};
 
 /// One file to write.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,28 +24,74 @@ struct Write {
     tried: bool,
 }
 
-/// Applies `resources` to the container and notes them in its record. What is zero or empty stays as it is.
-pub(crate) fn update(container: &Container, resources: &LinuxContainerResources) -> Result<(), Error> {
-    if container.is_running() {
-        let group = container.cgroup();
-        for write in plan(resources, cgroup::is_unified()) {
-            let path = cgroup::dir(&write.controller, Path::new(&group)).join(&write.file);
-            match std::fs::write(&path, &write.value) {
-                Err(error) if write.tried => tracing::debug!(%error, path = %path.display(), "not this one"),
-                other => other.map_err(Error::io("write", path))?,
-            }
-        }
+/// Applies `resources` to the container and notes them in its record; to its specification, if it is still to be started. What
+/// is zero or empty stays as it is. If the kernel refuses one limit, all stay. Blocks.
+pub(crate) fn update(
+    container: &Container,
+    resources: &LinuxContainerResources,
+    machine: &Machine,
+) -> Result<(), Error> {
+    let old = container.with(|record| record.config.as_ref()?.linux.as_ref()?.resources.clone()).unwrap_or_default();
+    let mut merged = old.clone();
+    merge(&mut merged, resources);
+    let mut wanted = resources.clone();
+    if wanted.cpu_period != 0 && wanted.cpu_quota == 0 {
+        // The unified hierarchy takes both in one word.
+        wanted.cpu_quota = old.cpu_quota;
     }
-    if container.is_running() {
-        huge_pages::update(&container.cgroup(), resources)?;
+    match container.phase() {
+        ContainerPhase::Running => {
+            let group = container.cgroup();
+            write_all(&group, &plan(&wanted, cgroup::is_unified()))?;
+            huge_pages::update(&group, resources)?;
+        }
+        ContainerPhase::Created => respecify(&container.bundle.join("config.json"), &merged, machine)?,
+        _ => {}
     }
     container.update(|record| {
         if let Some(linux) = record.config.as_mut().and_then(|config| config.linux.as_mut()) {
-            merge(linux.resources.get_or_insert_default(), resources);
+            linux.resources = Some(merged);
         }
         true
     });
     Ok(())
+}
+
+/// Writes the files; what was written before one is refused gets its old value again.
+fn write_all(group: &Path, writes: &[Write]) -> Result<(), Error> {
+    let mut before = Vec::new();
+    for write in writes {
+        let path = cgroup::dir(&write.controller, group).join(&write.file);
+        let old = std::fs::read_to_string(&path);
+        match std::fs::write(&path, &write.value) {
+            Ok(()) => before.extend(old.ok().map(|old| (path, old))),
+            Err(error) if write.tried => tracing::debug!(%error, path = %path.display(), "not this one"),
+            Err(error) => {
+                for (path, old) in before.into_iter().rev() {
+                    let _ = std::fs::write(path, old.trim());
+                }
+                return Err(Error::io("write", path)(error));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts limits into the specification `path` of a container that has not been started.
+fn respecify(path: &Path, resources: &LinuxContainerResources, machine: &Machine) -> Result<(), Error> {
+    let say = |error: serde_json::Error| Error::Other(format!("{}: {error}", path.display()));
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let mut spec: Value = serde_json::from_slice(&bytes).map_err(say)?;
+    if let (Some(Value::Object(limits)), Value::Object(new)) =
+        (spec.pointer_mut("/linux/resources"), oci::linux_resources(resources, machine))
+    {
+        limits.extend(new);
+    }
+    let temporary = path.with_extension("tmp");
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+    let bytes = serde_json::to_vec(&spec).map_err(say)?;
+    file.and_then(|mut file| file.write_all(&bytes)).map_err(Error::io("write", &temporary))?;
+    std::fs::rename(&temporary, path).map_err(Error::io("write", path))
 }
 
 fn plan(resources: &LinuxContainerResources, unified: bool) -> Vec<Write> {
@@ -129,6 +182,10 @@ fn merge(old: &mut LinuxContainerResources, new: &LinuxContainerResources) {
         }
     }
     old.unified.extend(new.unified.clone());
+    for page in &new.hugepage_limits {
+        old.hugepage_limits.retain(|other| other.page_size != page.page_size);
+        old.hugepage_limits.push(page.clone());
+    }
 }
 
 #[cfg(test)]

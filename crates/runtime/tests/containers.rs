@@ -730,3 +730,34 @@ async fn huge_pages_are_limited() {
     assert!(!(group.starts_with("/sys/fs/cgroup/unified") && group.exists()), "{}", group.display());
     world.finish().await;
 }
+
+#[tokio::test]
+async fn limits_change_before_the_start_as_well_and_all_or_none() {
+    let mut world = World::new().await;
+    let pod = world.pod("limits");
+    let sandbox = world.run_pod(&pod).await;
+    let mut config = world.shell("main", "sleep 1000");
+    let resources = |memory_limit_in_bytes, cpu_shares, cpuset_cpus: &str| LinuxContainerResources {
+        memory_limit_in_bytes,
+        cpu_shares,
+        cpuset_cpus: cpuset_cpus.into(),
+        ..Default::default()
+    };
+    config.linux.as_mut().unwrap().resources = Some(resources(32 << 20, 512, ""));
+    let id = world.create(&sandbox, &pod, config).await.unwrap();
+    let request =
+        |linux| UpdateContainerResourcesRequest { container_id: id.clone(), linux: Some(linux), ..Default::default() };
+    world.clients.runtime.update_container_resources(request(resources(64 << 20, 0, ""))).await.unwrap();
+    world.start_container(&id).await.unwrap();
+    let memory = "cd /sys/fs/cgroup && cat memory.max memory/memory.limit_in_bytes 2> /dev/null; true";
+    assert_eq!(world.sh(&id, memory).await, (64 << 20).to_string());
+    // No such processor: what was changed before is as it was.
+    let cpu = "cd /sys/fs/cgroup && cat cpu.weight cpu/cpu.shares 2> /dev/null; true";
+    let before = world.sh(&id, cpu).await;
+    let update = world.clients.runtime.update_container_resources(request(resources(0, 2048, "9999"))).await;
+    assert!(update.unwrap_err().message().contains("cpuset.cpus"));
+    assert_eq!(world.sh(&id, cpu).await, before);
+    world.clients.runtime.update_container_resources(request(resources(0, 2048, ""))).await.unwrap();
+    assert_ne!(world.sh(&id, cpu).await, before);
+    world.finish().await;
+}

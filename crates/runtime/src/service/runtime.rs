@@ -3,6 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use keelson_cri::v1::{runtime_service_server::RuntimeService, *};
+use tokio::task::spawn_blocking;
 use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
 use tonic::{Request, Response, Status};
 
@@ -146,7 +147,15 @@ impl RuntimeService for Service {
         let request = request.into_inner();
         let found = self.0.container(&request.container_id)?;
         if let Some(resources) = request.linux {
-            crate::resources::update(&found, &resources)?;
+            let core = self.0.clone();
+            // Lowering a limit may take the kernel a while, and nobody else is to wait. One change after the other.
+            super::detached(async move {
+                let _changing = found.changing.lock().await;
+                let container = found.clone();
+                let update = spawn_blocking(move || crate::resources::update(&container, &resources, &core.machine));
+                update.await.map_err(|error| Error::Other(error.to_string()))?
+            })
+            .await?;
         }
         Ok(Response::new(UpdateContainerResourcesResponse {}))
     }
