@@ -15,7 +15,8 @@ PROFILE ?= demo
 # The API's tests run a second time, on a real etcd: all but those that know no other store.
 ON_ETCD := $(filter-out shared,$(notdir $(basename $(wildcard crates/apiserver/tests/*.rs))))
 # Debian packages that only tests use: real programs to be tested with.
-TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables openssl python3 python3-pip etcd-server dbus-daemon git
+TEST_PACKAGES := busybox-static containerd runc curl iproute2 util-linux nftables openssl python3 python3-pip etcd-server dbus-daemon git \
+	qemu-system-x86 binutils
 
 .PHONY: up down test bench fuzz lint build tools test-setup
 
@@ -35,6 +36,7 @@ tools:
 test-setup: tools
 	@tools/install-packages $(TEST_PACKAGES)
 	@tools/fetch-python-client $(TOOLS)/python
+	@tools/fetch-kernel $(TOOLS)/kernel
 
 # The second time of the whole workspace too, so that nothing is compiled again with other features.
 test: test-setup

@@ -29,6 +29,8 @@ mod e2e {
     mod self_healing;
     mod several;
     mod streams;
+    #[cfg(target_arch = "x86_64")]
+    mod unified;
     mod webhook;
 
     use keelson_testbed::cluster::Cluster;

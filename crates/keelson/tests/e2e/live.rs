@@ -2,6 +2,7 @@
 //! user namespaces, resizes in place, evictions, shutdowns. (Static pods are in `pods/statics.rs`, measurements in `metrics.rs`.)
 
 mod devices;
+mod groups;
 mod pressure;
 mod resize;
 mod runtime_classes;
@@ -37,6 +38,20 @@ fn run(cluster: &Cluster, name: &str, manifest: &str) {
 
 fn pod_field(cluster: &Cluster, name: &str, path: &str) -> String {
     cluster.kubectl(&format!("get pod {name} -o jsonpath={{{path}}}"))
+}
+
+/// A file of the control group of the pod, or of its first container: `v1` under `controller`, or `v2`.
+fn group_file(cluster: &Cluster, name: &str, of_container: bool, controller: &str, v1: &str, v2: &str) -> String {
+    let class = pod_field(cluster, name, ".status.qosClass");
+    let class = if class == "Guaranteed" { String::new() } else { format!("{}/", class.to_lowercase()) };
+    let uid = pod_field(cluster, name, ".metadata.uid");
+    let id = pod_field(cluster, name, ".status.containerStatuses[0].containerID");
+    let id = if of_container { id.split_once("://").expect("an id").1 } else { "" };
+    let group = format!("keelson/{0}/{0}/kubepods/{class}pod{uid}/{id}", cluster.profile());
+    let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{controller}/{group}/{v1}"))
+        .or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/{group}/{v2}")))
+        .unwrap_or_else(|error| panic!("{group}: {error}"));
+    text.trim().to_owned()
 }
 
 /// A path of the node, as this process reaches it.

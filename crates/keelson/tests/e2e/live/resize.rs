@@ -3,7 +3,7 @@
 use keelson_testbed::cluster::Cluster;
 use serde_json::{Value, json};
 
-use super::{pod, pod_field, run, until_event};
+use super::{group_file, pod, pod_field, run, until_event};
 use crate::e2e::{mentions, says, up_with_busybox};
 
 const SLEEPS: &str = "trap 'exit 0' TERM; sleep 3600 & wait";
@@ -23,19 +23,11 @@ fn resize(cluster: &Cluster, name: &str, wanted: Value) {
 
 /// A limit in the control group of the pod, or of its container: CPU quota in microseconds, or memory in bytes.
 fn limit(cluster: &Cluster, name: &str, of_container: bool, what: &str) -> String {
-    let class = pod_field(cluster, name, ".status.qosClass");
-    let class = if class == "Guaranteed" { String::new() } else { format!("{}/", class.to_lowercase()) };
-    let uid = pod_field(cluster, name, ".metadata.uid");
-    let id = pod_field(cluster, name, ".status.containerStatuses[0].containerID");
-    let id = if of_container { id.split_once("://").expect("an id").1 } else { "" };
-    let group = format!("keelson/{0}/{0}/kubepods/{class}pod{uid}/{id}", cluster.profile());
     let (v1, v2) = match what {
         "cpu" => ("cpu.cfs_quota_us", "cpu.max"),
         _ => ("memory.limit_in_bytes", "memory.max"),
     };
-    let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{what}/{group}/{v1}"))
-        .or_else(|_| std::fs::read_to_string(format!("/sys/fs/cgroup/{group}/{v2}")))
-        .unwrap_or_else(|error| panic!("{group}: {error}"));
+    let text = group_file(cluster, name, of_container, what, v1, v2);
     text.split_whitespace().next().expect("a number").to_owned()
 }
 
