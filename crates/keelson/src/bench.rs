@@ -24,6 +24,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::Failure;
+use crate::signals::terminated;
 
 /// What a group may take at most; one that hangs must not keep the others from being measured.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(900);
@@ -165,8 +166,15 @@ const ON_A_CLUSTER: [&str; 7] = ["startup", "pod", "node", "API", "API watchers"
 
 impl Bench {
     /// Prints the table; a row that is over its budget is marked, and is no failure. A group that cannot be measured is one,
-    /// once all others have been.
+    /// once all others have been. Who ends it early finds nothing left of it.
     pub(crate) async fn run(self) -> Result<(), Failure> {
+        tokio::select! {
+            result = Box::pin(self.measure()) => result,
+            () = terminated() => Err("ended before all was measured".into()),
+        }
+    }
+
+    async fn measure(self) -> Result<(), Failure> {
         let size = Size(self.divide_load.get());
         println!("{:66} {:>12} {:>12}", "WHAT", "BUDGET", "MEASURED");
         let mut table = Table { only: self.only.as_deref(), failed: Vec::new() };

@@ -21,10 +21,35 @@ const PODS: usize = 20;
 const POD_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Cluster {
-    data_dir: PathBuf,
+    place: Place,
     profile: Profile,
     client: kube::Client,
     startup: Vec<Row>,
+}
+
+/// Where a cluster is, whole or half made. It goes with its user.
+struct Place {
+    data_dir: PathBuf,
+    removed: bool,
+}
+
+impl Place {
+    fn remove(&mut self) -> Result<(), Failure> {
+        self.removed = true;
+        lifecycle::delete(&self.data_dir, &profile_name())?;
+        std::fs::remove_dir_all(&self.data_dir)?;
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.removed
+            && let Err(error) = self.remove()
+        {
+            tracing::warn!(%error, dir = %self.data_dir.display(), "the bench's cluster is not removed");
+        }
+    }
 }
 
 impl Cluster {
@@ -32,19 +57,20 @@ impl Cluster {
     pub(super) async fn up() -> Result<Self, Failure> {
         let data_dir = std::env::temp_dir().join(format!("keelson-bench-{}", std::process::id()));
         let options = options(&data_dir)?;
+        let place = Place { data_dir, removed: false };
         let start_at = Instant::now();
         let (api, profile) = start(&options).await?;
         let ready = start_at.elapsed();
         let client = keelson_client::connect::from_kubeconfig(&options.kubeconfig, None).await?;
         tokio::time::sleep(SETTLE).await;
-        let (all, server) = process::memory_mib(&data_dir, &profile)?;
+        let (all, server) = process::memory_mib(&place.data_dir, &profile)?;
         let startup = vec![
             Row::new("API server start to /readyz", Figure::Millis(300.0), millis(api)),
             Row::new("keelson up to node Ready", Figure::Millis(1500.0), millis(ready)),
             Row::new("idle memory of the control plane (PSS)", Figure::Mib(40.0), server),
             Row::new("idle memory of the whole cluster (PSS)", Figure::Mib(64.0), all),
         ];
-        Ok(Self { data_dir, profile, client, startup })
+        Ok(Self { place, profile, client, startup })
     }
 
     pub(super) fn client(&self) -> &kube::Client {
@@ -53,13 +79,13 @@ impl Cluster {
 
     /// The control plane's process.
     pub(super) fn server(&self) -> Result<Server, Failure> {
-        Server::find(&self.data_dir, &self.profile)
+        Server::find(&self.place.data_dir, &self.profile)
     }
 
     /// Stops the cluster, starts it again, and says how many milliseconds the API server took with what is in its store.
     pub(super) async fn restart(&mut self) -> Result<f64, Failure> {
-        lifecycle::down(&self.data_dir, &self.profile.name)?;
-        let options = options(&self.data_dir)?;
+        lifecycle::down(&self.place.data_dir, &self.profile.name)?;
+        let options = options(&self.place.data_dir)?;
         let (api, _) = start(&options).await?;
         self.client = keelson_client::connect::from_kubeconfig(&options.kubeconfig, None).await?;
         tokio::time::sleep(SETTLE).await;
@@ -95,30 +121,32 @@ impl Cluster {
 
     /// Proportional set size of all of the node's processes, without containers', MiB.
     pub(super) fn memory_mib(&self) -> Result<f64, Failure> {
-        Ok(process::memory_mib(&self.data_dir, &self.profile)?.0)
+        Ok(process::memory_mib(&self.place.data_dir, &self.profile)?.0)
     }
 
     /// Processor time of all of the node's processes so far, without containers'.
     pub(super) fn cpu(&self) -> Result<Duration, Failure> {
-        process::cpu(&self.data_dir, &self.profile)
+        process::cpu(&self.place.data_dir, &self.profile)
     }
 
     /// The node's first process.
     pub(super) fn init_pid(&self) -> Result<u32, Failure> {
-        process::init_pid(&self.data_dir, &self.profile)
+        process::init_pid(&self.place.data_dir, &self.profile)
     }
 
     /// Removes it.
-    pub(super) fn delete(self) -> Result<(), Failure> {
-        lifecycle::delete(&self.data_dir, &self.profile.name)?;
-        std::fs::remove_dir_all(&self.data_dir)?;
-        Ok(())
+    pub(super) fn delete(mut self) -> Result<(), Failure> {
+        self.place.remove()
     }
+}
+
+fn profile_name() -> String {
+    format!("bench-{}", std::process::id())
 }
 
 fn options(data_dir: &Path) -> Result<UpOptions, Failure> {
     Ok(UpOptions {
-        profile: format!("bench-{}", std::process::id()),
+        profile: profile_name(),
         data_dir: data_dir.to_owned(),
         nodes: None,
         port: None,
