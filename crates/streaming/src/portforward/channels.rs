@@ -75,7 +75,7 @@ impl Pending {
             sent = &mut sending => return sent,
             received = receiving => return received,
             _ = forwards.join_next() => {}
-            () = idle(&mut active, config) => return Ok(()),
+            () = idle(&mut active, config) => {}
         }
         // What was read before the end still goes out, and then the close.
         forwards.abort_all();

@@ -182,10 +182,13 @@ async fn a_connection_that_is_still_for_too_long_is_closed() {
             tokio::time::sleep(MINUTE / 3).await;
             sink.send(Message::Ping(Bytes::new())).await.expect("sent");
         }
+        let mut told = false;
         while let Some(Ok(message)) = stream.next().await {
             assert!(matches!(message, Message::Pong(_) | Message::Close(_)), "{message:?}");
+            told |= matches!(message, Message::Close(_));
         }
         let looks_inside = matches!(server, Server::Impatient);
+        assert_eq!(told, looks_inside, "only who speaks WebSocket can say that it closes");
         closed(since, if looks_inside { 60 } else { 100 });
     }
 }

@@ -57,26 +57,28 @@ where
     let first = first.iter().find(|(wanted, _)| *wanted).map_or(ERROR, |(_, channel)| *channel);
 
     let (done, over) = (closed.clone(), closed.clone());
-    let sending = async move {
-        sink.send(Message::Binary(Bytes::copy_from_slice(&[first]))).await?;
-        while let Some(message) = outgoing.recv().await {
-            sink.send(Message::Binary(message)).await?;
-            activity.send_replace(Instant::now());
-        }
-        // All writers are gone: everything is said.
-        let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        sink.send(Message::Close(Some(normal))).await
-    };
     tokio::spawn(async move {
-        tokio::select! {
-            sent = sending => match sent {
-                Ok(()) => {
-                    // The client answers and hangs up; if not, it is cut off.
-                    let _ = tokio::time::timeout(config.linger, done.cancelled()).await;
-                }
-                Err(error) => tracing::debug!(%error, "the WebSocket broke"),
-            },
-            () = done.cancelled() => {}
+        let sending = async {
+            sink.send(Message::Binary(Bytes::copy_from_slice(&[first]))).await?;
+            while let Some(message) = outgoing.recv().await {
+                sink.send(Message::Binary(message)).await?;
+                activity.send_replace(Instant::now());
+            }
+            Ok(())
+        };
+        let sent = tokio::select! {
+            sent = sending => sent,
+            () = done.cancelled() => Ok(()),
+        };
+        // All writers are gone: everything is said. Or it was still for too long: clients take no end for one but this.
+        let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let close = async { sink.send(Message::Close(Some(normal))).await };
+        match sent.and(tokio::time::timeout(config.linger, close).await.unwrap_or(Ok(()))) {
+            Ok(()) => {
+                // The client answers and hangs up; if not, it is cut off.
+                let _ = tokio::time::timeout(config.linger, done.cancelled()).await;
+            }
+            Err(error) => tracing::debug!(%error, "the WebSocket broke"),
         }
         done.cancel();
     });
