@@ -66,7 +66,7 @@ pub(crate) async fn run(ctx: Arc<Context>, shutdown: CancellationToken) {
             }
         }
     };
-    let _ = shutdown.run_until_cancelled(async { tokio::join!(node, limits) }).await;
+    let _ = shutdown.run_until_cancelled(Box::pin(async { tokio::join!(node, limits) })).await;
 }
 
 struct Manager {

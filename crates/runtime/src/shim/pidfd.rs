@@ -45,7 +45,18 @@ mod tests {
             let mut child = std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
             let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
             child.wait().unwrap();
-            assert_eq!(super::exit_code(pidfd.as_fd()), Some(code), "{script}");
+            let told = super::exit_code(pidfd.as_fd());
+            if told.is_none() {
+                // Debian 12's kernel is older.
+                let release = rustix::system::uname().release().to_string_lossy().into_owned();
+                let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+                assert!(
+                    (numbers.next(), numbers.next()) < (Some(6), Some(15)),
+                    "{script}: Linux {release} says nothing"
+                );
+                continue;
+            }
+            assert_eq!(told, Some(code), "{script}");
         }
     }
 }
