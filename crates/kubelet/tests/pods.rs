@@ -217,7 +217,8 @@ async fn exec_reaches_the_container() {
     let silence = async {
         stdin.write_all(b"a").await.unwrap();
         out.read_exact(&mut [0]).await.unwrap();
-        assert_eq!(out.read(&mut [0]).await.unwrap_or(0), 0);
+        // The client's stdout has no end when the connection just breaks off, as when the runtime's is closed first.
+        let _ = still.join().await;
         since.elapsed()
     };
     let forward = async {

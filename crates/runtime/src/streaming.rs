@@ -149,7 +149,7 @@ async fn connection(core: Arc<Core>, stream: TcpStream, turn: OwnedSemaphorePerm
         async move { Ok::<_, std::convert::Infallible>(answer(&core, request)) }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(false);
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     // A client that goes away mid-request is nobody's loss.
     let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
     drop(turn);

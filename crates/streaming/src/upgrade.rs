@@ -238,6 +238,10 @@ where
         let message = body.map(|b| String::from_utf8_lossy(&b.to_bytes()).trim().to_owned()).unwrap_or_default();
         return Err(Error::NotUpgraded { status, message });
     }
+    // Upstream's clients go by both headers, too.
+    if !is_upgrade(response.headers()) {
+        return Err(Error::Protocol("the server switches protocols without saying which".into()));
+    }
     let upgraded = hyper::upgrade::on(&mut response).await?;
     Ok((TokioIo::new(upgraded), std::mem::take(response.headers_mut())))
 }
