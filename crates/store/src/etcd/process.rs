@@ -75,9 +75,25 @@ impl Etcd {
         format!("{}://127.0.0.1:{}", scheme(&self.flags), self.client_port)
     }
 
-    /// Sends it a signal, such as STOP, CONT or KILL.
+    /// Sends it a signal, such as STOP, CONT or KILL. After STOP none of its threads runs any more.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        Ok(kill_process(self.pid, signal)?)
+        kill_process(self.pid, signal)?;
+        // The signal is there at once, but each thread goes on until it has noticed.
+        while signal == Signal::STOP && !self.is_stopped()? {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn is_stopped(&self) -> Result<bool> {
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero()))? {
+            let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+            // The state comes after the name, which may have anything in it.
+            if !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Ends it with SIGKILL and waits until it is gone.
