@@ -26,11 +26,9 @@ up: build tools
 down: build
 	$(KEELSON) down --profile $(PROFILE)
 
-# Not position-independent: the binary is also every pod's shim, and relocating it would make each a copy of its own. Without
-# tables for unwinding, which nothing reads in a program that ends at a panic and has no symbols: they are a tenth of it.
+# Not position-independent: the binary is also every pod's shim, and relocating it would make each a copy of its own.
 build:
-	cargo rustc --release --locked -p keelson --bin keelson \
-		--config 'target.x86_64-unknown-linux-gnu.rustflags=["-C","force-unwind-tables=no"]' -- -C relocation-model=static
+	cargo rustc --release --locked -p keelson --bin keelson -- -C relocation-model=static
 
 tools:
 	@tools/fetch-kubectl $(TOOLS)
