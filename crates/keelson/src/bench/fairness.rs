@@ -1,6 +1,6 @@
-//! What a flood by one user costs another. The server is a process of its own, asked over TLS. Who asks has processors of
-//! their own as far as that goes, as if they were other machines: the flood is a thread that gives way to all others, and
-//! the other user's waits for none (where that is allowed). What a flood costs is what the server spends on it.
+//! What a flood by one user costs another. The server is a process of its own, asked over TLS. Who asks has a processor that
+//! the server has not, as if it were another machine; there, the flood gives way to the other user, who does next to nothing.
+//! What a flood costs is what the server spends on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 use thread_priority::{
     NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
@@ -39,6 +40,7 @@ const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 /// second that the refusal names has passed, as clients do, and then at once. Prints the rows.
 pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure> {
     let (scratch, samples) = (Scratch::new()?, size.of(SAMPLES));
+    let processors = Processors::apart()?;
     let process = Process::start(scratch.path(), 1, &[], None).await?;
     let role = json!({"metadata": {"name": "bench"}, "rules": [
         {"verbs": ["*"], "apiGroups": [""], "resources": ["configmaps"]}]});
@@ -47,19 +49,49 @@ pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "bench"}});
     send(&process.client, "POST", &format!("{RBAC}/clusterrolebindings"), Some(binding)).await?;
     let quiet = process.kubeconfig("quiet", "bench")?;
-    let idle = p99(&quiet, "idle", samples).await?;
+    let idle = p99(&quiet, "idle", samples, processors.clients).await?;
     print(Row::new("fairness: create, p99, nobody else there", Figure::Millis(NO_BUDGET), idle));
     for (name, pause, how) in
         [("flooded", Some(RETRY_AFTER), "a flood that waits as it is told"), ("crowded", None, "a flood without pause")]
     {
-        let flood = Flood::start(process.kubeconfig("flood", "bench")?, name, pause)?;
+        let flood = Flood::start(process.kubeconfig("flood", "bench")?, name, pause, processors.clients)?;
         tokio::time::sleep(RISE).await;
-        let during = p99(&quiet, name, samples).await?;
+        let during = p99(&quiet, name, samples, processors.clients).await?;
         flood.stop()?;
         print(Row::new(format!("fairness: create, p99, {how}"), Figure::Millis(NO_BUDGET), during));
         print(Row::new(format!("fairness: what {how} costs others"), Figure::Times(2.0), during / idle));
     }
     Ok(())
+}
+
+/// Who runs where: the clients on one processor, the server on all others. One that is alone is everybody's.
+struct Processors {
+    all: CpuSet,
+    clients: CpuSet,
+}
+
+impl Processors {
+    /// Moves this thread, and with it what it starts, to the server's.
+    fn apart() -> Result<Self, Failure> {
+        let all = sched_getaffinity(None)?;
+        let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| all.is_set(*cpu)).unwrap_or_default();
+        let (mut server, mut clients) = (all, CpuSet::new());
+        server.unset(last);
+        clients.set(last);
+        if all.count() < 2 {
+            return Ok(Self { all, clients });
+        }
+        sched_setaffinity(None, &server)?;
+        Ok(Self { all, clients })
+    }
+}
+
+impl Drop for Processors {
+    fn drop(&mut self) {
+        if let Err(error) = sched_setaffinity(None, &self.all) {
+            tracing::warn!(%error, "what is measured next has not all processors");
+        }
+    }
 }
 
 /// Many requests of one user.
@@ -69,10 +101,11 @@ struct Flood {
 }
 
 impl Flood {
-    fn start(kubeconfig: String, name: &'static str, pause: Option<Duration>) -> Result<Self, Failure> {
+    fn start(kubeconfig: String, name: &'static str, pause: Option<Duration>, on: CpuSet) -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let flood = move || {
+            sched_setaffinity(None, &on)?;
             let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
             set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -120,16 +153,19 @@ fn map(name: &str) -> Value {
 }
 
 /// Milliseconds, of so many creates or of those that [`SAMPLING`] leaves time for.
-async fn p99(kubeconfig: &str, name: &'static str, samples: usize) -> Result<f64, Failure> {
+async fn p99(kubeconfig: &str, name: &'static str, samples: usize, on: CpuSet) -> Result<f64, Failure> {
     let (kubeconfig, (sender, result)) = (kubeconfig.to_owned(), oneshot::channel());
     let ask = move || {
+        let moved = sched_setaffinity(None, &on);
         let first = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
         if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, first) {
             tracing::warn!(?error, "who is flooded waits for this machine's processors, too");
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let asked =
-            runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(creates(&kubeconfig, name, samples)));
+        let asked = moved
+            .map_err(Failure::from)
+            .and(runtime.map_err(Failure::from))
+            .and_then(|runtime| runtime.block_on(creates(&kubeconfig, name, samples)));
         // Who waits for it may have been told to stop.
         let _ = sender.send(asked);
     };
