@@ -1,15 +1,16 @@
 //! The Container Runtime Interface, v1: message types, gRPC client and server traits (from the `k8s-cri` crate), and how
 //! to reach a runtime over its Unix socket. No behaviour lives here: the kubelet calls, the runtime answers. Beside it the
-//! [`device_plugin`] interface, the kubelet's other gRPC over Unix sockets, and the [`steps`] that tests of both kill at.
+//! [`device_plugin`] interface, the kubelet's other gRPC over Unix sockets, and what both sides of CRI use: the [`mountinfo`]
+//! table, and the [`steps`] that tests kill at.
 
 pub mod device_plugin;
+pub mod mountinfo;
 pub mod pod_resources;
+pub mod steps;
 
 use std::path::{Path, PathBuf};
 
 pub use k8s_cri::v1;
-
-pub mod steps;
 
 use k8s_cri::v1::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient};
 use tonic::transport::{Channel, Endpoint, Uri};

@@ -1,10 +1,8 @@
 //! Mounts the runtime makes for sandboxes and containers, in its own mount namespace.
 
-use std::{
-    os::unix::ffi::OsStringExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
+use keelson_cri::mountinfo;
 use rustix::{
     fs::CWD,
     io::Errno,
@@ -69,53 +67,7 @@ pub(crate) fn unmount_all(target: &Path) {
     }
 }
 
-/// A path of the mount table, in which the kernel writes spaces, tabs, newlines, backslashes and `#` as octal numbers.
-pub(crate) fn unescaped(field: &str) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(bytes).into()
-}
-
-/// Mount points at or below `dir`, deepest first.
+/// Mount points at or below `dir`, deepest first; none when the table cannot be read.
 pub(crate) fn below(dir: &Path) -> Vec<PathBuf> {
-    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return Vec::new() };
-    let mut points: Vec<PathBuf> = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(unescaped)
-        .filter(|point| point.starts_with(dir))
-        .collect();
-    points.reverse();
-    points
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_of_the_mount_table() {
-        for (field, path) in [
-            ("/a", "/a"),
-            ("/a\\040b\\011c\\012d", "/a b\tc\nd"),
-            ("/a\\134040", "/a\\040"),
-            ("/a\\043\\9", "/a#\\9"),
-            ("/a\\0", "/a\\0"),
-        ] {
-            assert_eq!(unescaped(field), Path::new(path), "{field}");
-        }
-    }
+    mountinfo::below(dir).unwrap_or_default()
 }

@@ -5,12 +5,13 @@
 
 use std::path::Path;
 
+use keelson_cri::mountinfo;
 use keelson_cri::v1::{
     ContainerConfig, LinuxContainerSecurityContext, MountPropagation, NamespaceMode, PodSandboxConfig, SeLinuxOption,
     SecurityProfile, security_profile::ProfileType,
 };
 
-use crate::{Error, mounts, oci, oci::Machine};
+use crate::{Error, oci, oci::Machine};
 
 /// Prefix of the names under which profiles of the node are asked for, by an old convention that kubelets keep.
 const LOCALHOST_PREFIX: &str = "localhost/";
@@ -157,7 +158,7 @@ fn propagation(field: &str, host_path: &str, wanted: MountPropagation) -> Result
         return Ok(());
     }
     let path = std::fs::canonicalize(host_path).unwrap_or_else(|_| host_path.into());
-    let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("read", "/proc/self/mountinfo"))?;
+    let table = std::fs::read_to_string(mountinfo::TABLE).map_err(Error::io("read", mountinfo::TABLE))?;
     let Some((point, shared, slave)) = mount_of(&table, &path) else { return Ok(()) };
     let complain = |what: &str| {
         Err(Error::Invalid(format!("{field}: path {host_path:?} is mounted on {point:?} but it is not a {what} mount")))
@@ -173,7 +174,7 @@ fn propagation(field: &str, host_path: &str, wanted: MountPropagation) -> Result
 fn mount_of(table: &str, path: &Path) -> Option<(String, bool, bool)> {
     let mounts = table.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
-        let point = mounts::unescaped(fields.get(4)?).to_string_lossy().into_owned();
+        let point = mountinfo::unescaped(fields.get(4)?).to_string_lossy().into_owned();
         let tags = fields.get(6..)?.iter().take_while(|field| **field != "-");
         let has = |tag: &str| tags.clone().any(|field| field.starts_with(tag));
         let flags = (has("shared:"), has("master:"));

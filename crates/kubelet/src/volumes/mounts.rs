@@ -4,6 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use keelson_cri::mountinfo;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::error::Error;
@@ -50,43 +51,13 @@ pub(crate) fn is_mount_point(path: &Path) -> bool {
 }
 
 /// Mount points at or below `dir`, deepest first.
-pub(crate) fn below(dir: &Path) -> Vec<PathBuf> {
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut found: Vec<PathBuf> = mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|point| PathBuf::from(unescape(point)))
-        .filter(|point| point.starts_with(dir))
-        .collect();
-    found.reverse();
-    found
-}
-
-/// `\040` and its like in mountinfo.
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let code = (*first == b'\\').then(|| after.get(..3)).flatten();
-        let octal =
-            code.and_then(|code| std::str::from_utf8(code).ok()).and_then(|code| u8::from_str_radix(code, 8).ok());
-        match octal {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+pub(crate) fn below(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    mountinfo::below(dir).map_err(Error::file("read", mountinfo::TABLE))
 }
 
 /// Takes everything at or below `dir` off. What is busy is detached and goes when its last user does.
 pub(crate) fn unmount_below(dir: &Path) -> Result<(), Error> {
-    for point in below(dir) {
+    for point in below(dir)? {
         match rustix::mount::unmount(&point, UnmountFlags::NOFOLLOW) {
             Ok(()) => {}
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
@@ -103,7 +74,7 @@ pub(crate) fn remove_tree(dir: &Path) -> Result<(), Error> {
         return Ok(());
     }
     unmount_below(dir)?;
-    if !below(dir).is_empty() {
+    if !below(dir)?.is_empty() {
         return Err(Error::message(format!("{} still has mounts", dir.display())));
     }
     match std::fs::remove_dir_all(dir) {
@@ -117,22 +88,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mountinfo_names() {
-        assert_eq!(unescape(r"/a\040b\134"), r"/a b\");
-        assert_eq!(unescape(r"/a\9"), r"/a\9");
-    }
-
-    #[test]
     fn tmpfs_comes_and_goes() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("pods/x");
         std::fs::create_dir_all(&inner).unwrap();
         tmpfs(&inner).unwrap();
         tmpfs(&inner).unwrap();
-        assert_eq!(below(dir.path()), std::slice::from_ref(&inner), "mounted once");
+        assert_eq!(below(dir.path()).unwrap(), std::slice::from_ref(&inner), "mounted once");
         assert!(is_mount_point(&inner));
         std::fs::write(inner.join("file"), "x").unwrap();
         remove_tree(&dir.path().join("pods")).unwrap();
-        assert!(below(dir.path()).is_empty() && !inner.exists());
+        assert!(below(dir.path()).unwrap().is_empty() && !inner.exists());
     }
 }
