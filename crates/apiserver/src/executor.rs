@@ -5,33 +5,53 @@
 //! Tokio's own queue is first come, first served: behind a flood's tasks, those of everybody else would wait at each of their
 //! polls. Here it only holds what runs this executor (a few tasks, as many as there are workers, and none when nothing is
 //! ready), and the server's own tasks, which so come before requests.
+//!
+//! Flows that take little of the processors come before those that take much, and when all workers are busy, a thread of its
+//! own that goes before them has their tasks ([`express`]): they do not even wait for the poll that runs.
+
+mod express;
+mod ready;
+mod used;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use async_task::{Builder, FallibleTask, Runnable};
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use express::{Express, Lane};
+use ready::Ready;
+use used::Spent;
 
 /// Polls after which tokio looks at sockets and timers, and runs what else is ready.
-const SLICE: usize = 4;
+const SLICE: usize = 2;
 
 thread_local! {
-    /// The address of the executor whose task this thread polls; 0 outside of them.
-    static POLLING: Cell<usize> = const { Cell::new(0) };
+    /// Where this thread polls a task; nowhere outside of them.
+    static POLLING: Cell<Place> = const { Cell::new(Place { executor: 0, express: false }) };
+}
+
+/// The executor, by its address, whose task is polled, and whether by its express thread.
+#[derive(Clone, Copy, PartialEq)]
+struct Place {
+    executor: usize,
+    express: bool,
 }
 
 /// Runs tasks in turns.
 pub(crate) struct Executor {
     runtime: Handle,
-    /// Tasks that are polled at once.
+    /// Tasks that are polled at once, by the runtime's workers.
     most: usize,
     hasher: RandomState,
     ready: Mutex<Ready>,
+    express: Express,
 }
 
 /// Whose a task is. Clones are the same, and may become another's: a connection is nobody's until its first request.
@@ -44,41 +64,23 @@ struct Standing {
     begun: AtomicBool,
 }
 
-/// Tasks of one flow. What has begun comes first: a request that is under way holds a seat and memory, and were all to go
-/// on in step, the first would be done when the last is.
-#[derive(Default)]
-struct Line {
-    begun: VecDeque<Runnable<Flow>>,
-    rest: VecDeque<Runnable<Flow>>,
-}
-
-impl Line {
-    fn is_empty(&self) -> bool {
-        self.begun.is_empty() && self.rest.is_empty()
-    }
-
-    fn len(&self) -> usize {
-        self.begun.len() + self.rest.len()
-    }
-}
-
-/// Tasks that are to be polled.
-#[derive(Default)]
-struct Ready {
-    /// By flow. None is empty.
-    tasks: BTreeMap<u64, Line>,
-    /// The flows, each once, in the order in which they have their turns.
-    turns: VecDeque<u64>,
-    /// How many poll, or are about to.
-    polling: usize,
-}
-
 impl Executor {
-    /// Of the runtime that this is called in.
+    /// Of the runtime that this is called in. One of a single thread has no express thread beside it: who takes such a
+    /// runtime wants one thing at a time.
     pub(crate) fn new() -> Arc<Self> {
+        Self::with(keelson_threads::at_once)
+    }
+
+    /// With what lets the express thread go first.
+    fn with(goes_first: fn() -> io::Result<()>) -> Arc<Self> {
         let runtime = Handle::current();
         let most = runtime.metrics().num_workers();
-        Arc::new(Self { runtime, most, hasher: RandomState::new(), ready: Mutex::default() })
+        let lane = match runtime.runtime_flavor() {
+            RuntimeFlavor::CurrentThread => Lane::Closed,
+            _ => Lane::Unused,
+        };
+        let (hasher, ready) = (RandomState::new(), Mutex::new(Ready::new(lane)));
+        Arc::new(Self { runtime, most, hasher, ready, express: Express::new(goes_first) })
     }
 
     /// What tells a user's flow from others.
@@ -101,15 +103,34 @@ impl Executor {
     }
 
     fn schedule(self: &Arc<Self>, task: Runnable<Flow>) {
+        let here = POLLING.get();
+        let express = here == self.place(true);
         let mut ready = self.ready.lock();
-        let only = ready.push(task);
+        let light = ready.push(task);
         // Whoever polls here takes it next, which is sooner than another thread wakes up.
-        let soon = only && POLLING.get() == Arc::as_ptr(self).addr();
-        if soon || ready.polling >= self.most {
+        if (express && light && ready.has_one_light()) || (here == self.place(false) && ready.has_one()) {
             return;
         }
-        ready.polling += 1;
-        drop(ready);
+        if ready.polling < self.most {
+            ready.polling += 1;
+            drop(ready);
+            self.poll_soon();
+        } else if light && ready.may_express() {
+            let lane = std::mem::replace(&mut ready.lane, Lane::Taken);
+            drop(ready);
+            match lane {
+                Lane::Unused => Express::start(self),
+                _ => self.express.wake(),
+            }
+        }
+    }
+
+    fn place(self: &Arc<Self>, express: bool) -> Place {
+        Place { executor: Arc::as_ptr(self).addr(), express }
+    }
+
+    /// Has a worker poll, which is counted already.
+    fn poll_soon(self: &Arc<Self>) {
         let polling = Polling { executor: self.clone(), left: false };
         self.runtime.spawn(polling.run());
     }
@@ -140,29 +161,10 @@ impl Flow {
     }
 }
 
-impl Ready {
-    /// Whether no other is ready.
-    fn push(&mut self, task: Runnable<Flow>) -> bool {
-        let (flow, begun) = (task.metadata().key(), task.metadata().has_begun());
-        let line = self.tasks.entry(flow).or_default();
-        if line.is_empty() {
-            self.turns.push_back(flow);
-        }
-        let tasks = if begun { &mut line.begun } else { &mut line.rest };
-        tasks.push_back(task);
-        line.len() == 1 && self.turns.len() == 1
-    }
-
-    fn next(&mut self) -> Option<Runnable<Flow>> {
-        let flow = self.turns.pop_front()?;
-        let line = self.tasks.get_mut(&flow)?;
-        let task = line.begun.pop_front().or_else(|| line.rest.pop_front());
-        match line.is_empty() {
-            true => drop(self.tasks.remove(&flow)),
-            false => self.turns.push_back(flow),
-        }
-        task
-    }
+fn poll(task: Runnable<Flow>, place: Place) {
+    let outer = POLLING.replace(place);
+    task.run();
+    POLLING.set(outer);
 }
 
 /// One who polls, counted until it leaves.
@@ -173,27 +175,34 @@ struct Polling {
 
 impl Polling {
     async fn run(mut self) {
-        let here = Arc::as_ptr(&self.executor).addr();
+        let place = self.executor.place(false);
+        let mut last = None;
         loop {
+            let mut now = Instant::now();
             for _ in 0..SLICE {
-                let Some(task) = self.next() else { return };
-                let outer = POLLING.replace(here);
-                task.run();
-                POLLING.set(outer);
+                let Some((flow, task)) = self.next(now, last.take()) else { return };
+                let begin = now;
+                poll(task, place);
+                now = Instant::now();
+                last = Some((flow, now - begin));
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// The next task; it leaves when there is none.
-    fn next(&mut self) -> Option<Runnable<Flow>> {
+    /// The next task, once it is noted what the last one took; it leaves when there is none.
+    fn next(&mut self, now: Instant, last: Option<Spent>) -> Option<(u64, Runnable<Flow>)> {
         let mut ready = self.executor.ready.lock();
-        let task = ready.next();
-        if task.is_none() {
+        ready.used.turn(now);
+        if let Some(last) = last {
+            ready.used.note(last);
+        }
+        let next = ready.next();
+        if next.is_none() {
             ready.polling -= 1;
             self.left = true;
         }
-        task
+        next
     }
 }
 
@@ -201,7 +210,7 @@ impl Polling {
 impl Drop for Polling {
     fn drop(&mut self) {
         while !self.left {
-            drop(self.next());
+            drop(self.next(Instant::now(), None));
         }
     }
 }

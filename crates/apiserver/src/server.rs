@@ -32,7 +32,7 @@ use crate::config::features;
 use crate::core::Core;
 use crate::dispatch::Caller;
 use crate::encryption::{self, Encryption};
-use crate::executor::Executor;
+use crate::executor::{Executor, Flow};
 use crate::flow::FlowControl;
 use crate::http::body::{Body, BoxError};
 use crate::http::listen;
@@ -83,7 +83,9 @@ impl ApiServer {
         let audit = Audit::new(&config)?;
         let revision = feed.load().await?;
         encryption.check_made(config.encryption.as_ref(), &cache)?;
-        tokio::spawn(feed.run(revision, shutdown.clone()));
+        let executor = Executor::new();
+        // Every write waits for it: among requests, it is one user more, whose name nobody can have.
+        executor.spawn(Flow::of(executor.key("")), feed.run(revision, shutdown.clone())).detach();
         let core = Arc::new_cyclic(|me| Core {
             me: me.clone(),
             config,
@@ -104,7 +106,7 @@ impl ApiServer {
             discovery: Default::default(),
             openapi: Default::default(),
             audit,
-            executor: Executor::new(),
+            executor,
             requests: Default::default(),
             stopping: CancellationToken::new(),
             draining: shutdown.child_token(),

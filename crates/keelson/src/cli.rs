@@ -6,6 +6,7 @@ mod image;
 mod node;
 mod store;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -88,7 +89,7 @@ struct DataDir {
 /// Anything that goes wrong in a command, to be shown to the user.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Threads of a component: it waits much more than it computes, and each costs memory.
+/// Threads of a component, at most: it waits much more than it computes, and each costs memory.
 const WORKERS: usize = 2;
 
 /// Runs the command line.
@@ -171,5 +172,6 @@ fn component(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
     crate::logging::init();
     // A node's init keeps blocked what it waits for, and its children inherit that.
     nix::sys::signal::SigSet::all().thread_unblock()?;
-    tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?.block_on(future)
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?.block_on(future)
 }

@@ -34,7 +34,6 @@
 //! a crash may be there after it, although its writer was told that it failed.
 
 mod format;
-mod priority;
 mod recover;
 mod segment;
 mod snapshot;

@@ -1,4 +1,5 @@
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use super::*;
 
@@ -141,7 +142,7 @@ async fn threads_share_the_work_and_wake_each_other() {
     while executor.ready.lock().polling > 0 {
         tokio::task::yield_now().await;
     }
-    assert!(executor.ready.lock().tasks.is_empty());
+    assert!(executor.ready.lock().is_empty());
 }
 
 #[tokio::test]
@@ -185,4 +186,78 @@ fn nothing_is_left_of_a_runtime_that_ends() {
     assert_eq!(runtime().block_on(waits), None);
     task(3).detach();
     assert_eq!(Arc::strong_count(&held), 1);
+}
+
+/// Longer than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Uses the processor until its flow is one that takes much.
+async fn heavy(executor: &Arc<Executor>, flow: &Flow) {
+    let begin = Instant::now();
+    let spin = move || while begin.elapsed() < Duration::from_millis(20) {};
+    executor.spawn(flow.clone(), polls(1, spin)).await.unwrap();
+}
+
+/// Whether a flow that takes little is polled while the only worker is busy with another flow.
+async fn passes(executor: Arc<Executor>) -> bool {
+    let flood = Flow::of(1);
+    heavy(&executor, &flood).await;
+    let inner = executor.clone();
+    // While this is polled, the worker does nothing else.
+    let busy = async move {
+        let passed = Arc::new(AtomicBool::new(false));
+        let seen = passed.clone();
+        inner.spawn(Flow::of(1), async {}).detach();
+        inner.spawn(Flow::of(2), async move { seen.store(true, Ordering::Relaxed) }).detach();
+        let begin = Instant::now();
+        while !passed.load(Ordering::Relaxed) && begin.elapsed() < Duration::from_secs(1) {
+            std::thread::yield_now();
+        }
+        passed.load(Ordering::Relaxed)
+    };
+    executor.spawn(flood, busy).await.unwrap()
+}
+
+fn one_worker() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+#[test]
+fn who_takes_little_does_not_wait_for_the_poll_that_runs() {
+    let runtime = one_worker();
+    assert!(runtime.block_on(async { passes(Executor::with(|| Ok(()))).await }));
+    // The thread ends with the runtime.
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(runtime);
+        sender.send(()).unwrap();
+    });
+    ended.recv_timeout(DEADLINE).unwrap();
+}
+
+#[test]
+fn where_no_thread_may_go_first_the_workers_have_it_all() {
+    let runtime = one_worker();
+    let refused = || Executor::with(|| Err(io::ErrorKind::PermissionDenied.into()));
+    assert!(!runtime.block_on(async { passes(refused()).await }));
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(runtime);
+        sender.send(()).unwrap();
+    });
+    ended.recv_timeout(DEADLINE).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_express_thread_ends_with_its_executor() {
+    let executor = Executor::with(|| Ok(()));
+    assert!(passes(executor.clone()).await);
+    let (weak, signals) = (Arc::downgrade(&executor), executor.express.signals.clone());
+    drop(executor);
+    let ended = async {
+        while weak.strong_count() > 0 || Arc::strong_count(&signals) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, ended).await.unwrap();
 }

@@ -10,10 +10,6 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
-use thread_priority::{
-    NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
-};
 use tokio::sync::oneshot;
 
 use super::request::send;
@@ -27,7 +23,7 @@ const SAMPLES: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(2);
 /// The longest that requests are sampled: a server that is slow is not asked all of them.
 const SAMPLING: Duration = Duration::from_secs(20);
-/// Until the flood's connections are there.
+/// Until a server that has just started has nothing more to do, and until a flood's connections are there.
 const RISE: Duration = Duration::from_secs(3);
 /// What refusals tell clients to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -49,6 +45,7 @@ pub(super) async fn costs(size: Size, print: impl Fn(Row)) -> Result<(), Failure
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "bench"}});
     send(&process.client, "POST", &format!("{RBAC}/clusterrolebindings"), Some(binding)).await?;
     let quiet = process.kubeconfig("quiet", "bench")?;
+    tokio::time::sleep(RISE).await;
     let idle = p99(&quiet, "idle", samples, processors.clients).await?;
     print(Row::new("fairness: create, p99, nobody else there", Figure::Millis(NO_BUDGET), idle));
     for (name, pause, how) in
@@ -106,8 +103,7 @@ impl Flood {
         let stopped = stop.clone();
         let flood = move || {
             sched_setaffinity(None, &on)?;
-            let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-            set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)?;
+            keelson_threads::last()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(flood(&kubeconfig, name, pause, &stopped))
         };
@@ -157,9 +153,8 @@ async fn p99(kubeconfig: &str, name: &'static str, samples: usize, on: CpuSet) -
     let (kubeconfig, (sender, result)) = (kubeconfig.to_owned(), oneshot::channel());
     let ask = move || {
         let moved = sched_setaffinity(None, &on);
-        let first = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
-        if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, first) {
-            tracing::warn!(?error, "who is flooded waits for this machine's processors, too");
+        if let Err(error) = keelson_threads::at_once() {
+            tracing::warn!(%error, "who is flooded waits for this machine's processors, too");
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let asked = moved

@@ -11,7 +11,6 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{
     Options,
     format::{BatchWriter, SegmentHeader},
-    priority,
     recover::{LogFile, append_seal},
     segment::Segment,
     snapshot,
@@ -185,7 +184,9 @@ impl Writer {
     /// Runs until the store is closed and the queue is empty.
     pub(super) fn run(mut self) {
         let _guard = CloseOnExit(self.shared.clone());
-        priority::at_once();
+        if let Err(error) = keelson_threads::at_once() {
+            tracing::info!(%error, "the store's writer has the processors in turn with others: writes are slower under load");
+        }
         let mut items = Vec::new();
         while self.take(&mut items) {
             self.commit(&mut items);
@@ -354,10 +355,7 @@ impl Writer {
             return answer(waiting, Ok(()));
         };
         let shared = self.shared.clone();
-        let work = move || {
-            priority::in_turn();
-            answer(waiting, shared.write_snapshot(header, &map));
-        };
+        let work = move || answer(waiting, shared.write_snapshot(header, &map));
         match std::thread::Builder::new().name("store-snapshot".into()).spawn(work) {
             Ok(handle) => self.snapshot = Some(handle),
             // Those that wait went with the closure and hear `Closed`; the next compaction tries again.
