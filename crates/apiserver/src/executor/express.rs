@@ -61,12 +61,9 @@ impl Express {
             // It is only ever dropped.
             let _ = ended.await;
         });
-        let (weak, runtime) = (Arc::downgrade(executor), executor.runtime.clone());
+        let weak = Arc::downgrade(executor);
         let goes_first = executor.express.goes_first;
-        let work = move || {
-            let _inside = runtime.enter();
-            run(&weak, &signals, goes_first());
-        };
+        let work = move || run(&weak, &signals, goes_first());
         if let Err(error) = std::thread::Builder::new().name("express".into()).spawn(work) {
             tracing::warn!(%error, "no thread for those who ask for little");
             executor.leave(executor.ready.lock(), Lane::Closed);
@@ -148,7 +145,8 @@ impl Executor {
             let Some((flow, task)) = next else { return self.leave(ready, lane) };
             drop(ready);
             let begin = now;
-            poll(task, place);
+            // Within a runtime, what is always ready is told to give way after a while.
+            self.runtime.block_on(async { poll(task, place) });
             now = Instant::now();
             last = Some((flow, now - begin));
         }

@@ -236,6 +236,39 @@ fn who_takes_little_does_not_wait_for_the_poll_that_runs() {
 }
 
 #[test]
+fn what_is_always_ready_gives_way_on_the_express_thread() {
+    let runtime = one_worker();
+    let passed = runtime.block_on(async {
+        let executor = Executor::with(|| Ok(()));
+        heavy(&executor, &Flow::of(1)).await;
+        let inner = executor.clone();
+        let busy = async move {
+            let passed = Arc::new(AtomicBool::new(false));
+            let (stop, seen) = (passed.clone(), passed.clone());
+            let always_ready = async move {
+                let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+                let begin = Instant::now();
+                while !stop.load(Ordering::Relaxed) && begin.elapsed() < DEADLINE {
+                    sender.send(()).unwrap();
+                    receiver.recv().await.unwrap();
+                }
+            };
+            let first = inner.spawn(Flow::of(2), always_ready);
+            inner.spawn(Flow::of(3), async move { seen.store(true, Ordering::Relaxed) }).detach();
+            let begin = Instant::now();
+            while !passed.load(Ordering::Relaxed) && begin.elapsed() < Duration::from_secs(1) {
+                std::thread::yield_now();
+            }
+            (passed.load(Ordering::Relaxed), first)
+        };
+        let (passed, first) = executor.spawn(Flow::of(1), busy).await.unwrap();
+        drop(first);
+        passed
+    });
+    assert!(passed);
+}
+
+#[test]
 fn where_no_thread_may_go_first_the_workers_have_it_all() {
     let runtime = one_worker();
     let refused = || Executor::with(|| Err(io::ErrorKind::PermissionDenied.into()));
