@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_task::{Builder, FallibleTask, Runnable};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use express::{Express, Lane};
@@ -35,6 +35,8 @@ const SLICE: usize = 2;
 thread_local! {
     /// Where this thread polls a task; nowhere outside of them.
     static POLLING: Cell<Place> = const { Cell::new(Place { executor: 0, express: false }) };
+    /// Whether this thread has the lock, and starts one who polls.
+    static STARTING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The executor, by its address, whose task is polled, and whether by its express thread.
@@ -112,9 +114,7 @@ impl Executor {
             return;
         }
         if ready.polling < self.most {
-            ready.polling += 1;
-            drop(ready);
-            self.poll_soon();
+            self.poll_soon(ready);
         } else if light && ready.may_express() {
             let lane = std::mem::replace(&mut ready.lane, Lane::Taken);
             drop(ready);
@@ -129,10 +129,20 @@ impl Executor {
         Place { executor: Arc::as_ptr(self).addr(), express }
     }
 
-    /// Has a worker poll, which is counted already.
-    fn poll_soon(self: &Arc<Self>) {
+    /// Has a worker poll. Whoever comes from now on relies on that, so it is done before others have the lock.
+    fn poll_soon(self: &Arc<Self>, mut ready: MutexGuard<'_, Ready>) {
+        ready.polling += 1;
         let polling = Polling { executor: self.clone(), left: false };
-        self.runtime.spawn(polling.run());
+        STARTING.set(true);
+        let started = self.runtime.spawn(polling.run());
+        STARTING.set(false);
+        // Without the lock it cannot have ended but by a runtime that is over.
+        if started.is_finished() {
+            ready.polling -= 1;
+            let all: Vec<_> = std::iter::from_fn(|| ready.next()).collect();
+            drop(ready);
+            drop(all);
+        }
     }
 }
 
@@ -206,10 +216,11 @@ impl Polling {
     }
 }
 
-/// The runtime is over when it is dropped before it has left: nobody will poll what is ready, so that is dropped, too.
+/// The runtime is over when it is dropped before it has left: nobody will poll what is ready, so that is dropped, too; by who
+/// starts it if it was not even started.
 impl Drop for Polling {
     fn drop(&mut self) {
-        while !self.left {
+        while !self.left && !STARTING.get() {
             drop(self.next(Instant::now(), None));
         }
     }

@@ -156,9 +156,7 @@ impl Executor {
     fn leave(self: &Arc<Self>, mut ready: MutexGuard<'_, Ready>, lane: Lane) {
         ready.lane = lane;
         if !ready.is_empty() && ready.polling < self.most {
-            ready.polling += 1;
-            drop(ready);
-            self.poll_soon();
+            self.poll_soon(ready);
         }
     }
 }

@@ -190,12 +190,23 @@ fn nothing_is_left_of_a_runtime_that_ends() {
 
 /// Longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// After which what does not happen is taken never to: one test waits for it in vain.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Uses the processor until its flow is one that takes much.
 async fn heavy(executor: &Arc<Executor>, flow: &Flow) {
     let begin = Instant::now();
     let spin = move || while begin.elapsed() < Duration::from_millis(20) {};
     executor.spawn(flow.clone(), polls(1, spin)).await.unwrap();
+}
+
+/// Keeps its thread busy until somebody sets it; says whether somebody does.
+fn becomes_true(flag: &AtomicBool) -> bool {
+    let begin = Instant::now();
+    while !flag.load(Ordering::Relaxed) && begin.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    flag.load(Ordering::Relaxed)
 }
 
 /// Whether a flow that takes little is polled while the only worker is busy with another flow.
@@ -209,11 +220,7 @@ async fn passes(executor: Arc<Executor>) -> bool {
         let seen = passed.clone();
         inner.spawn(Flow::of(1), async {}).detach();
         inner.spawn(Flow::of(2), async move { seen.store(true, Ordering::Relaxed) }).detach();
-        let begin = Instant::now();
-        while !passed.load(Ordering::Relaxed) && begin.elapsed() < Duration::from_secs(1) {
-            std::thread::yield_now();
-        }
-        passed.load(Ordering::Relaxed)
+        becomes_true(&passed)
     };
     executor.spawn(flood, busy).await.unwrap()
 }
@@ -222,17 +229,21 @@ fn one_worker() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
-#[test]
-fn who_takes_little_does_not_wait_for_the_poll_that_runs() {
-    let runtime = one_worker();
-    assert!(runtime.block_on(async { passes(Executor::with(|| Ok(()))).await }));
-    // The thread ends with the runtime.
+/// Ends a runtime, and with it what polls.
+fn end(runtime: tokio::runtime::Runtime) {
     let (sender, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         drop(runtime);
         sender.send(()).unwrap();
     });
     ended.recv_timeout(DEADLINE).unwrap();
+}
+
+#[test]
+fn who_takes_little_does_not_wait_for_the_poll_that_runs() {
+    let runtime = one_worker();
+    assert!(runtime.block_on(async { passes(Executor::with(|| Ok(()))).await }));
+    end(runtime);
 }
 
 #[test]
@@ -255,11 +266,7 @@ fn what_is_always_ready_gives_way_on_the_express_thread() {
             };
             let first = inner.spawn(Flow::of(2), always_ready);
             inner.spawn(Flow::of(3), async move { seen.store(true, Ordering::Relaxed) }).detach();
-            let begin = Instant::now();
-            while !passed.load(Ordering::Relaxed) && begin.elapsed() < Duration::from_secs(1) {
-                std::thread::yield_now();
-            }
-            (passed.load(Ordering::Relaxed), first)
+            (becomes_true(&passed), first)
         };
         let (passed, first) = executor.spawn(Flow::of(1), busy).await.unwrap();
         drop(first);
@@ -273,12 +280,7 @@ fn where_no_thread_may_go_first_the_workers_have_it_all() {
     let runtime = one_worker();
     let refused = || Executor::with(|| Err(io::ErrorKind::PermissionDenied.into()));
     assert!(!runtime.block_on(async { passes(refused()).await }));
-    let (sender, ended) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        drop(runtime);
-        sender.send(()).unwrap();
-    });
-    ended.recv_timeout(DEADLINE).unwrap();
+    end(runtime);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
