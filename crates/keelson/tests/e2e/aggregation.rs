@@ -136,7 +136,7 @@ spec:
     });
     cluster.apply(&pod);
     says(&cluster, available, "apiservice.apiregistration.k8s.io/v1.weather.example.com condition met\n");
-    says(&cluster, "kubectl wait --for=delete namespace/doomed --timeout=90s", "namespace/doomed condition met\n");
+    cluster.wait_for("get namespace doomed --ignore-not-found", str::is_empty);
     says(&cluster, "kubectl get reports", "No resources found in default namespace.\n");
     cluster.kubectl("delete apiservice v1.weather.example.com");
     mentions(&cluster, "kubectl get reports.weather.example.com", &["doesn't have a resource type \"reports\""]);
